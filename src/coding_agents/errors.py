@@ -1,0 +1,242 @@
+"""Every error that coding-agents shows to a person, each with its stable code and exit status.
+
+A message says what failed, with the value, lower case and without a full stop; `details` holds the
+command and its output; `hint` is one thing to do. Ranges of exit statuses: 2 usage, 10-19 workspace
+and git, 20-29 configuration and policy, 30-39 engine, 40-49 supervisor, channel and records, 60-69
+guest. Nothing else is caught at the top of the command line, so a bug still shows its traceback.
+"""
+
+from __future__ import annotations
+
+
+class CodingAgentsError(Exception):
+    """Base of all expected failures.
+
+    `code` is a stable slug for machines, `exit_status` the status of the process that stops on it.
+    """
+
+    code = "error"
+    exit_status = 1
+
+    def __init__(self, message: str, *, details: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+        self.hint = hint
+
+
+class UsageError(CodingAgentsError):
+    """A command line that cannot be carried out as it is written."""
+
+    code = "usage"
+    exit_status = 2
+
+
+class SessionExistsError(CodingAgentsError):
+    """A launch with a task names a session that is already there."""
+
+    code = "session-exists"
+    exit_status = 10
+
+
+class NotARepositoryError(CodingAgentsError):
+    """SOURCE is not the work tree of a git repository."""
+
+    code = "not-a-repository"
+    exit_status = 11
+
+
+class BareRepositoryError(CodingAgentsError):
+    """SOURCE is a bare repository: there is no work tree to copy."""
+
+    code = "bare-repository"
+    exit_status = 12
+
+
+class BranchError(CodingAgentsError):
+    """A branch name is malformed, or taken in a way that would lose work."""
+
+    code = "branch"
+    exit_status = 13
+
+
+class WorkspaceError(CodingAgentsError):
+    """The source tree cannot be copied whole."""
+
+    code = "workspace"
+    exit_status = 14
+
+
+class CloneError(CodingAgentsError):
+    """A git URL could not be cloned by the host."""
+
+    code = "clone"
+    exit_status = 15
+
+
+class GitError(CodingAgentsError):
+    """A git command of ours failed."""
+
+    code = "git"
+    exit_status = 16
+
+
+class UnsavedWorkError(CodingAgentsError):
+    """A removal would lose work that is not in the host repository."""
+
+    code = "unsaved-work"
+    exit_status = 17
+
+
+class SessionNotFoundError(CodingAgentsError):
+    """No session has this name, or several have this prefix."""
+
+    code = "session-not-found"
+    exit_status = 18
+
+
+class SessionStateError(CodingAgentsError):
+    """A session is in a state in which the verb cannot work."""
+
+    code = "session-state"
+    exit_status = 19
+
+
+class ConfigError(CodingAgentsError):
+    """A settings file or value is invalid."""
+
+    code = "config"
+    exit_status = 20
+
+
+class ManifestError(CodingAgentsError):
+    """An agent is unknown or its manifest is invalid."""
+
+    code = "manifest"
+    exit_status = 21
+
+
+class NameFormatError(CodingAgentsError):
+    """A name does not follow its grammar."""
+
+    code = "name"
+    exit_status = 22
+
+
+class InvariantError(CodingAgentsError):
+    """A planned container is not safe; nothing was started."""
+
+    code = "invariant"
+    exit_status = 23
+
+
+class NotBuiltError(CodingAgentsError):
+    """A documented feature that this version does not have yet."""
+
+    code = "not-built"
+    exit_status = 24
+
+
+class UntrustedSettingError(CodingAgentsError):
+    """A repository's own settings try to widen what the user allows."""
+
+    code = "untrusted-setting"
+    exit_status = 25
+
+
+class EngineNotFoundError(CodingAgentsError):
+    """No container engine is installed."""
+
+    code = "engine-not-found"
+    exit_status = 30
+
+
+class EngineStoppedError(CodingAgentsError):
+    """The engine is installed but does not answer."""
+
+    code = "engine-stopped"
+    exit_status = 31
+
+
+class EngineTooOldError(CodingAgentsError):
+    """The engine lacks a feature that the sandbox depends on."""
+
+    code = "engine-too-old"
+    exit_status = 32
+
+
+class EngineForbiddenError(CodingAgentsError):
+    """The engine answers, but this user may not use it."""
+
+    code = "engine-forbidden"
+    exit_status = 33
+
+
+class EngineError(CodingAgentsError):
+    """An engine command failed."""
+
+    code = "engine"
+    exit_status = 34
+
+
+class ImageBuildError(CodingAgentsError):
+    """An image could not be built."""
+
+    code = "image-build"
+    exit_status = 35
+
+
+class EnforcementError(CodingAgentsError):
+    """A required protection is not in force in the started container."""
+
+    code = "enforcement"
+    exit_status = 36
+
+
+class ProgramNotFoundError(CodingAgentsError):
+    """A program that we run is not installed."""
+
+    code = "program-not-found"
+    exit_status = 37
+
+
+class SupervisorError(CodingAgentsError):
+    """The supervisor of a session does not start or does not answer."""
+
+    code = "supervisor"
+    exit_status = 40
+
+
+class ChannelError(CodingAgentsError):
+    """The stream between supervisor and guest broke or spoke another protocol."""
+
+    code = "channel"
+    exit_status = 41
+
+
+class AuditError(CodingAgentsError):
+    """The audit log cannot be written, or does not verify."""
+
+    code = "audit"
+    exit_status = 42
+
+
+class StoreError(CodingAgentsError):
+    """A file of record cannot be read or written."""
+
+    code = "store"
+    exit_status = 43
+
+
+class GuestError(CodingAgentsError):
+    """The guest's start sequence failed inside the container."""
+
+    code = "guest"
+    exit_status = 60
+
+
+class CancelledError(CodingAgentsError):
+    """The user interrupted the command; everything it had made was undone."""
+
+    code = "cancelled"
+    exit_status = 130

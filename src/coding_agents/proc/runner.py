@@ -1,0 +1,220 @@
+"""The only way to run a process on the host.
+
+A process is described by a frozen `Command` (argv, explicit environment, time and output limits) and
+ends in an `Outcome`; the caller gives the exit status its meaning. No shell, no inherited environment,
+standard input is empty unless given, and children get a session of their own, so that Ctrl-C reaches
+us alone and half-done engine calls are undone in order instead of dying with the terminal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from coding_agents.errors import ProgramNotFoundError
+
+_STDERR_LIMIT = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The host user that a process runs as (root launching on a user's repository)."""
+
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True)
+class Command:
+    """One process to run.
+
+    `env` is the whole environment. `timeout_s` ends the process group with SIGKILL. `stdin` is
+    given in full; None means empty. `owner` switches the uid and drops supplementary groups.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(repr=False)
+    cwd: Path | None = None
+    stdin: bytes | None = field(default=None, repr=False)
+    timeout_s: float = 60.0
+    owner: Owner | None = None
+    pass_fds: tuple[int, ...] = ()
+
+    def shown(self) -> str:
+        """The command as a line that can be pasted into a shell."""
+        return shlex.join(self.argv)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished process left: its exit status (negative: the signal), output and duration."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: bytes = field(repr=False)
+    stderr: bytes = field(repr=False)
+    duration_s: float
+    timed_out: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return self.status == 0
+
+    def text(self) -> str:
+        """Standard output as text, undecodable bytes kept as surrogates."""
+        return self.stdout.decode("utf-8", "surrogateescape")
+
+    def describe(self) -> str:
+        """Command, status and the end of its output, for an error's `details`."""
+        tail = self.stderr[-4096:] or self.stdout[-4096:]
+        end = "timed out" if self.timed_out else f"exit status {self.status}"
+        return f"{shlex.join(self.argv)}\n{end} after {self.duration_s:.1f} s\n{tail.decode('utf-8', 'replace')}".rstrip()
+
+
+def run(command: Command) -> Outcome:
+    """Run `command` to its end. Raises ProgramNotFoundError; never raises for a non-zero status."""
+    began = time.monotonic()
+    with _popen(command, stdin=subprocess.PIPE if command.stdin is not None else subprocess.DEVNULL) as process:
+        timed_out = False
+        try:
+            out, err = process.communicate(command.stdin, timeout=command.timeout_s)
+        except subprocess.TimeoutExpired:
+            timed_out = True
+            _kill_group(process.pid)
+            out, err = process.communicate()
+        except BaseException:
+            _kill_group(process.pid)
+            raise
+    return Outcome(command.argv, process.returncode, out, err, time.monotonic() - began, timed_out)
+
+
+@contextmanager
+def streaming(command: Command) -> Iterator[Streaming]:
+    """Run `command` with its standard input and output as byte streams; ended by leaving the block."""
+    began = time.monotonic()
+    process = _popen(command, stdin=subprocess.PIPE)
+    stream = Streaming(process, command, began)
+    try:
+        yield stream
+    except BaseException:
+        _kill_group(process.pid)
+        raise
+    finally:
+        stream.finish()
+
+
+class Streaming:
+    """A running process whose standard streams the caller reads and writes."""
+
+    def __init__(self, process: subprocess.Popen[bytes], command: Command, began: float) -> None:
+        if process.stdin is None or process.stdout is None:
+            raise AssertionError("streaming needs pipes")
+        self.stdin: IO[bytes] = process.stdin
+        self.stdout: IO[bytes] = process.stdout
+        self._process = process
+        self._command = command
+        self._began = began
+        self._outcome: Outcome | None = None
+
+    def finish(self) -> Outcome:
+        """Close standard input, collect the rest of the output and wait for the end."""
+        if self._outcome is None:
+            with suppress(BrokenPipeError):
+                self.stdin.close()
+            self._process.stdin = None
+            timed_out = False
+            try:
+                out, err = self._process.communicate(timeout=self._command.timeout_s)
+            except subprocess.TimeoutExpired:
+                timed_out = True
+                _kill_group(self._process.pid)
+                out, err = self._process.communicate()
+            self._outcome = Outcome(
+                self._command.argv, self._process.returncode, out, err[-_STDERR_LIMIT:],
+                time.monotonic() - self._began, timed_out,
+            )  # fmt: skip
+        return self._outcome
+
+
+def run_attached(command: Command) -> int:
+    """Run `command` on our own terminal and standard streams; returns its exit status (128+n on a signal).
+
+    SIGINT is left to the child while it runs: the terminal delivers it to the whole foreground group.
+    """
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with _missing_program(command):
+            status = subprocess.run(command.argv, env=dict(command.env), cwd=command.cwd, check=False).returncode
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    return 128 - status if status < 0 else status
+
+
+def start_detached(command: Command) -> int:
+    """Start a process that outlives us: own session, no terminal. Returns its pid; `pass_fds` stay open."""
+    process = _popen(command, stdin=subprocess.DEVNULL, output=subprocess.DEVNULL)
+    process.returncode = 0  # not waited for: it belongs to init when we are gone
+    return process.pid
+
+
+async def start(command: Command, *, pipe_stderr: bool = True) -> asyncio.subprocess.Process:
+    """Start `command` under the running event loop with all standard streams as pipes."""
+    with _missing_program(command):
+        return await asyncio.create_subprocess_exec(
+            *command.argv,
+            env=dict(command.env),
+            cwd=command.cwd,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE if pipe_stderr else asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+            limit=1 << 20,
+            **_identity(command.owner),
+        )
+
+
+def _popen(command: Command, *, stdin: int, output: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+    with _missing_program(command):
+        return subprocess.Popen(
+            command.argv,
+            env=dict(command.env),
+            cwd=command.cwd,
+            stdin=stdin,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            pass_fds=command.pass_fds,
+            **_identity(command.owner),
+        )
+
+
+def _identity(owner: Owner | None) -> dict[str, int | list[int]]:
+    if owner is None or owner.uid == os.geteuid():
+        return {}
+    return {"user": owner.uid, "group": owner.gid, "extra_groups": []}
+
+
+@contextmanager
+def _missing_program(command: Command) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        if command.cwd is not None and not command.cwd.is_dir():
+            raise
+        raise ProgramNotFoundError(
+            f"{command.argv[0]} is not installed", hint=f"Install {command.argv[0]} and try again."
+        ) from error
+
+
+def _kill_group(pid: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
