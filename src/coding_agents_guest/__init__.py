@@ -1,1 +1,3 @@
-"""The part of coding-agents that runs inside the container. Standard library only; holds no policy and no secret."""
+"""What runs inside the container. Standard library only; holds no policy and no secret."""
+
+__version__ = "0.1.0"

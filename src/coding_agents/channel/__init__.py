@@ -1,0 +1,1 @@
+"""The stream between supervisor and guest: its guest program (pyz) and its carrier (exec_channel)."""

@@ -1,0 +1,1 @@
+"""Container engines, Docker and Podman, through their command lines behind one Protocol."""

@@ -13,16 +13,20 @@ import os
 import shlex
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple, Protocol
 
 from coding_agents.errors import ProgramNotFoundError
 
 _STDERR_LIMIT = 64 * 1024
+
+_running: set[int] = set()
+_running_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ class Outcome:
 def run(command: Command) -> Outcome:
     """Run `command` to its end. Raises ProgramNotFoundError; never raises for a non-zero status."""
     began = time.monotonic()
-    with _popen(command, stdin=subprocess.PIPE if command.stdin is not None else subprocess.DEVNULL) as process:
+    stdin = subprocess.PIPE if command.stdin is not None else subprocess.DEVNULL
+    with _popen(command, stdin=stdin) as process, _counted(process.pid):
         timed_out = False
         try:
             out, err = process.communicate(command.stdin, timeout=command.timeout_s)
@@ -103,13 +108,35 @@ def streaming(command: Command) -> Iterator[Streaming]:
     began = time.monotonic()
     process = _popen(command, stdin=subprocess.PIPE)
     stream = Streaming(process, command, began)
+    with _counted(process.pid):
+        try:
+            yield stream
+        except BaseException:
+            _kill_group(process.pid)
+            raise
+        finally:
+            stream.finish()
+
+
+def end_running() -> None:
+    """End every process that `run` or `streaming` has under way in any thread (Ctrl-C while steps run side by side).
+
+    Their callers see an ordinary failure; what the processes had begun is for the caller to undo.
+    """
+    with _running_lock:
+        for pid in _running:
+            _kill_group(pid)
+
+
+@contextmanager
+def _counted(pid: int) -> Iterator[None]:
+    with _running_lock:
+        _running.add(pid)
     try:
-        yield stream
-    except BaseException:
-        _kill_group(process.pid)
-        raise
+        yield
     finally:
-        stream.finish()
+        with _running_lock:
+            _running.discard(pid)
 
 
 class Streaming:
@@ -153,10 +180,52 @@ def run_attached(command: Command) -> int:
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with _missing_program(command):
-            status = subprocess.run(command.argv, env=dict(command.env), cwd=command.cwd, check=False).returncode
+            status = subprocess.run(
+                command.argv, env=dict(command.env), cwd=command.cwd, check=False
+            ).returncode
     finally:
         signal.signal(signal.SIGINT, previous)
     return 128 - status if status < 0 else status
+
+
+def run_filtered(command: Command, *, out: Sink, err: Sink, stdin: bool = False) -> int:
+    """Run `command` with its output going through two sinks as it comes; returns its exit status (128+n on a signal).
+
+    `stdin` gives it our own standard input. The command's time limit does not count: the user ends it.
+    """
+    process = _popen(command, stdin=None if stdin else subprocess.DEVNULL)
+    with process, _counted(process.pid):
+        readers = [
+            threading.Thread(target=_pour, args=(source, sink), daemon=True)
+            for source, sink in ((process.stdout, out), (process.stderr, err))
+        ]
+        try:
+            for reader in readers:
+                reader.start()
+            for reader in readers:
+                reader.join()
+            status = process.wait()
+        except BaseException:
+            _kill_group(process.pid)
+            raise
+    return 128 - status if status < 0 else status
+
+
+class Sink(Protocol):
+    """Takes output as it comes; `finish` is called once at its end."""
+
+    def __call__(self, chunk: bytes, /) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+def _pour(source: IO[bytes] | None, sink: Sink) -> None:
+    if source is None:
+        raise AssertionError("the command's output is a pipe")
+    with suppress(BrokenPipeError):  # whoever read our output has gone; the command finds out by itself
+        while chunk := os.read(source.fileno(), 65536):
+            sink(chunk)
+        sink.finish()
 
 
 def start_detached(command: Command) -> int:
@@ -168,6 +237,7 @@ def start_detached(command: Command) -> int:
 
 async def start(command: Command, *, pipe_stderr: bool = True) -> asyncio.subprocess.Process:
     """Start `command` under the running event loop with all standard streams as pipes."""
+    identity = _identity(command.owner)
     with _missing_program(command):
         return await asyncio.create_subprocess_exec(
             *command.argv,
@@ -178,11 +248,14 @@ async def start(command: Command, *, pipe_stderr: bool = True) -> asyncio.subpro
             stderr=asyncio.subprocess.PIPE if pipe_stderr else asyncio.subprocess.DEVNULL,
             start_new_session=True,
             limit=1 << 20,
-            **_identity(command.owner),
+            user=identity.user,
+            group=identity.group,
+            extra_groups=identity.extra_groups,
         )
 
 
-def _popen(command: Command, *, stdin: int, output: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+def _popen(command: Command, *, stdin: int | None, output: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+    identity = _identity(command.owner)
     with _missing_program(command):
         return subprocess.Popen(
             command.argv,
@@ -193,14 +266,24 @@ def _popen(command: Command, *, stdin: int, output: int = subprocess.PIPE) -> su
             stderr=output,
             start_new_session=True,
             pass_fds=command.pass_fds,
-            **_identity(command.owner),
+            user=identity.user,
+            group=identity.group,
+            extra_groups=identity.extra_groups,
         )
 
 
-def _identity(owner: Owner | None) -> dict[str, int | list[int]]:
+class _Identity(NamedTuple):
+    """The user to become, in the words of subprocess; None: stay who we are."""
+
+    user: int | None = None
+    group: int | None = None
+    extra_groups: tuple[int, ...] | None = None
+
+
+def _identity(owner: Owner | None) -> _Identity:
     if owner is None or owner.uid == os.geteuid():
-        return {}
-    return {"user": owner.uid, "group": owner.gid, "extra_groups": []}
+        return _Identity()
+    return _Identity(owner.uid, owner.gid, ())
 
 
 @contextmanager

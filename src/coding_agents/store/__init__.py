@@ -1,0 +1,1 @@
+"""Files of record and the sessions kept in them."""

@@ -1,0 +1,59 @@
+#!/bin/sh
+# The last step of the base image, run as root inside it, the same whether its root filesystem came from
+# mmdebstrap or from a registry: accounts, directories, git's system settings, and no privilege left lying about.
+set -eu
+
+# Fixed ids are part of the contract with the host: the agent, trusted servers that hold a secret, our sockets.
+groupadd --gid 1000 agentuser
+groupadd --gid 1001 mcpuser
+groupadd --gid 1002 bridge
+useradd --uid 1000 --gid 1000 --create-home --shell /bin/bash agentuser
+useradd --uid 1001 --gid 1001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin mcpuser
+useradd --uid 1002 --gid 1002 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin bridge
+
+# Mount points of the session's volumes; the engine copies owner and mode of these into a new empty volume.
+install -d -o 1000 -g 1000 -m 0755 /workspace
+install -d -o 1000 -g 1000 -m 0700 /home/agentuser/.config /home/agentuser/.local /home/agentuser/.local/share
+install -d -m 0755 /opt/coding-agents
+
+install -d -m 0755 /usr/lib/coding-agents
+cat > /usr/lib/coding-agents/git-relay <<'EOF'
+#!/bin/sh
+exec /usr/bin/python3 -IS /opt/coding-agents/guest.pyz git-relay "$@"
+EOF
+chmod 0755 /usr/lib/coding-agents/git-relay
+
+# git asks one program for every git:// connection: the guest's end of the relay. The LFS filter belongs to
+# the system, because a repository that uses it must look as clean inside as it does on the host.
+cat > /etc/gitconfig <<'EOF'
+[core]
+	gitProxy = /usr/lib/coding-agents/git-relay
+[safe]
+	directory = /workspace
+	directory = /workspace/*
+[init]
+	defaultBranch = main
+[push]
+	default = current
+[remote]
+	pushDefault = local
+[advice]
+	detachedHead = false
+	defaultBranchName = false
+[filter "lfs"]
+	clean = git-lfs clean -- %f
+	smudge = git-lfs smudge -- %f
+	process = git-lfs filter-process
+	required = true
+EOF
+
+# no-new-privileges makes these bits useless to the agent; without them nothing depends on that flag alone.
+find / -xdev -type f -perm /6000 -exec chmod a-s {} +
+for program in $(find / -xdev -type f -exec getcap {} + 2>/dev/null | cut -d' ' -f1); do setcap -r "$program"; done
+
+# What must differ between machines, and what can be fetched again.
+: > /etc/machine-id
+rm -f /var/lib/dbus/machine-id /etc/ssh/ssh_host_*
+rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb /var/cache/debconf/*-old \
+  /var/lib/dpkg/*-old /var/log/apt /var/log/dpkg.log /var/log/alternatives.log /var/log/bootstrap.log \
+  /var/cache/ldconfig/aux-cache /tmp/* /var/tmp/*

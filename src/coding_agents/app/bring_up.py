@@ -1,0 +1,106 @@
+"""Steps 6 to 9 of a launch, and all of `start`: from a container that exists to an agent that runs behind walls.
+
+The order is the protection: the guest waits at its gate until the host has measured this very start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from coding_agents.app.prepare import guard_problems
+from coding_agents.app.steps import Trace
+from coding_agents.engine.api import ContainerState
+from coding_agents.engine.drift import drift
+from coding_agents.errors import EnforcementError, EngineError
+from coding_agents.sandbox.plan import SessionPlan
+from coding_agents.sandbox.protections import Enforced, Evidence, judge
+from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.guest_config import to_plain
+from coding_agents.supervisor.protocol import Op
+from coding_agents_guest.events import GuestConfig
+
+_GATE_TIMEOUT_S = 960.0  # a .NET preview download is part of the start sequence
+
+
+@dataclass(frozen=True)
+class Guarding:
+    """What the session's network guard must allow, and nothing else."""
+
+    dns: tuple[str, ...]
+    private: tuple[str, ...]
+
+
+def bring_up(
+    session: SessionContext,
+    plan: SessionPlan,
+    guest: GuestConfig,
+    trace: Trace,
+    *,
+    guarding: Guarding,
+    asked: Collection[str],
+) -> Enforced:
+    """Start the created container, measure it, and open its gate. Raises EnforcementError before it opens."""
+    engine, supervisor = session.engine, session.supervisor()
+    container = session.record.container_id
+    with trace.step("start"):
+        engine.start(container)
+    with trace.step("channel"):
+        facts = supervisor.call(Op.ATTACH)["facts"]
+    with trace.step("measure"):
+        state = require_state(session)
+        enforced = _measure(session, plan, facts, state, guarding=guarding, asked=asked)
+    with trace.step("gate"):
+        supervisor.call(
+            Op.OPEN_GATE,
+            timeout_s=_GATE_TIMEOUT_S,
+            started_at=state.started_at,
+            config=to_plain(guest),
+            enforced=dict(enforced.layers),
+        )
+    session.reload()
+    return enforced
+
+
+def require_state(session: SessionContext) -> ContainerState:
+    """The running container's state. Raises EngineError when it is gone or has ended."""
+    state = session.engine.inspect(session.record.container_id)
+    if state is None or not state.running:
+        output = session.engine.logs(session.record.container_id, tail=20) if state is not None else b""
+        raise EngineError(
+            f"the container {session.record.container} ended before its gate was opened",
+            details=output.decode("utf-8", "replace"),
+        )
+    return state
+
+
+def _measure(
+    session: SessionContext,
+    plan: SessionPlan,
+    facts: dict[str, object],
+    state: ContainerState,
+    *,
+    guarding: Guarding,
+    asked: Collection[str],
+) -> Enforced:
+    """Compare what the engine made and what the kernel enforces with the plan."""
+    spec = plan.sandbox.joined_to(session.record.holder_id) if plan.holder is not None else plan.sandbox
+    differences = drift(spec, state)
+    guard = None
+    if plan.holder is not None and plan.network is not None:
+        guard = guard_problems(
+            session.engine,
+            session.record.holder_id,
+            network=plan.network.name,
+            dns=guarding.dns,
+            private=guarding.private,
+        )
+    enforced = judge(Evidence(facts, spec, guard=guard, userns=None), asked=asked)
+    problems = [*differences, *enforced.violations]
+    if problems:
+        raise EnforcementError(
+            "the container is not what was planned; its gate stayed closed",
+            details="\n".join(problems),
+            hint="Run `coding-agents doctor`; a limit that you did not ask for may be left out.",
+        )
+    return enforced

@@ -1,0 +1,74 @@
+"""What the guest is told when its gate opens: the agent's command, its environment, branch and identity."""
+
+from __future__ import annotations
+
+from coding_agents.app.launch_request import LaunchRequest
+from coding_agents.model.manifest import AgentManifest
+from coding_agents.model.repo import RepoFacts
+from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.guest_config import identity_of_author
+from coding_agents.workspace.deny import load_deny_list
+from coding_agents_guest.events import GuestConfig
+
+
+def guest_config(
+    session: SessionContext, manifest: AgentManifest, repo: RepoFacts, request: LaunchRequest
+) -> GuestConfig:
+    """The configuration of a session's first start."""
+    return _config(
+        session,
+        manifest,
+        origin=repo.origin_url,
+        first_start=True,
+        dotnet_channel=request.options.dotnet_preview or "",
+    )
+
+
+def restart_config(session: SessionContext, manifest: AgentManifest) -> GuestConfig:
+    """The configuration of a later start: the same command again, in the workspace as it was left."""
+    return _config(session, manifest, origin=session.record.repo.url, first_start=False, dotnet_channel="")
+
+
+def _config(
+    session: SessionContext,
+    manifest: AgentManifest,
+    *,
+    origin: str,
+    first_start: bool,
+    dotnet_channel: str,
+) -> GuestConfig:
+    record = session.record
+    return GuestConfig(
+        session=record.id,
+        branch=record.branch,
+        identity=identity_of_author(record),
+        base=record.base,
+        first_start=first_start,
+        mode=record.mode,
+        command=_argv(session, manifest),
+        env=_environment(session, manifest),
+        message=record.message,
+        push=record.push,
+        origin=origin,
+        deny=load_deny_list().patterns,
+        dotnet_channel=dotnet_channel,
+    )
+
+
+def _argv(session: SessionContext, manifest: AgentManifest) -> tuple[str, ...]:
+    record = session.record
+    if record.command:
+        return record.command
+    if record.prompt:
+        return manifest.headless_argv(record.prompt)
+    return manifest.interactive_argv()
+
+
+def _environment(session: SessionContext, manifest: AgentManifest) -> dict[str, str]:
+    """The agent's own variables; those of the model's endpoint only while something serves it."""
+    served = bool(session.env.environ.get("CODING_AGENTS_MODEL_UPSTREAM"))
+    return {
+        "CODING_AGENTS_SESSION": session.record.name,
+        **manifest.env,
+        **(manifest.endpoint if served else {}),
+    }

@@ -1,0 +1,100 @@
+"""Commands inside a running session for a person on the host: exec, attach, logs.
+
+Whatever comes out is the guest's: it is made safe on its way to a terminal or a pipe, unless asked raw.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from coding_agents.app.sessions import require_open_gate
+from coding_agents.model.audit import RecordType
+from coding_agents.proc.runner import Command, run_attached, run_filtered
+from coding_agents.sandbox.spec import AGENT_USER, HOME, WORKSPACE
+from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.protocol import Op
+from coding_agents.terminal.escape import StreamEscaper
+
+_TMUX_SOCKET = "agent"
+_ENVIRONMENT = (("HOME", HOME), ("LANG", "C.UTF-8"))
+
+
+def run_inside(session: SessionContext, argv: Sequence[str], *, raw: bool) -> int:
+    """Run a command as the agent's user; returns its exit status. Raises SessionStateError while the gate is closed."""
+    require_open_gate(session)
+    _record(session, RecordType.EXEC, argv[0])
+    interactive = session.env.stdin_tty and session.env.stdout_tty
+    command = session.engine.exec_command(
+        session.record.container_id,
+        argv,
+        user=AGENT_USER,
+        interactive=True,
+        tty=interactive,
+        workdir=WORKSPACE,
+        env=_with_term(session) if interactive else _ENVIRONMENT,
+    )
+    if interactive:
+        return run_attached(command)
+    return show_output(command, raw=raw, stdin=True)
+
+
+def attach(session: SessionContext, *, control: bool) -> int:
+    """Attach this terminal to the session's tmux; read-only when somebody else is attached, unless `control`."""
+    require_open_gate(session)
+    tmux = ("tmux",)
+    clients = session.engine.exec(
+        session.record.container_id, (*tmux, "list-clients", "-t", "agent"), user=AGENT_USER
+    )
+    read_only = ("-r",) if clients.ok and clients.stdout.strip() and not control else ()
+    _record(session, RecordType.ATTACHED, "read-only" if read_only else "control")
+    command = session.engine.exec_command(
+        session.record.container_id,
+        (*tmux, "attach-session", *read_only, "-t", "agent"),
+        user=AGENT_USER,
+        interactive=True,
+        tty=True,
+        workdir=WORKSPACE,
+        env=_with_term(session),
+    )
+    return run_attached(command)
+
+
+def show_output(command: Command, *, raw: bool, stdin: bool = False) -> int:
+    """Run `command` with its output made safe on ours; returns its exit status."""
+    return run_filtered(
+        command, out=_filter(sys.stdout.buffer, raw=raw), err=_filter(sys.stderr.buffer, raw=raw), stdin=stdin
+    )
+
+
+class _Safe:
+    """A sink that escapes what it is given and passes it on at once."""
+
+    def __init__(self, target: BinaryIO, escaper: StreamEscaper | None) -> None:
+        self._target = target
+        self._escaper = escaper
+
+    def __call__(self, chunk: bytes) -> None:
+        data = chunk if self._escaper is None else self._escaper.feed(chunk)
+        self._target.write(data)
+        self._target.flush()
+
+    def finish(self) -> None:
+        if self._escaper is not None:
+            self._target.write(self._escaper.finish())
+            self._target.flush()
+
+
+def _filter(target: BinaryIO, *, raw: bool) -> _Safe:
+    return _Safe(target, None if raw else StreamEscaper(colours=target.isatty()))
+
+
+def _with_term(session: SessionContext) -> tuple[tuple[str, str], ...]:
+    return (*_ENVIRONMENT, ("TERM", session.env.environ.get("TERM", "xterm-256color")))
+
+
+def _record(session: SessionContext, kind: RecordType, subject: str) -> None:
+    supervisor = session.supervisor()
+    supervisor.ensure()
+    supervisor.call(Op.RECORD, type=kind.value, subject=subject)

@@ -1,0 +1,348 @@
+"""The launch, in order (design §4): facts, plan, proof, preparation side by side, start, measurement, gate.
+
+Whatever fails, and whenever the user interrupts, everything that was made is unmade, and the error names
+the step.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+
+from coding_agents import __version__
+from coding_agents.app.bring_up import Guarding, bring_up
+from coding_agents.app.gather import Gathered, gather
+from coding_agents.app.guest import guest_config
+from coding_agents.app.launch_request import LaunchRequest
+from coding_agents.app.naming import Naming, choose_name, new_session_id, require_free_branch
+from coding_agents.app.narrate import Narrator
+from coding_agents.app.prepare import (
+    GuestProgram,
+    Source,
+    ensure_guest_volume,
+    fill_home,
+    fill_workspace,
+    prepare_source,
+    require_guest,
+    start_holder,
+)
+from coding_agents.app.steps import Parallel, Trace, Undo
+from coding_agents.config.environ import HostEnvironment
+from coding_agents.errors import BranchError
+from coding_agents.gitsync.branches import BranchState, archive_existing
+from coding_agents.images.api import ImageRef
+from coding_agents.images.build import BuildSettings, ensure_image, plan_images
+from coding_agents.model.audit import RecordType
+from coding_agents.model.session import RepoRef, SessionRecord, Volumes
+from coding_agents.network.dns import read_resolvers
+from coding_agents.network.guard import holder_options, parse_private
+from coding_agents.sandbox.invariants import check_spec
+from coding_agents.sandbox.plan import Identity, PlanInput, SessionPlan, plan_session
+from coding_agents.sandbox.protections import Enforced
+from coding_agents.sandbox.spec import Network
+from coding_agents.store.sessions import SessionStore
+from coding_agents.supervisor.context import ENGINE_CHOICE, SessionContext
+from coding_agents.supervisor.protocol import Op
+
+_NO_IMAGE = "sha256:" + 64 * "0"  # stands in a dry run for an image that is still to be built
+
+
+@dataclass(frozen=True)
+class Launched:
+    """What became of a launch.
+
+    `enforced` is None and `source` too when the session was there already (`joined`), or when only the plan
+    was asked for (`plan` without `session`).
+    """
+
+    trace: Trace
+    session: SessionContext | None = None
+    plan: SessionPlan | None = None
+    enforced: Enforced | None = None
+    source: Source | None = None
+    joined: bool = False
+
+
+@dataclass
+class Launch:
+    """One launch under way. `run` is called once."""
+
+    request: LaunchRequest
+    env: HostEnvironment
+    store: SessionStore
+    narrator: Narrator
+    trace: Trace = field(default_factory=Trace)
+    session_id: str = field(default_factory=new_session_id)
+
+    def run(self) -> Launched:
+        """Carry the request out. Raises what the steps raise; then nothing is left of the launch."""
+        request = self.request
+        facts = gather(request, self.env, self.trace, self.narrator, session=self.session_id)
+        naming = choose_name(request, facts, self.store, self.env)
+        if naming.existing is not None:
+            session = SessionContext(self.env, self.store, naming.existing)
+            return Launched(self.trace, session, joined=True)
+        branch = require_free_branch(request, facts, naming.branch, self.env)
+        if request.options.dry_run:
+            return Launched(self.trace, plan=self._dry_plan(facts, naming))
+        self._require_archivable(branch, naming)
+        with self.trace.step("images"):
+            image, base = self._images(facts)
+        program = GuestProgram.build()
+        plan = self._plan(facts, naming, image=image.id, base_image=base.id, guest_volume=program.volume)
+        for spec in plan.containers:
+            check_spec(spec)
+        with Undo() as undo:
+            launched = self._make(facts, naming, plan, program, branch, image, undo)
+            undo.keep()
+        return launched
+
+    def _make(
+        self,
+        facts: Gathered,
+        naming: Naming,
+        plan: SessionPlan,
+        program: GuestProgram,
+        branch: BranchState,
+        image: ImageRef,
+        undo: Undo,
+    ) -> Launched:
+        """Steps 4 to 9: everything that leaves traces."""
+        session = self._record(facts, naming, plan, image, undo)
+        source = self._prepare(session, facts, plan, program, undo)
+        with self.trace.step("branch"):
+            self._make_room(session, facts, naming, branch)
+        enforced = bring_up(
+            session,
+            plan,
+            guest_config(session, facts.manifest, facts.repo, self.request),
+            self.trace,
+            guarding=self._guarding,
+            asked=self.request.asked,
+        )
+        return Launched(self.trace, session, plan, enforced, source)
+
+    def _prepare(
+        self, session: SessionContext, facts: Gathered, plan: SessionPlan, program: GuestProgram, undo: Undo
+    ) -> Source:
+        """Step 4 and 5: volumes, holder, relay and supervisor side by side, then the filled container."""
+        engine = facts.engine
+        with Parallel(self.trace) as steps:
+            source = steps.run("relay", lambda: self._source(session, facts))
+            holder = self._start_holder(steps, facts, plan, program, undo)
+            volumes = steps.run("volumes", lambda: self._volumes(facts, plan, undo))
+            guest = steps.run(
+                "guest",
+                lambda: ensure_guest_volume(engine, program, plan.sandbox.image, suffix=self.session_id),
+            )
+            undo.add("supervisor", lambda: _quit(session))
+            steps.run("supervisor", session.supervisor().ensure)
+            volumes.result()
+            guest.result()
+            holder_id = holder.result() if holder is not None else ""
+            container = self._create(facts, plan, holder_id, undo)
+            session.update(container_id=container, holder_id=holder_id)
+            steps.run("guest check", lambda: require_guest(engine, container, program))
+            source.result()
+            with self.trace.step("copy"):
+                fill_workspace(engine, container, facts, source.result(), self.env)
+                fill_home(engine, container, facts.manifest.seed_files())
+        return source.result()
+
+    def _start_holder(
+        self, steps: Parallel, facts: Gathered, plan: SessionPlan, program: GuestProgram, undo: Undo
+    ) -> Future[str] | None:
+        if plan.holder is None:
+            return None
+        engine, private = facts.engine, self._guarding.private
+
+        def start() -> str:
+            ensure_guest_volume(engine, program, plan.sandbox.image, suffix=f"{self.session_id}-holder")
+            return start_holder(engine, plan, undo, private=private)
+
+        return steps.run("holder", start)
+
+    def _source(self, session: SessionContext, facts: Gathered) -> Source:
+        return prepare_source(
+            self.request,
+            facts,
+            self.env,
+            relay_dir=session.directory / "relay.git",
+            branch=session.relay.branch,
+            now_ms=session.record.created_ms,
+        )
+
+    def _volumes(self, facts: Gathered, plan: SessionPlan, undo: Undo) -> None:
+        for volume in (plan.workspace, plan.home):
+            undo.add(f"volume {volume.name}", _remover(facts.engine.remove_volume, volume.name))
+            facts.engine.create_volume(volume.name, labels=dict(volume.labels))
+
+    def _create(self, facts: Gathered, plan: SessionPlan, holder_id: str, undo: Undo) -> str:
+        spec = plan.sandbox.joined_to(holder_id) if holder_id else plan.sandbox
+        with self.trace.step("create"):
+            undo.add(f"container {spec.name}", lambda: facts.engine.remove(spec.name, force=True))
+            return facts.engine.create(spec)
+
+    def _images(self, facts: Gathered) -> tuple[ImageRef, ImageRef]:
+        settings = BuildSettings(
+            work_dir=self.env.data_dir / "images",
+            environment=self.env.environ,
+            on_line=self.narrator.progress,
+            user_dir=self.env.config_dir / "agents",
+            host_ca=self.request.settings.network_ca == "host",
+        )
+        announced = _announcing(settings, self.narrator)
+        return ensure_image(facts.engine, facts.manifest.name, announced), ensure_image(
+            facts.engine, None, announced
+        )
+
+    def _dry_plan(self, facts: Gathered, naming: Naming) -> SessionPlan:
+        recipes = plan_images(facts.manifest.name, self.env.config_dir / "agents")
+        known = [facts.engine.image_id(recipe.ref) or _NO_IMAGE for recipe in recipes]
+        volume = GuestProgram.build().volume
+        plan = self._plan(facts, naming, image=known[-1], base_image=known[0], guest_volume=volume)
+        for spec in plan.containers:
+            check_spec(spec)
+        return plan
+
+    def _plan(
+        self, facts: Gathered, naming: Naming, *, image: str, base_image: str, guest_volume: str
+    ) -> SessionPlan:
+        info, guarding = facts.engine.info, self._guarding
+        return plan_session(
+            PlanInput(
+                identity=Identity(
+                    session=self.session_id,
+                    nonce=secrets.token_hex(16),
+                    name=naming.name,
+                    agent=facts.manifest.name,
+                    repo=facts.repo.name,
+                    repo_path=str(facts.repo.work_tree or facts.repo.common_dir),
+                    branch=naming.branch.short,
+                    network=self.request.network,
+                    version=__version__,
+                ),
+                image=image,
+                base_image=base_image,
+                guest_volume=guest_volume,
+                limits=self.request.limits,
+                host_cpus=info.cpus or None,
+                resolvers=guarding.dns,
+                holder_options=holder_options(dns=guarding.dns, allow=guarding.private),
+            )
+        )
+
+    @property
+    def _guarding(self) -> Guarding:
+        private = tuple(parse_private(text) for text in self.request.settings.network_private)
+        return Guarding(read_resolvers() if self.request.network is Network.ALLOW_ALL else (), private)
+
+    def _record(
+        self, facts: Gathered, naming: Naming, plan: SessionPlan, image: ImageRef, undo: Undo
+    ) -> SessionContext:
+        """Make the session's directory and its record: from here on `list` and `prune` know of it."""
+        request, repo, settings = self.request, facts.repo, self.request.settings
+        undo.add(f"session {self.session_id}", lambda: self.store.remove(self.session_id))
+        self.store.create(self.session_id)
+        author = repo.identity
+        record = SessionRecord(
+            id=self.session_id,
+            nonce=plan.identity.nonce,
+            name=naming.name,
+            agent=facts.manifest.name,
+            repo=RepoRef(
+                kind=repo.kind.value,
+                name=repo.name,
+                work_tree=str(repo.work_tree or ""),
+                git_dir=str(repo.git_dir),
+                common_dir=str(repo.common_dir),
+                repo_id=repo.repo_id,
+                owner_uid=repo.owner_uid,
+                owner_gid=repo.owner_gid,
+                object_format=repo.object_format,
+                url=repo.origin_url,
+            ),
+            branch=naming.branch.short,
+            base=str(repo.head or ""),
+            base_branch=repo.branch or "",
+            network="allow-all" if request.network is Network.ALLOW_ALL else "restricted",
+            engine="docker" if facts.engine.info.name == "docker" else "podman",
+            engine_env=tuple((k, v) for k, v in self.env.environ.items() if k in ENGINE_CHOICE),
+            runtime=plan.sandbox.runtime,
+            image_ref=image.ref,
+            image_id=image.id,
+            network_name=plan.network.name if plan.network is not None else "",
+            volumes=Volumes(workspace=plan.workspace.name, home=plan.home.name),
+            guest_volume=plan.guest_volume,
+            mode="command" if request.task else "tmux",
+            command=request.options.command,
+            prompt=request.options.prompt or "",
+            message=settings.git_message,
+            push=settings.git_push,
+            rm=request.options.rm,
+            author_name=author.name if author is not None else facts.manifest.title,
+            author_email=author.email if author is not None else f"{facts.manifest.name}@localhost",
+            private=self._guarding.private,
+            asked=tuple(sorted(request.asked)),
+            limits={
+                "cpus": str(request.limits.cpus),
+                "memory_bytes": str(request.limits.memory_bytes),
+                "pids": str(request.limits.pids),
+            },
+            host_uid=self.env.uid,
+            created_ms=time.time_ns() // 1_000_000,
+        )
+        self.store.save(record)
+        return SessionContext(self.env, self.store, record)
+
+    def _require_archivable(self, branch: BranchState, naming: Naming) -> None:
+        """Ask before an existing branch with work of its own is renamed. Raises BranchError on no."""
+        if not branch.unmerged or self.request.options.force:
+            return
+        question = (
+            f"{naming.branch.short} has {branch.unmerged} commit(s) that are not in the base. "
+            "Rename it and start a new one?"
+        )
+        if not self.narrator.confirm(question):
+            raise BranchError(
+                f"the branch {naming.branch.short} has {branch.unmerged} commit(s) that are not in the base",
+                hint="Choose another -b, or let it be renamed with -y.",
+            )
+
+    def _make_room(
+        self, session: SessionContext, facts: Gathered, naming: Naming, branch: BranchState
+    ) -> None:
+        """Rename an existing branch with unmerged commits; remember where the branch stands now."""
+        tip = str(branch.tip or "")
+        if branch.unmerged:
+            archived = archive_existing(
+                facts.repo, naming.branch, now_ms=session.record.created_ms, env=self.env.for_git()
+            )
+            self.narrator.say(f"renamed the existing branch {naming.branch.short} to {archived}")
+            tip = ""
+        session.update(branch_tip=tip)
+        session.supervisor().call(Op.RECORD, type=RecordType.SESSION_CREATED.value, subject=naming.name,
+                                  detail={"repo": session.record.repo.path, "base": session.record.base})  # fmt: skip
+
+
+def _announcing(settings: BuildSettings, narrator: Narrator) -> BuildSettings:
+    """Lines that begin a build are said; the engine's own output is progress only."""
+
+    def on_line(line: str) -> None:
+        (narrator.say if line.startswith("building ") else narrator.progress)(line)
+
+    return replace(settings, on_line=on_line)
+
+
+def _remover(remove: Callable[[str], None], name: str) -> Callable[[], None]:
+    return lambda: remove(name)
+
+
+def _quit(session: SessionContext) -> None:
+    client = session.supervisor()
+    if client.running():
+        client.call(Op.QUIT)
+        client.until_gone()

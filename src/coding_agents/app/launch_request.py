@@ -1,0 +1,131 @@
+"""What the user asked of a launch, checked as far as it can be without looking at repository or engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from coding_agents.config.environ import HostEnvironment
+from coding_agents.config.load import find_project, load_settings
+from coding_agents.errors import NotBuiltError, UsageError
+from coding_agents.gitsync.discover import resolve_source
+from coding_agents.gitsync.urls import GitUrl
+from coding_agents.model.limits import Limits
+from coding_agents.model.names import parse_name
+from coding_agents.model.settings import Settings, Source
+from coding_agents.sandbox.spec import Network
+
+# The settings by which a user asks for a limit, and the protections that must then be in force.
+_ASKED_BY = {"limits.memory": ("memory", "swap"), "limits.cpu": ("cpus",), "limits.pids": ("pids",)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchOptions:
+    """The flags of `launch` as they were given; None where a setting decides."""
+
+    source: str = "."
+    command: tuple[str, ...] = ()
+    agent: str | None = None
+    branch: str | None = None
+    name: str | None = None
+    prompt: str | None = None
+    detach: bool = False
+    rm: bool = False
+    force: bool = False
+    empty: bool = False
+    clean: bool = False
+    include: tuple[str, ...] = ()
+    network: str | None = None
+    cpu: str | None = None
+    memory: str | None = None
+    pids: str | None = None
+    engine: str | None = None
+    message: str | None = None
+    no_push: bool = False
+    dotnet_preview: str | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchRequest:
+    """A launch to carry out: where the work comes from, and how the session is to be.
+
+    `task` tells that the session is to do one thing and end (a prompt or a COMMAND). `asked` are the
+    protections that must be in force because the user named them.
+    """
+
+    source: Path | GitUrl | None
+    options: LaunchOptions
+    settings: Settings
+    network: Network
+    limits: Limits
+    asked: frozenset[str]
+
+    @property
+    def task(self) -> bool:
+        return bool(self.options.command) or self.options.prompt is not None
+
+
+def parse_request(env: HostEnvironment, options: LaunchOptions) -> LaunchRequest:
+    """The request behind `options`. Raises UsageError, ConfigError, CloneError, NotBuiltError."""
+    _require_consistent(options)
+    source = None if options.empty else resolve_source(options.source)
+    settings = load_settings(
+        env,
+        project=find_project((env.cwd / source).resolve()) if isinstance(source, Path) else None,
+        flags={
+            "engine": options.engine,
+            "agent": options.agent,
+            "limits.cpu": options.cpu,
+            "limits.memory": options.memory,
+            "limits.pids": options.pids,
+            "network.mode": options.network,
+            "workspace.include": list(options.include) or None,
+            "git.message": options.message,
+            "git.push": False if options.no_push else None,
+        },
+    )
+    network = Network(settings.network_mode)
+    if network is Network.SQUID:
+        raise NotBuiltError(
+            "network mode squid is not built yet", hint="Use --network-proxy restricted or allow-all."
+        )
+    if options.rm and not settings.git_push:
+        raise UsageError(
+            "--rm would remove the work that --no-push leaves in the volume", hint="Leave one of the two out."
+        )
+    return LaunchRequest(
+        source=source,
+        options=options,
+        settings=settings,
+        network=network,
+        limits=Limits(
+            cpus=settings.limits_cpu, memory_bytes=settings.limits_memory, pids=settings.limits_pids
+        ),
+        asked=_asked(settings),
+    )
+
+
+def _require_consistent(options: LaunchOptions) -> None:
+    if options.command and options.prompt is not None:
+        raise UsageError(
+            "a prompt and a command exclude each other", hint="Leave out -p or the words after --."
+        )
+    if options.prompt is not None and not options.prompt.strip():
+        raise UsageError("the prompt is empty", hint="Say what the agent is to do: -p TEXT.")
+    if options.empty and options.source != ".":
+        raise UsageError(f"--empty takes no SOURCE, but {options.source!r} is given", hint="Leave one out.")
+    if options.empty and options.clean:
+        raise UsageError("--empty has nothing to be cleaned", hint="Leave out --clean.")
+    if options.name is not None:
+        parse_name(options.name)
+
+
+def _asked(settings: Settings) -> frozenset[str]:
+    named = [
+        layer
+        for key, layers in _ASKED_BY.items()
+        if settings.origins[key].source is not Source.DEFAULT
+        for layer in layers
+    ]
+    return frozenset((*named, *settings.require))

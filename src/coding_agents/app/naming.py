@@ -1,0 +1,84 @@
+"""Which session a launch means: one that is there already, or a new one with a name and a branch of its own."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from coding_agents.app.gather import Gathered
+from coding_agents.app.launch_request import LaunchRequest
+from coding_agents.config.environ import HostEnvironment
+from coding_agents.errors import BranchError, SessionExistsError
+from coding_agents.gitsync.branches import BranchState, branch_names, branch_state
+from coding_agents.model.names import named_session, session_name, with_suffix
+from coding_agents.model.refs import Branch, next_session_branch
+from coding_agents.model.session import SessionRecord
+from coding_agents.store.sessions import SessionStore
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Name and branch of a session. `existing` is the session that is there already, None for a new one."""
+
+    name: str
+    branch: Branch
+    existing: SessionRecord | None = None
+
+
+def new_session_id() -> str:
+    """12 hex digits that no session has."""
+    return secrets.token_hex(6)
+
+
+def choose_name(request: LaunchRequest, facts: Gathered, store: SessionStore, env: HostEnvironment) -> Naming:
+    """Find the session that the launch means, or name a new one. Raises SessionExistsError, BranchError."""
+    agent, options = facts.manifest.name, request.options
+    sessions = [entry for entry in store.list() if isinstance(entry, SessionRecord)]
+    mine = [session for session in sessions if session.repo.repo_id == facts.repo.repo_id]
+    if options.branch is not None:
+        branch = Branch.parse(options.branch, agent=agent)
+    else:
+        taken = (*branch_names(facts.repo, env=env.for_git()), *(session.branch for session in mine))
+        branch = next_session_branch(agent, taken)
+    if options.name is not None:
+        name = named_session(agent, options.name)
+        existing = next((session for session in sessions if session.name == name), None)
+        if existing is not None and existing.repo.repo_id != facts.repo.repo_id:
+            raise SessionExistsError(
+                f"session {name} works on another repository: {existing.repo.path}",
+                hint="Choose another --name.",
+            )
+    else:
+        existing = next((s for s in mine if s.branch == branch.short and s.agent == agent), None)
+        name = session_name(agent, facts.repo.name, branch)
+    if existing is not None:
+        _require_joinable(request, existing)
+        return Naming(existing.name, branch, existing)
+    if other := next((s for s in mine if s.branch == branch.short), None):
+        raise SessionExistsError(
+            f"session {other.name} already works on the branch {branch.short}", hint="Choose another -b."
+        )
+    if any(session.name == name for session in sessions):
+        name = with_suffix(name, facts.repo.repo_id)
+    return Naming(name, branch)
+
+
+def require_free_branch(
+    request: LaunchRequest, facts: Gathered, branch: Branch, env: HostEnvironment
+) -> BranchState:
+    """What stands at the branch now. Raises BranchError when no session could ever write it."""
+    state = branch_state(facts.repo, branch, base=facts.repo.head, env=env.for_git())
+    if state.collides_with:
+        raise BranchError(
+            f"{branch.short} cannot exist beside the branch {state.collides_with}",
+            hint="Choose another name with -b.",
+        )
+    return state
+
+
+def _require_joinable(request: LaunchRequest, existing: SessionRecord) -> None:
+    if request.task:
+        raise SessionExistsError(
+            f"session {existing.name} is already there",
+            hint=f"Choose another -b or --name, or use `coding-agents exec {existing.name} -- …`.",
+        )

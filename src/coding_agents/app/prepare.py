@@ -1,0 +1,216 @@
+"""Step 4 of a launch: what the container needs before it can start, made side by side.
+
+Everything is registered for undoing before it is made.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import time
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from coding_agents import __version__
+from coding_agents.app.gather import Gathered
+from coding_agents.app.launch_request import LaunchRequest
+from coding_agents.app.steps import Undo
+from coding_agents.channel.pyz import build_guest_pyz, guest_digest
+from coding_agents.config.environ import HostEnvironment
+from coding_agents.engine.api import Engine
+from coding_agents.errors import EnforcementError
+from coding_agents.gitsync.base import give, open_base
+from coding_agents.gitsync.relay_repo import Relay, create_relay
+from coding_agents.model.refs import Branch
+from coding_agents.network.guard import READ_BACK_USER, verify_guard
+from coding_agents.sandbox.invariants import check_spec
+from coding_agents.sandbox.plan import SessionPlan, plan_filler
+from coding_agents.sandbox.spec import GUEST_DIRECTORY, GUEST_ZIPAPP, HOME, WORKSPACE
+from coding_agents.workspace.copyset import CopyPlan
+from coding_agents.workspace.fill import write_workspace_tar
+from coding_agents.workspace.launch_state import LaunchState, record_launch_state
+from coding_agents.workspace.listing import plan_copy
+
+_HOLDER_READY_S = 20.0
+_HOLDER_POLL_S = 0.03
+
+
+@dataclass(frozen=True)
+class GuestProgram:
+    """guest.pyz of this version: its bytes, and the name of the volume that it travels in."""
+
+    content: bytes
+    digest: str
+
+    @classmethod
+    def build(cls) -> GuestProgram:
+        content = build_guest_pyz()
+        return cls(content, guest_digest(content))
+
+    @property
+    def volume(self) -> str:
+        return f"coding-agents-guest-{self.digest[:12]}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The session's relay, and what of the repository goes into the container."""
+
+    relay: Relay
+    copy: CopyPlan
+    launch: LaunchState
+
+
+def prepare_source(
+    request: LaunchRequest,
+    facts: Gathered,
+    env: HostEnvironment,
+    *,
+    relay_dir: Path,
+    branch: Branch,
+    now_ms: int,
+) -> Source:
+    """Give the base to the base store, make the relay, decide the copy set and keep the state at launch."""
+    repo, git_env = facts.repo, env.for_git()
+    plan = plan_copy(
+        repo, env=git_env, include=request.settings.workspace_include, clean=request.options.clean
+    )
+    base_store = open_base(env.data_dir, repo, env=git_env)
+    if repo.head is not None:
+        give(base_store, repo, repo.head)
+    relay = create_relay(
+        relay_dir, base_store=base_store, branch=branch, base=repo.head, base_branch=repo.branch
+    )
+    launch = record_launch_state(repo, relay.git_dir, plan, env=git_env, base=repo.head, now_ms=now_ms)
+    return Source(relay, plan, launch)
+
+
+def fill_workspace(
+    engine: Engine, container: str, facts: Gathered, source: Source, env: HostEnvironment
+) -> None:
+    """Stream the copy set and the made `.git` into the created container's volume."""
+
+    def write(out: BinaryIO) -> None:
+        write_workspace_tar(
+            out,
+            facts.repo,
+            source.copy,
+            relay_git_dir=source.relay.git_dir,
+            base=source.relay.base,
+            launch=source.launch,
+            env=env.for_git(),
+        )
+
+    engine.copy_in(container, WORKSPACE, write)
+
+
+def fill_home(engine: Engine, container: str, seeds: dict[str, bytes]) -> None:
+    """Put the agent's first-run files into the home volume, owned by the agent."""
+    if seeds:
+        content = _tar(seeds, owner=1000, mode=0o600)
+        engine.copy_in(container, HOME, lambda out: _write(out, content))
+
+
+def ensure_guest_volume(engine: Engine, program: GuestProgram, image: str, *, suffix: str) -> None:
+    """Fill the shared volume of this guest version, if no launch has done so; safe to race.
+
+    A volume that another launch is filling right now may be there and still be empty; it is filled twice
+    with the same bytes then, and `require_guest` reads it back before any gate opens.
+    """
+    if engine.volume_exists(program.volume):
+        return
+    engine.create_volume(
+        program.volume, labels={"coding-agents.type": "guest", "coding-agents.version": __version__}
+    )
+    spec = plan_filler(guest_volume=program.volume, image=image, suffix=suffix, version=__version__)
+    check_spec(spec)
+    container = engine.create(spec)
+    try:
+        content = _tar({Path(GUEST_ZIPAPP).name: program.content}, owner=0, mode=0o644)
+        engine.copy_in(container, GUEST_DIRECTORY, lambda out: _write(out, content))
+    finally:
+        engine.remove(container, force=True)
+
+
+def require_guest(engine: Engine, container: str, program: GuestProgram) -> None:
+    """Read the guest's program back from a container that has its volume. Raises EnforcementError."""
+    found = guest_digest(engine.read_file(container, GUEST_ZIPAPP))
+    if found != program.digest:
+        raise EnforcementError(
+            f"the guest program in the volume {program.volume} is not ours (SHA-256 {found})",
+            hint="Somebody changed it. Stop all sessions and remove that volume.",
+        )
+
+
+def start_holder(engine: Engine, plan: SessionPlan, undo: Undo, *, private: tuple[str, ...]) -> str:
+    """Make the session's network and the holder of its namespace; returns its id when the guard stands."""
+    if plan.holder is None or plan.network is None:
+        raise AssertionError("only a session with a network has a holder")
+    network, holder = plan.network, plan.holder
+    undo.add(f"network {network.name}", lambda: engine.remove_network(network.name))
+    engine.create_network(network.name, labels=dict(network.labels))
+    undo.add(f"container {holder.name}", lambda: engine.remove(holder.name, force=True))
+    container = engine.create(holder)
+    engine.start(container)
+    require_guarded(engine, container, network=network.name, dns=holder.dns, private=private)
+    return container
+
+
+def require_guarded(
+    engine: Engine, holder: str, *, network: str, dns: tuple[str, ...], private: tuple[str, ...]
+) -> None:
+    """Wait until the holder reports its guard, and read the rules back from the kernel. Raises EnforcementError."""
+    _await_ready(engine, holder)
+    problems = guard_problems(engine, holder, network=network, dns=dns, private=private)
+    if problems:
+        raise EnforcementError("the network guard does not stand", details="\n".join(problems))
+
+
+def guard_problems(
+    engine: Engine, holder: str, *, network: str, dns: tuple[str, ...], private: tuple[str, ...]
+) -> list[str]:
+    """What is wrong with the rules that the kernel holds for the holder's namespace now."""
+    return verify_guard(
+        lambda argv: engine.exec(holder, argv, user=READ_BACK_USER),
+        dns=dns,
+        allow=private,
+        subnets=engine.network_subnets(network),
+    )
+
+
+def _await_ready(engine: Engine, holder: str) -> None:
+    deadline = time.monotonic() + _HOLDER_READY_S
+    while b"ready" not in (output := engine.logs(holder, tail=20)):
+        state = engine.inspect(holder)
+        if state is None or not state.running or time.monotonic() > deadline:
+            raise EnforcementError(
+                "the network guard could not be set up", details=output[-2000:].decode("utf-8", "replace")
+            )
+        time.sleep(_HOLDER_POLL_S)
+
+
+def _tar(files: dict[str, bytes], *, owner: int, mode: int) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        made: set[str] = set()
+        for name, content in files.items():
+            for parent in reversed(Path(name).parents[:-1]):
+                if str(parent) not in made:
+                    made.add(str(parent))
+                    archive.addfile(_entry(str(parent), owner, 0o700, kind=tarfile.DIRTYPE))
+            entry = _entry(name, owner, mode)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _entry(name: str, owner: int, mode: int, *, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.mode, entry.uid, entry.gid = kind, mode, owner, owner
+    return entry
+
+
+def _write(out: BinaryIO, content: bytes) -> None:
+    out.write(content)

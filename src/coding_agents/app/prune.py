@@ -1,0 +1,74 @@
+"""Remove what ended sessions have left behind, and engine objects of ours that no session knows any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from coding_agents.app.remove import remove
+from coding_agents.app.sessions import observe_all
+from coding_agents.config.environ import HostEnvironment
+from coding_agents.engine.api import Engine
+from coding_agents.errors import CodingAgentsError
+from coding_agents.model.session import SessionRecord
+from coding_agents.sandbox.spec import LABEL, Role
+from coding_agents.store.sessions import BrokenSession, SessionStore
+from coding_agents.supervisor.context import SessionContext
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """One thing that was removed (or would be, in a dry run), or `kept` with the reason."""
+
+    what: str
+    kept: str = ""
+
+
+def prune(
+    env: HostEnvironment,
+    store: SessionStore,
+    engine: Engine | None,
+    *,
+    now_ms: int,
+    older_than_s: int,
+    dry_run: bool,
+) -> Iterator[Pruned]:
+    """Remove sessions that ended and were made more than `older_than_s` seconds ago, then strays in `engine`.
+
+    Work is salvaged first, as with `remove`; a session whose work cannot be brought home is kept and named.
+    """
+    for observed in observe_all(env, store, ended=True):
+        record = observed.record
+        if isinstance(record, BrokenSession):
+            yield Pruned(f"session {record.id}", kept=f"its record cannot be read: {record.reason}")
+        elif (
+            observed.state in ("stopped", "failed", "lost")
+            and now_ms - record.created_ms >= older_than_s * 1000
+        ):
+            yield _prune_session(SessionContext(env, store, record), dry_run=dry_run)
+    if engine is not None:
+        yield from _prune_strays(store, engine, dry_run=dry_run)
+
+
+def _prune_session(session: SessionContext, *, dry_run: bool) -> Pruned:
+    what = f"session {session.record.name}"
+    if dry_run:
+        return Pruned(what)
+    try:
+        remove(session, force=False)
+    except CodingAgentsError as error:
+        return Pruned(what, kept=error.message)
+    return Pruned(what)
+
+
+def _prune_strays(store: SessionStore, engine: Engine, *, dry_run: bool) -> Iterator[Pruned]:
+    """Containers and networks of launches that were killed half-way. Their volumes may hold work and stay."""
+    known = {entry.nonce for entry in store.list() if isinstance(entry, SessionRecord)}
+    for role in Role:
+        for state in engine.find({f"{LABEL}type": role.value}):
+            nonce = state.labels.get(f"{LABEL}nonce", "")
+            if nonce in known or state.running:
+                continue
+            if not dry_run:
+                engine.remove(state.id, force=True)
+            yield Pruned(f"container {state.name}")

@@ -1,0 +1,94 @@
+"""Remove a session: never before its work is known to be home."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coding_agents.app.stop import Ended, salvage, stop
+from coding_agents.errors import CodingAgentsError, SessionStateError, UnsavedWorkError
+from coding_agents.gitsync.branches import delete_branch, is_merged
+from coding_agents.gitsync.packs import user_store
+from coding_agents.supervisor.context import SessionContext, branch_of, facts_of
+from coding_agents.supervisor.protocol import Op
+from coding_agents.supervisor.removal import remove_engine_objects
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What `remove` left: where the work is, and whether the branch was deleted because it is merged."""
+
+    name: str
+    kept_ref: str
+    branch_deleted: bool
+
+
+def remove(session: SessionContext, *, force: bool) -> Removed:
+    """Salvage, then remove containers, volumes, network and record.
+
+    A running session is stopped first with `force`, else refused with SessionStateError. Raises
+    UnsavedWorkError when the volume cannot be compared or its work cannot be brought home.
+    """
+    record = session.reload()
+    if _running(session):
+        if not force:
+            raise SessionStateError(
+                f"session {record.name} is running",
+                hint=f"Stop it first, or use `remove --force {record.name}`.",
+            )
+        stop(session, timeout_s=120)
+    ended = _saved(session)
+    _leave(session)
+    remove_engine_objects(session.engine, session.reload(), volumes=True)
+    deleted = _delete_merged_branch(session)
+    session.store.remove(record.id)
+    return Removed(record.name, "" if deleted else ended.saved.integrated if ended else "", deleted)
+
+
+def _running(session: SessionContext) -> bool:
+    record = session.record
+    state = session.engine.inspect(record.container_id) if record.container_id else None
+    return state is not None and state.running
+
+
+def _saved(session: SessionContext) -> Ended | None:
+    """The result of a salvage; None when there is no volume that could hold work."""
+    volume = session.record.volumes.workspace
+    if not volume or not session.engine.volume_exists(volume):
+        return None
+    if not session.record.container_id:
+        return None  # the launch never got as far as filling it
+    try:
+        ended = salvage(session)
+    except CodingAgentsError as error:
+        raise UnsavedWorkError(
+            f"the work of session {session.record.name} cannot be checked: {error.message}",
+            details=error.details,
+            hint=f"Nothing was removed; its volume is {volume}.",
+        ) from error
+    if not ended.saved.verified or (ended.saved.where == "none" and ended.saved.note):
+        raise UnsavedWorkError(
+            f"the work of session {session.record.name} is not in the repository",
+            details=ended.saved.note,
+            hint=f"Nothing was removed; its volume is {volume}.",
+        )
+    return ended
+
+
+def _leave(session: SessionContext) -> None:
+    """End the supervisor before its directory goes."""
+    client = session.supervisor()
+    if client.running():
+        client.call(Op.QUIT)
+        client.until_gone()
+
+
+def _delete_merged_branch(session: SessionContext) -> bool:
+    """Delete the session's branch when another branch contains it. Whatever hinders that keeps it."""
+    repo, branch, env = facts_of(session.record), branch_of(session.record), session.env.for_git()
+    try:
+        tip = user_store(repo, env).resolve(branch.ref)
+        if tip is None or not is_merged(repo, branch, env=env):
+            return False
+        return delete_branch(repo, branch, expected=tip, env=env)
+    except CodingAgentsError:
+        return False

@@ -1,0 +1,89 @@
+"""Sessions as they are now: the record on the host, compared with what the engine runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from coding_agents.config.environ import HostEnvironment
+from coding_agents.engine.api import ContainerState
+from coding_agents.errors import CodingAgentsError, SessionStateError
+from coding_agents.model.session import SessionRecord, State
+from coding_agents.sandbox.spec import LABEL, Role
+from coding_agents.store.sessions import BrokenSession, SessionStore
+from coding_agents.supervisor.context import SessionContext
+
+_ENDED = ("stopped", "lost", "failed")
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A session with its state; `record` is a BrokenSession when its file cannot be read."""
+
+    record: SessionRecord | BrokenSession
+    state: State
+
+
+def observe_all(env: HostEnvironment, store: SessionStore, *, ended: bool) -> tuple[Observed, ...]:
+    """All sessions of this user, oldest first; those that have ended only with `ended`."""
+    entries = store.list()
+    records = [entry for entry in entries if isinstance(entry, SessionRecord)]
+    containers = _containers(env, store, [record for record in records if record.phase not in _ENDED])
+    found = []
+    for entry in entries:
+        if isinstance(entry, BrokenSession):
+            found.append(Observed(entry, "failed"))
+        else:
+            found.append(Observed(entry, decide_state(entry, containers.get(entry.id))))
+    return tuple(one for one in found if ended or one.state not in _ENDED)
+
+
+def decide_state(record: SessionRecord, container: ContainerState | None | str) -> State:
+    """The state that a person is told. `container` is None when it is gone, a text when the engine is silent."""
+    if record.phase in ("stopped", "failed", "lost"):
+        return record.phase
+    if isinstance(container, str):
+        return "lost"
+    if container is None:
+        return "starting" if record.phase == "starting" and not record.container_id else "lost"
+    if not container.running:
+        return "starting" if record.phase == "starting" else "stopping"
+    if record.phase == "running" and record.started_at != container.started_at:
+        return "starting"  # somebody restarted it: its gate is closed until `start`
+    return record.phase
+
+
+def _containers(
+    env: HostEnvironment, store: SessionStore, records: Iterable[SessionRecord]
+) -> Mapping[str, ContainerState | str]:
+    """The agent's container of each live session, by session id. One engine query for each engine in use."""
+    by_engine: dict[tuple[str, tuple[tuple[str, str], ...]], list[SessionRecord]] = {}
+    for record in records:
+        by_engine.setdefault((record.engine, record.engine_env), []).append(record)
+    found: dict[str, ContainerState | str] = {}
+    for group in by_engine.values():
+        try:
+            engine = SessionContext(env, store, group[0]).engine
+            states = engine.find({f"{LABEL}type": Role.AGENT.value})
+        except CodingAgentsError as error:
+            found.update({record.id: error.message for record in group})
+            continue
+        by_nonce = {state.labels.get(f"{LABEL}nonce", ""): state for state in states}
+        found.update({record.id: by_nonce[record.nonce] for record in group if record.nonce in by_nonce})
+    return found
+
+
+def require_open_gate(session: SessionContext) -> SessionContext:
+    """Give back a session whose agent runs behind an opened gate. Raises SessionStateError otherwise."""
+    record = session.reload()
+    state = session.engine.inspect(record.container_id) if record.container_id else None
+    if state is None or not state.running:
+        raise SessionStateError(
+            f"session {record.name} is not running", hint=f"Run `coding-agents start {record.name}`."
+        )
+    if not record.started_at or state.started_at != record.started_at:
+        raise SessionStateError(
+            f"session {record.name} was restarted by somebody else; its gate is closed",
+            hint=f"Run `coding-agents start {record.name}`: it measures the container and opens the gate.",
+        )
+    return session

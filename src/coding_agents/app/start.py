@@ -1,0 +1,105 @@
+"""Start a stopped session again: the same container, measured anew, with a gate for this start."""
+
+from __future__ import annotations
+
+from coding_agents.app.bring_up import Guarding, bring_up
+from coding_agents.app.guest import restart_config
+from coding_agents.app.prepare import require_guarded
+from coding_agents.app.steps import Trace
+from coding_agents.errors import CodingAgentsError, EngineError, SessionStateError
+from coding_agents.images.manifests import load_manifest
+from coding_agents.network.dns import read_resolvers
+from coding_agents.network.guard import holder_options
+from coding_agents.sandbox.plan import SessionPlan, plan_session
+from coding_agents.sandbox.protections import Enforced
+from coding_agents.supervisor.context import BASE_IMAGE, SessionContext, plan_input_of
+from coding_agents.supervisor.protocol import Op
+
+
+def start(session: SessionContext, trace: Trace) -> Enforced | None:
+    """Bring a session up again; None when it runs already behind an open gate.
+
+    Raises SessionStateError when its container is gone, EnforcementError when the walls do not stand; then
+    the container is stopped again.
+    """
+    record, engine = session.reload(), session.engine
+    with session.store.lock(record.id):
+        state = engine.inspect(record.container_id)
+        if state is None:
+            raise SessionStateError(
+                f"the container of session {record.name} is gone",
+                hint=f"Run `coding-agents recover {record.name}`: it brings back what the volume holds.",
+            )
+        if state.running:
+            if record.started_at == state.started_at and record.phase == "running":
+                return None
+            # Its gate is closed (restarted by others, or we died before it opened): begin from a stop.
+            engine.stop(record.container_id, timeout_s=10)
+        guarding = Guarding(_holder_dns(session), record.private)
+        plan = _plan(session, guarding)
+        manifest = load_manifest(record.agent, session.env.config_dir / "agents")
+        try:
+            with trace.step("holder"):
+                _restart_holder(session, plan, guarding)
+            session.supervisor().ensure()
+            session.update(phase="starting", started_at="")
+            return bring_up(
+                session,
+                plan,
+                restart_config(session, manifest),
+                trace,
+                guarding=guarding,
+                asked=frozenset(record.asked),
+            )
+        except CodingAgentsError:
+            _stop_again(session)
+            raise
+
+
+def _plan(session: SessionContext, guarding: Guarding) -> SessionPlan:
+    """The plan of the launch again: the container must still be what it was."""
+    record = session.record
+    base = session.engine.image_id(BASE_IMAGE) or record.image_id
+    facts = plan_input_of(
+        record,
+        base_image=base,
+        host_cpus=session.engine.info.cpus or None,
+        resolvers=guarding.dns,
+        options=holder_options(dns=guarding.dns, allow=guarding.private),
+    )
+    return plan_session(facts)
+
+
+def _holder_dns(session: SessionContext) -> tuple[str, ...]:
+    """The resolvers that the session's holder was made with."""
+    if not session.record.holder_id:
+        return ()
+    state = session.engine.inspect(session.record.holder_id)
+    return state.config.dns if state is not None else read_resolvers()
+
+
+def _restart_holder(session: SessionContext, plan: SessionPlan, guarding: Guarding) -> None:
+    if plan.holder is None or plan.network is None:
+        return
+    engine, holder = session.engine, session.record.holder_id
+    state = engine.inspect(holder)
+    if state is None:
+        raise EngineError(
+            f"the session's network holder {plan.holder.name} is gone",
+            hint=f"Run `coding-agents recover {session.record.name}`, then launch a new session.",
+        )
+    # Always from a stop: the rules are set before anything else at its start, and nothing of an earlier one stays.
+    engine.stop(holder, timeout_s=5)
+    engine.start(holder)
+    require_guarded(engine, holder, network=plan.network.name, dns=guarding.dns, private=guarding.private)
+
+
+def _stop_again(session: SessionContext) -> None:
+    record, engine = session.record, session.engine
+    for container in (record.container_id, record.holder_id):
+        if container:
+            engine.stop(container, timeout_s=10)
+    session.update(phase="stopped", started_at="")
+    client = session.supervisor()
+    if client.running():
+        client.call(Op.QUIT)

@@ -1,0 +1,136 @@
+"""Steps of a use case: timed, undone in reverse order when a later one fails, run side by side when independent."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self, TypeVar
+
+from coding_agents.errors import CodingAgentsError
+from coding_agents.proc.runner import end_running
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long one step took, in milliseconds after the start of the use case."""
+
+    name: str
+    began_ms: int
+    took_ms: int
+
+
+@dataclass
+class Trace:
+    """The timings of a use case's steps, in the order in which they ended."""
+
+    began: float = field(default_factory=time.monotonic)
+    timings: list[Timing] = field(default_factory=list)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time a block; a failure inside it learns which step it was."""
+        started = time.monotonic()
+        try:
+            yield
+        except CodingAgentsError as error:
+            if not getattr(error, "step", ""):
+                error.step = name  # type: ignore[attr-defined]
+                error.details = f"in step: {name}" + (f"\n{error.details}" if error.details else "")
+            raise
+        finally:
+            ended = time.monotonic()
+            timing = Timing(name, round((started - self.began) * 1000), round((ended - started) * 1000))
+            self.timings.append(timing)
+
+
+class Undo:
+    """What has been made so far, each with the way to unmake it.
+
+    Register the undo *before* the act: undoing what was never made must be harmless, and an
+    interrupted act leaves nothing that nobody knows of.
+    """
+
+    def __init__(self) -> None:
+        self._actions: list[tuple[str, Callable[[], object]]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def add(self, what: str, action: Callable[[], object]) -> None:
+        """Remember how to unmake `what`."""
+        self._actions.append((what, action))
+
+    def keep(self) -> None:
+        """The use case succeeded: nothing is undone any more."""
+        self._actions.clear()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None or not self._actions:
+            return
+        with _interrupts_held():
+            while self._actions:
+                what, action = self._actions.pop()
+                try:
+                    action()
+                except CodingAgentsError as failure:
+                    error.add_note(f"{what} could not be undone: {failure.message}")
+                    if isinstance(error, CodingAgentsError):
+                        error.details += f"\nleft behind: {what} ({failure.message})"
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Undoing is short and bounded by the engine's time limits; a second Ctrl-C must not leave half of it."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)
+
+
+class Parallel:
+    """Independent steps in threads. Leaving the block waits for all of them, also when one has failed.
+
+    Ctrl-C ends the processes that the steps are running, so that the wait is short; undoing what they
+    had begun is the caller's `Undo`.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="step")
+        self._futures: list[Future[object]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def run(self, name: str, work: Callable[[], T]) -> Future[T]:
+        """Start `work` as the step `name`."""
+
+        def timed() -> T:
+            with self._trace.step(name):
+                return work()
+
+        future = self._pool.submit(timed)
+        self._futures.append(future)  # type: ignore[arg-type]
+        return future
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None and not isinstance(error, Exception):
+            end_running()
+        self._pool.shutdown(wait=True, cancel_futures=error is not None)
+        if error is None:
+            for future in self._futures:
+                future.result()

@@ -1,0 +1,48 @@
+"""Ending a session: stop it, wait for it. The supervisor saves; here it is asked and believed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from coding_agents.model.session import Saved
+from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.protocol import Op
+
+_SETTLE_S = 900.0  # a salvage of a large volume comes on top of the stop timeout
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a session ended: the agent's exit status (None when it was lost), where the work is, whether `--rm` took it."""
+
+    exit_status: int | None
+    saved: Saved
+    removed: bool
+
+
+def stop(session: SessionContext, *, timeout_s: int) -> Ended:
+    """Save and stop; returns when the work is settled. A session that has ended already is no error."""
+    supervisor = session.supervisor()
+    supervisor.ensure()
+    return _ended(supervisor.call(Op.STOP, timeout_s=timeout_s + _SETTLE_S, stop_timeout_s=timeout_s))
+
+
+def wait(session: SessionContext) -> Ended:
+    """Wait until the session has ended and its work is settled."""
+    supervisor = session.supervisor()
+    supervisor.ensure()
+    return _ended(supervisor.call(Op.WAIT, timeout_s=None))
+
+
+def salvage(session: SessionContext) -> Ended:
+    """Compare the volume of an ended session with what is home, and bring home what is missing."""
+    supervisor = session.supervisor()
+    supervisor.ensure()
+    return _ended(supervisor.call(Op.SALVAGE, timeout_s=_SETTLE_S))
+
+
+def _ended(answer: dict[str, Any]) -> Ended:
+    saved = dict(answer["saved"])
+    saved["left_out"] = tuple(saved.get("left_out", ()))
+    return Ended(answer.get("exit_status"), Saved(**saved), bool(answer.get("removed")))

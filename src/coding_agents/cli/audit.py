@@ -1,0 +1,135 @@
+"""`audit`: check and search the record of what a session did."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from coding_agents.cli.context import AppContext
+from coding_agents.errors import AuditError, UsageError
+
+if TYPE_CHECKING:
+    from coding_agents.model.audit import AuditRecord
+
+_SESSION = click.option(
+    "--session", required=True, metavar="NAME", help="Session: its name or the first digits of its id."
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group()
+def command() -> None:
+    """Check and search the record of what a session did."""
+
+
+@command.command()
+@_SESSION
+@_JSON
+@click.pass_obj
+def verify(app: AppContext, session: str, as_json: bool) -> None:
+    """Check that no record was changed, moved, added or taken out."""
+    from dataclasses import asdict
+
+    from coding_agents.audit.verify import verify as verify_lines
+
+    path = app.store.find_log(session)
+    with _lines(path) as lines:
+        verdict = verify_lines(lines)
+    if as_json:
+        app.output.result_json({**asdict(verdict), "ok": verdict.ok})
+    else:
+        app.output.result(verdict.describe())
+    if not verdict.ok:
+        raise AuditError(f"{path} does not verify: {verdict.describe()}")
+
+
+@command.command()
+@_SESSION
+@click.option("--type", "types", multiple=True, metavar="TYPE", help="Only this type; may be repeated.")
+@click.option("--source", "sources", multiple=True, type=click.Choice(["host", "guest", "proxy"]))
+@click.option("--outcome", "outcomes", multiple=True, type=click.Choice(["allowed", "denied", "failed"]))
+@click.option("--rule", default="", metavar="RULE", help="Only decisions of this rule.")
+@click.option("--subject", default="", metavar="GLOB", help="Only subjects that match.")
+@click.option("--since", default="", metavar="TIME", help="From this time on: 2026-01-31T12:00:00, UTC.")
+@click.option("--until", default="", metavar="TIME", help="Before this time.")
+@_JSON
+@click.pass_obj
+def query(
+    app: AppContext,
+    session: str,
+    types: tuple[str, ...],
+    sources: tuple[str, ...],
+    outcomes: tuple[str, ...],
+    rule: str,
+    subject: str,
+    since: str,
+    until: str,
+    as_json: bool,
+) -> None:
+    """Print the records that match, one a line, in the order they were written."""
+    from coding_agents.audit.query import Query, Reading
+    from coding_agents.model.audit import RecordType, record_fields
+
+    known = {kind.value: kind for kind in RecordType}
+    unknown = [name for name in types if name not in known]
+    if unknown:
+        raise UsageError(f"unknown record type {unknown[0]!r}", details="Types: " + ", ".join(known))
+    asked = Query(
+        frozenset(known[name] for name in types),
+        frozenset(sources),
+        frozenset(outcomes),
+        rule,
+        subject,
+        _time_ms(since) if since else 0,
+        _time_ms(until) if until else None,
+    )
+    path = app.store.find_log(session)
+    with _lines(path) as lines:
+        reading = Reading(lines)
+        for record in reading.matching(asked):
+            if as_json:
+                app.output.result_json(record_fields(record))
+            else:
+                app.output.result(_line(record))
+    if reading.damaged:
+        raise AuditError(
+            f"{path} holds {reading.damaged} damaged lines, which are not shown",
+            hint=f"Run `coding-agents audit verify --session {session}`.",
+        )
+
+
+@contextmanager
+def _lines(path: Path) -> Iterator[Iterator[bytes]]:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise AuditError(f"{path} is missing: the session has no audit log") from None
+    except OSError as error:
+        raise AuditError(f"cannot read {path}: {error}") from error
+    with file:
+        yield iter(file)
+
+
+def _line(record: AuditRecord) -> str:
+    when = datetime.fromtimestamp(record.time / 1000, UTC).isoformat(timespec="milliseconds")
+    parts = [when.removesuffix("+00:00") + "Z", record.source, record.type.value, record.outcome]
+    parts += [part for part in (record.rule, record.subject) if part]
+    if record.detail:
+        parts.append(json.dumps(record.detail, sort_keys=True, ensure_ascii=True))
+    return "  ".join(part.replace("\n", "\\n").replace("\t", "\\t") for part in parts)
+
+
+def _time_ms(text: str) -> int:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is not a time such as 2026-01-31T12:00:00") from error
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=UTC)
+    return int(time.timestamp() * 1000)

@@ -1,0 +1,27 @@
+"""`coding-agents connect`."""
+
+from __future__ import annotations
+
+import click
+
+from coding_agents.cli.context import AppContext
+from coding_agents.cli.session_arg import find_session
+
+
+@click.command("connect")
+@click.argument("name")
+@click.option("--control", is_flag=True, help="Type as well when somebody else is connected already.")
+@click.pass_obj
+def command(app: AppContext, name: str, control: bool) -> int:
+    """Attach to a session's terminal; a second viewer only reads. Ctrl-b d leaves it running."""
+    from coding_agents.app.inside import attach
+    from coding_agents.app.start import start
+    from coding_agents.app.steps import Trace
+    from coding_agents.errors import UsageError
+
+    if not (app.env.stdin_tty and app.env.stdout_tty):
+        raise UsageError("connect needs a terminal", hint="Use `coding-agents logs` or `exec` in scripts.")
+    session = find_session(app, name)
+    if start(session, Trace()) is not None:
+        app.output.say(f"started session {session.record.name}")
+    return attach(session, control=control)

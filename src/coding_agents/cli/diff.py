@@ -1,0 +1,24 @@
+"""`coding-agents diff`."""
+
+from __future__ import annotations
+
+import click
+
+from coding_agents.cli.context import AppContext
+from coding_agents.cli.session_arg import find_session
+
+
+@click.command("diff")
+@click.argument("name")
+@click.option("--stat", is_flag=True, help="Only the changed files with their numbers of lines.")
+@click.pass_obj
+def command(app: AppContext, name: str, stat: bool) -> None:
+    """Show what a session has changed so far; a running one is asked to commit and push first."""
+    from coding_agents.app.work import current_range, diff
+
+    session = find_session(app, name)
+    commits = current_range(session)
+    if commits.tip is None:
+        app.output.say(f"session {session.record.name} has no commits yet")
+        return
+    app.output.result(diff(session, commits, stat=stat).decode("utf-8", "surrogateescape"))

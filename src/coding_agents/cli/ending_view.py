@@ -1,0 +1,52 @@
+"""The three lines at the end of a session: commits, diffstat, files to look at; and where the work is."""
+
+from __future__ import annotations
+
+from coding_agents.app.stop import Ended
+from coding_agents.app.work import summary_of
+from coding_agents.cli.context import AppContext
+from coding_agents.errors import CodingAgentsError
+from coding_agents.gitsync.summary import Summary
+from coding_agents.supervisor.context import SessionContext
+
+_NAMED = 6
+
+
+def show_end(app: AppContext, session: SessionContext, ended: Ended) -> None:
+    """Tell where the work of an ended session is, and what to look at before using it."""
+    saved, record = ended.saved, session.record
+    try:
+        summary = None if ended.removed and not session.directory.exists() else summary_of(session, saved)
+    except CodingAgentsError:
+        summary = None  # its relay has gone with `--rm` meanwhile
+    where = {
+        "branch": f"branch {record.branch}",
+        "incoming": f"{saved.integrated} ({saved.note})",
+        "volume": "still in the session's volume",
+        "none": "no commits",
+    }[saved.where]
+    if summary is None:
+        app.output.say(
+            f"work     {where}" + (f": {saved.note}" if saved.note and saved.where != "incoming" else "")
+        )
+    else:
+        app.output.say(f"work     {summary.commits} commit(s) on {where}")
+        app.output.say(
+            f"changes  {summary.files} file(s), {summary.insertions} insertion(s), {summary.deletions} deletion(s)"
+        )
+        app.output.say(f"look at  {_attention(summary)}")
+        if saved.note and saved.where == "branch":
+            app.output.say(f"note     {saved.note}")
+    if saved.left_out:
+        app.output.say(f"left out {', '.join(saved.left_out[:_NAMED])}" + _more(len(saved.left_out)))
+
+
+def _attention(summary: Summary) -> str:
+    if not summary.attention:
+        return "nothing that runs on the host by itself"
+    shown = [f"{note.path} ({note.why})" for note in summary.attention[:_NAMED]]
+    return ", ".join(shown) + _more(len(summary.attention))
+
+
+def _more(count: int) -> str:
+    return f" and {count - _NAMED} more" if count > _NAMED else ""

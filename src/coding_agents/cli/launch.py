@@ -1,0 +1,68 @@
+"""`coding-agents launch`: parse the command line into a LaunchRequest and show how it went."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from coding_agents.cli.context import AppContext
+from coding_agents.cli.dashes import CommandAfterDashes
+
+
+@click.command("launch", cls=CommandAfterDashes)
+@click.argument("source", required=False, default=".")
+@click.option("--agent", metavar="NAME", help="The agent to run: claude, demo, or one of your own manifests.")
+@click.option(
+    "-b", "--branch", metavar="B", help="Branch <agent>/B for the agent's work (default: session-N)."
+)
+@click.option("--name", metavar="N", help="Name the session <agent>-N.")
+@click.option(
+    "-p", "--prompt", metavar="TEXT", help="Run headless on this task and exit with the agent's status."
+)
+@click.option("-d", "--detach", is_flag=True, help="Return as soon as the agent runs.")
+@click.option(
+    "--rm", is_flag=True, help="Remove the session when it ends, after its work is saved and verified."
+)
+@click.option("-y", "--force", is_flag=True, help="Answer yes: archive an existing branch of this name.")
+@click.option("--empty", is_flag=True, help="Work in a fresh repository instead of SOURCE.")
+@click.option(
+    "--clean", is_flag=True, help="Start from HEAD, without uncommitted changes and untracked files."
+)
+@click.option(
+    "--include", multiple=True, metavar="GLOB", help="Copy ignored files that match, too (repeatable)."
+)
+@click.option("--network-proxy", "network", metavar="MODE", help="allow-all (default), restricted or squid.")
+@click.option("--cpu", metavar="N", help="CPUs (default 4).")
+@click.option("--memory", metavar="SIZE", help="Memory, with no extra swap (default 8g).")
+@click.option("--pids", metavar="N", help="Processes and threads (default 4096).")
+@click.option("--engine", metavar="NAME", help="auto (default), docker or podman.")
+@click.option("--message", metavar="TEXT", help="Message of the automatic commit at the end.")
+@click.option("--no-push", is_flag=True, help="Leave the work in the session's volume at the end.")
+@click.option("--dotnet-preview", metavar="CHANNEL", help="Install this .NET preview channel at the start.")
+@click.option("--dry-run", is_flag=True, help="Print the plan that would be carried out, and make nothing.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the session as one JSON object (with -d or --dry-run)."
+)
+@click.option("--trace", is_flag=True, help="Print how long each step took.")
+@click.pass_obj
+def command(
+    app: AppContext,
+    /,
+    source: str,
+    command: tuple[str, ...],
+    as_json: bool,
+    trace: bool,
+    **options: Any,  # exactly the fields of LaunchOptions, by name
+) -> int:
+    """Run an agent on a copy of a repository, in a container that it cannot leave.
+
+    SOURCE is the path of a git repository (default: the current directory) or a git URL, which the host
+    clones. COMMAND after -- replaces the agent's own command. The work comes back as the branch
+    <agent>/<branch> of the repository.
+    """
+    from coding_agents.app.launch_request import LaunchOptions, parse_request
+    from coding_agents.cli.launch_view import run_launch
+
+    given = LaunchOptions(source=source, command=command, **options)
+    return run_launch(app, parse_request(app.env, given), as_json=as_json, show_trace=trace)

@@ -1,0 +1,183 @@
+"""What a person sees of a launch: the banner, the attached terminal or output, the end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from coding_agents.app.inside import attach, show_output
+from coding_agents.app.launch import Launch, Launched
+from coding_agents.app.launch_request import LaunchRequest
+from coding_agents.app.start import start
+from coding_agents.app.steps import Trace
+from coding_agents.app.stop import stop, wait
+from coding_agents.cli.context import AppContext
+from coding_agents.cli.ending_view import show_end
+from coding_agents.cli.output import Output
+from coding_agents.errors import UsageError
+from coding_agents.model.session import SessionRecord, to_public
+from coding_agents.sandbox.plan import describe, to_json
+from coding_agents.supervisor.context import SessionContext
+
+_STATUS_UNKNOWN = 125
+_NAMED = 5
+
+
+class ConsoleNarrator:
+    """Narration of a launch on the console; asks on a terminal only."""
+
+    def __init__(self, app: AppContext) -> None:
+        self._env = app.env
+        self._output: Output = app.output
+
+    def say(self, text: str) -> None:
+        self._output.say(text)
+
+    def progress(self, text: str) -> None:
+        self._output.progress(text)
+
+    def confirm(self, question: str) -> bool:
+        if not (self._env.stdin_tty and self._env.stderr_tty):
+            return False
+        self._output.say(f"{question} [y/N]")
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def run_launch(app: AppContext, request: LaunchRequest, *, as_json: bool, show_trace: bool) -> int:
+    """Launch, show, and stay until the end unless detached; returns the exit status."""
+    options = request.options
+    if as_json and not (options.detach or options.dry_run):
+        raise UsageError(
+            "--json needs -d or --dry-run", hint="In the foreground the output is the command's own."
+        )
+    launched = Launch(request, app.env, app.store, ConsoleNarrator(app)).run()
+    if launched.session is None:
+        return _show_plan(app, launched, as_json=as_json)
+    if launched.joined:
+        return _join(app, launched.session, detach=options.detach, as_json=as_json)
+    for line in (*notices(launched), *banner(launched.session.record)):
+        app.output.say(line)
+    if show_trace:
+        app.output.say(render_trace(launched.trace))
+    return _stay(app, launched.session, detach=options.detach, as_json=as_json)
+
+
+def _show_plan(app: AppContext, launched: Launched, *, as_json: bool) -> int:
+    if launched.plan is None:
+        raise AssertionError("a launch gives a session or a plan")
+    if as_json:
+        app.output.result_json(to_json(launched.plan))
+    else:
+        app.output.result("\n".join(describe(launched.plan)))
+    return 0
+
+
+def _join(app: AppContext, session: SessionContext, *, detach: bool, as_json: bool) -> int:
+    """A session that is there already: with -d it is only reported, else started if need be and joined."""
+    if not detach:
+        started = start(session, Trace())
+        app.output.say(f"{'started' if started else 'joining'} session {session.record.name}")
+    else:
+        app.output.say(f"session {session.record.name} is there already")
+    return _stay(app, session, detach=detach, as_json=as_json)
+
+
+def _stay(app: AppContext, session: SessionContext, *, detach: bool, as_json: bool) -> int:
+    if detach:
+        return _report_detached(app, session, as_json=as_json)
+    if session.record.mode == "command":
+        return _follow(app, session)
+    if not (app.env.stdin_tty and app.env.stdout_tty):
+        app.output.say(f"no terminal here: connect with `coding-agents connect {session.record.name}`")
+        return 0
+    attach(session, control=True)
+    return _after_leaving(app, session)
+
+
+def _report_detached(app: AppContext, session: SessionContext, *, as_json: bool) -> int:
+    if as_json:
+        app.output.result_json(to_public(session.record, session.record.phase))
+    else:
+        app.output.result(session.record.name)
+    return 0
+
+
+def _follow(app: AppContext, session: SessionContext) -> int:
+    """Pass the command's output on and, at the end, its status. Ctrl-C saves and stops."""
+    command = session.engine.logs_command(session.record.container_id, follow=True)
+    try:
+        show_output(command, raw=False)
+        ended = wait(session)
+    except KeyboardInterrupt:
+        app.output.say(f"interrupted: saving and stopping {session.record.name}")
+        show_end(app, session, stop(session, timeout_s=app.settings().session_stop_timeout))
+        raise
+    show_end(app, session, ended)
+    return _STATUS_UNKNOWN if ended.exit_status is None else ended.exit_status
+
+
+def _after_leaving(app: AppContext, session: SessionContext) -> int:
+    """The terminal was left: say whether the session goes on, or how it ended."""
+    state = session.engine.inspect(session.record.container_id)
+    if state is not None and state.running and not _ending(session):
+        name = session.record.name
+        app.output.say(f"session {name} goes on; come back with `coding-agents connect {name}`")
+        return 0
+    ended = wait(session)
+    show_end(app, session, ended)
+    return 0 if ended.exit_status is None else ended.exit_status
+
+
+def _ending(session: SessionContext) -> bool:
+    """Whether the agent has ended, so that the container is about to: its tmux session is gone."""
+    probe = session.engine.exec(
+        session.record.container_id, ("tmux", "has-session", "-t", "agent"), user="1000:1000"
+    )
+    return not probe.ok
+
+
+def notices(launched: Launched) -> Iterator[str]:
+    """What was left out of the copy, or went in although it looks like a secret."""
+    if launched.source is None or launched.session is None:
+        return
+    plan, record = launched.source.copy, launched.session.record
+    if record.repo.kind != "path":
+        url = record.repo.common_dir
+        yield f"the work comes back to {url}; fetch it with: git fetch {url} {record.branch}"
+    for what, paths in (
+        ("left out (secrets)", plan.left_out),
+        ("copied although it looks like a secret (tracked)", plan.tracked_secrets),
+        ("links that leave the tree", plan.flagged_symlinks),
+        ("nested repositories, copied empty", plan.nested),
+    ):
+        if paths:
+            yield f"{what}: {_few(paths)}"
+
+
+def banner(record: SessionRecord) -> Iterator[str]:
+    """What is enforced, as measured, and what is absent: at most 8 lines together with the notices' start."""
+    enforced = record.enforced
+    holds = [name for name in ("user", "capabilities", "no-new-privileges", "seccomp", "read-only-root", "mounts",
+                               "host-paths") if enforced.get(name) == "on"]  # fmt: skip
+    limits = ", ".join(
+        f"{name} {enforced[name]}" for name in ("cpus", "memory", "swap", "pids") if name in enforced
+    )
+    absent = [f"{name} {value}" for name, value in enforced.items() if value in ("off", "absent", "unknown")]
+    yield f"session  {record.name} on branch {record.branch} ({record.engine})"
+    yield f"enforced {', '.join(holds)}"
+    yield f"network  {record.network}: {enforced.get('network', 'unknown')}" + (
+        f"; open: {_few(record.private)}" if record.private else ""
+    )
+    yield f"limits   {limits}"
+    yield f"absent   {', '.join(absent) or 'nothing'}"
+
+
+def render_trace(trace: Trace) -> str:
+    """The steps in the order in which they began, with start and duration in milliseconds."""
+    rows = sorted(trace.timings, key=lambda timing: timing.began_ms)
+    return "\n".join(f"{row.began_ms:6d} ms  +{row.took_ms:5d} ms  {row.name}" for row in rows)
+
+
+def _few(paths: tuple[str, ...]) -> str:
+    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+    return ", ".join(paths[:_NAMED]) + more

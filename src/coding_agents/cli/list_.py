@@ -1,0 +1,40 @@
+"""`coding-agents list`."""
+
+from __future__ import annotations
+
+import click
+
+from coding_agents.cli.context import AppContext
+
+
+@click.command("list")
+@click.option("-a", "--all", "ended", is_flag=True, help="Also sessions that have ended.")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of session objects.")
+@click.pass_obj
+def command(app: AppContext, ended: bool, as_json: bool) -> None:
+    """Show sessions with their state, branch and network."""
+    from coding_agents.app.sessions import observe_all
+    from coding_agents.model.session import SessionRecord, to_public
+    from coding_agents.terminal.table import render_table
+
+    found = observe_all(app.env, app.store, ended=ended)
+    if as_json:
+        app.output.result_json(
+            [
+                to_public(one.record, one.state)
+                if isinstance(one.record, SessionRecord)
+                else one.record.to_public()
+                for one in found
+            ]
+        )
+        return
+    rows = [
+        (one.record.name, one.state, one.record.branch, one.record.network, one.record.saved.where)
+        if isinstance(one.record, SessionRecord)
+        else (one.record.id, "failed", "", "", one.record.reason)
+        for one in found
+    ]
+    if not rows:
+        app.output.say("no sessions" if ended else "no running sessions; -a shows those that have ended")
+        return
+    app.output.result(render_table(("NAME", "STATE", "BRANCH", "NETWORK", "WORK"), rows))

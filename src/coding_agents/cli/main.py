@@ -1,0 +1,176 @@
+"""The command line's front door: a lazy group that imports a verb's module only when it is chosen.
+
+The verbs are listed here with their one-line help, so that `--help` imports none of them. Expected
+errors are shown by `cli.output.fail`; anything else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Never
+
+import click
+
+from coding_agents import __version__
+from coding_agents.errors import CodingAgentsError, UsageError
+
+# verb → (module below coding_agents.cli, help line). The order is the order of `--help`.
+VERBS: dict[str, tuple[str, str]] = {
+    "launch": ("launch", "Run an agent on a copy of a repository, in a container that it cannot leave."),
+    "list": ("list_", "Show sessions with their state and what is enforced."),
+    "connect": ("connect", "Attach to a session's terminal; a second viewer reads only."),
+    "exec": ("exec_", "Run a command in a running session."),
+    "start": ("start", "Start a stopped session again."),
+    "stop": ("stop", "Save a session's work and stop it."),
+    "wait": ("wait", "Wait for a session to end and exit with its status."),
+    "logs": ("logs", "Show what a session's command has printed."),
+    "diff": ("diff", "Show what a session has changed so far."),
+    "remove": ("remove", "Remove a session after its work is saved."),
+    "recover": ("recover", "Bring back work that a session left unsaved."),
+    "prune": ("prune", "Remove ended sessions and what they left."),
+    "images": ("images", "Build, list and prune the images."),
+    "audit": ("audit", "Verify and query a session's audit log."),
+    "config": ("config_", "Show and set settings."),
+    "doctor": ("doctor", "Check this machine for what sessions need."),
+    "completions": ("completions", "Print shell completions."),
+    "uninstall": ("uninstall", "Remove everything that coding-agents made on this machine."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose verbs are imported when they are asked for, never for `--help`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"coding_agents.cli.{VERBS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in VERBS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            close = _close_match(args[0])
+            raise click.UsageError(
+                f"no such command {args[0]!r}" + (f", did you mean {close!r}?" if close else ""), ctx
+            )
+        return super().resolve_command(ctx, args)
+
+
+def _close_match(word: str) -> str:
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(word, VERBS, n=1)), "")
+
+
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(__version__, prog_name="coding-agents")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Run AI coding agents unattended in a container that they cannot leave.
+
+    Their work comes back as a git branch that nothing on this machine has executed.
+    """
+    from coding_agents.cli.context import AppContext
+    from coding_agents.config.environ import read_environment
+
+    ctx.obj = AppContext(read_environment())
+
+
+def main(argv: Sequence[str] | None = None) -> Never:
+    """Run the command line and exit with its status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        status = cli.main(arguments, prog_name="coding-agents", standalone_mode=False)
+    except CodingAgentsError as error:
+        return _fail(error, arguments)
+    except click.ClickException as error:
+        usage = error.ctx.get_usage() if isinstance(error, click.UsageError) and error.ctx else ""
+        return _fail(UsageError(error.format_message(), hint=" ".join(usage.split())), arguments)
+    except Terminated:
+        return 143
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except BrokenPipeError:
+        sys.stdout = None   # whoever read us has gone; the interpreter must not flush
+        return 141
+    return status if isinstance(status, int) else 0
+
+
+def _fail(error: CodingAgentsError, arguments: list[str]) -> int:
+    """Tell the error; a verb that passes a command's status on reports our own failures as 125 (docker run)."""
+    from coding_agents.cli.output import Output
+
+    as_json = _wants_json(arguments)
+    passes = _passes_status(arguments) and not isinstance(error, UsageError)
+    return Output(sys.stdout, sys.stderr).fail(error, as_json=as_json, exit_status=125 if passes else None)
+
+
+def _passes_status(arguments: list[str]) -> bool:
+    """`exec`, and `launch` in the foreground with COMMAND or a prompt (design §3)."""
+    verb = next((word for word in arguments if not word.startswith("-")), "")
+    ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if verb != "launch":
+        return verb == "exec"
+    task = "--" in arguments or any(
+        word == "--prompt" or word.startswith(("-p", "--prompt=")) for word in ours
+    )
+    return task and not any(word in ("-d", "--detach", "--dry-run") for word in ours)
+
+
+def _wants_json(arguments: list[str]) -> bool:
+    """Whether our own part of the command line (before `--`) asks for JSON."""
+    ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in ours
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, unwound in the same way as Ctrl-C: what was half made is undone."""
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def launch_agent() -> Never:
+    """`launch-agent …` and `run-agent …`."""
+    main(["launch", *sys.argv[1:]])
+
+
+def list_agents() -> Never:
+    """`list-agents …`."""
+    main(["list", *sys.argv[1:]])
+
+
+def connect_agent() -> Never:
+    """`connect-agent …`."""
+    main(["connect", *sys.argv[1:]])
+
+
+def remove_agent() -> Never:
+    """`remove-agent …`."""
+    main(["remove", *sys.argv[1:]])
+
+
+def run_claude() -> Never:
+    """`run-claude …`: launch with the agent claude."""
+    main(["launch", "--agent", "claude", *sys.argv[1:]])

@@ -1,0 +1,94 @@
+"""How verbs speak: the result on standard output, narration and errors on standard error.
+
+Everything is escaped on its way out, since names, paths and messages may come from a repository or a
+container. JSON is written in ASCII, so that it cannot hold a control character either.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TextIO
+
+from coding_agents.errors import CodingAgentsError
+from coding_agents.terminal.escape import escape
+
+_CLEAR_LINE = "\r\x1b[K"
+
+
+class Output:
+    """The two standard streams of a verb."""
+
+    def __init__(self, out: TextIO, err: TextIO) -> None:
+        self._out = out
+        self._err = err
+        self._progress_shown = False
+
+    def result(self, text: str) -> None:
+        """Lines of the result, for people or for a pipe."""
+        self.clear_progress()
+        self._out.write(escape(text, keep="\n\t"))
+        if not text.endswith("\n"):
+            self._out.write("\n")
+        self._out.flush()
+
+    def result_json(self, value: object) -> None:
+        """A value of the result as one line of JSON."""
+        self.result(json.dumps(value, ensure_ascii=True))
+
+    def say(self, text: str) -> None:
+        """A line of narration."""
+        self.clear_progress()
+        self._err.write(escape(text, keep="\n\t") + "\n")
+        self._err.flush()
+
+    def progress(self, text: str) -> None:
+        """What is being done right now, in place; on a terminal only."""
+        if self._err.isatty():
+            self._err.write(_CLEAR_LINE + escape(text))
+            self._err.flush()
+            self._progress_shown = True
+
+    def clear_progress(self) -> None:
+        """Take the progress line away."""
+        if self._progress_shown:
+            self._err.write(_CLEAR_LINE)
+            self._err.flush()
+            self._progress_shown = False
+
+    def fail(self, error: CodingAgentsError, *, as_json: bool, exit_status: int | None = None) -> int:
+        """Tell an error and return the exit status to leave with.
+
+        `exit_status` replaces the error's own where a verb passes its command's status on (125).
+        """
+        self.clear_progress()
+        status = error.exit_status if exit_status is None else exit_status
+        self._err.write(error_json(error, status) if as_json else render_error(error))
+        self._err.flush()
+        return status
+
+
+def error_json(error: CodingAgentsError, exit_status: int) -> str:
+    """The error as the one line that `--json` promises."""
+    fields = {
+        "code": error.code,
+        "message": error.message,
+        "details": _details(error),
+        "hint": error.hint,
+        "exit_status": exit_status,
+    }
+    return json.dumps({"error": fields}, ensure_ascii=True) + "\n"
+
+
+def render_error(error: CodingAgentsError) -> str:
+    """The error for people: what failed, its details indented, one thing to do."""
+    lines = [f"error: {escape(error.message)}"]
+    lines += [f"  {escape(line, keep=chr(9))}" for line in _details(error).split("\n") if line]
+    if error.hint:
+        lines.append(f"hint: {escape(error.hint)}")
+    return "\n".join(lines) + "\n"
+
+
+def _details(error: CodingAgentsError) -> str:
+    # Failures of the clean-up after an error are its notes: they add to it, they never replace it.
+    notes = getattr(error, "__notes__", [])
+    return "\n".join(part for part in (error.details, *notes) if part)

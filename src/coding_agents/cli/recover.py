@@ -1,0 +1,34 @@
+"""`coding-agents recover`."""
+
+from __future__ import annotations
+
+import click
+
+from coding_agents.cli.context import AppContext
+from coding_agents.cli.session_arg import find_session
+
+
+@click.command("recover")
+@click.argument("name", required=False)
+@click.pass_obj
+def command(app: AppContext, name: str | None) -> int:
+    """Bring back work that sessions left unsaved, committed or not. Without NAME: of every ended session."""
+    from coding_agents.app.recover import recover, recover_all
+    from coding_agents.cli.ending_view import show_end
+    from coding_agents.supervisor.context import SessionContext
+
+    if name is not None:
+        session = find_session(app, name)
+        show_end(app, session, recover(session))
+        return 0
+    results = recover_all(app.env, app.store)
+    if not results:
+        app.output.say("nothing to recover: the work of every ended session is in its repository")
+    status = 0
+    for result in results:
+        app.output.say(f"{result.record.name}:")
+        if result.ended is not None:
+            show_end(app, SessionContext(app.env, app.store, result.record), result.ended)
+        elif result.error is not None:
+            status = app.output.fail(result.error, as_json=False)
+    return status

@@ -1,0 +1,29 @@
+"""`coding-agents start`."""
+
+from __future__ import annotations
+
+import click
+
+from coding_agents.cli.context import AppContext
+from coding_agents.cli.session_arg import find_session
+
+
+@click.command("start")
+@click.argument("name")
+@click.option("--trace", "show_trace", is_flag=True, help="Print how long each step took.")
+@click.pass_obj
+def command(app: AppContext, name: str, show_trace: bool) -> None:
+    """Start a stopped session again, in the workspace as it was left."""
+    from coding_agents.app.start import start
+    from coding_agents.app.steps import Trace
+    from coding_agents.cli.launch_view import banner, render_trace
+
+    session, trace = find_session(app, name), Trace()
+    enforced = start(session, trace)
+    if enforced is None:
+        app.output.say(f"session {session.record.name} is running already")
+        return
+    for line in banner(session.record):
+        app.output.say(line)
+    if show_trace:
+        app.output.say(render_trace(trace))

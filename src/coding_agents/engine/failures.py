@@ -1,0 +1,102 @@
+"""Gives an engine's failure its meaning: which error it is and what a person can do about it. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from coding_agents.engine.features import Features
+from coding_agents.errors import CodingAgentsError, EngineError, EngineForbiddenError, EngineStoppedError
+from coding_agents.proc.runner import Outcome
+
+# Texts of Docker 20.10-28 and Podman 4-5.
+_MISSING = re.compile(
+    r"no such (?:container|object|volume|image|network|exec)|no container with name|image not known"
+    r"|(?:network|volume|container|image) (?:\S+ )?not found|does not exist in database",
+    re.IGNORECASE,
+)
+_FORBIDDEN = re.compile(
+    r"permission denied while trying to connect|dial unix [^\n]*: permission denied"
+    r"|permission denied[^\n]*docker\.sock",
+    re.IGNORECASE,
+)
+_STOPPED = re.compile(
+    r"cannot connect to the docker daemon|is the docker daemon running|error during connect"
+    r"|failed to connect to the docker api|cannot connect to podman|unable to connect to podman"
+    r"|dial unix [^\n]*(?:connection refused|no such file)",
+    re.IGNORECASE,
+)
+_HINTS = (
+    (
+        r"no space left on device|disk quota exceeded",
+        "The engine's disk is full: free some space (`coding-agents prune`, `coding-agents images prune`).",
+    ),
+    (
+        r"is already in use|already exists",
+        "Something of that name is left over: look with `coding-agents list -a` and `coding-agents prune`.",
+    ),
+    (
+        r"error setting rlimit",
+        "The engine may not set these limits on open files or processes: raise its own hard limits.",
+    ),
+    (
+        r"cgroups? in hybrid mode|crun: .*cgroup",
+        "This machine's cgroups need runc: install it, or choose it with --runtime runc.",
+    ),
+    (
+        r"unknown or invalid runtime|runtime .* not found|default oci runtime .* not found",
+        "The engine does not know this runtime.",
+    ),
+    (
+        r"no such image|image not known|unable to find image",
+        "The image is gone: build it with `coding-agents images build`.",
+    ),
+    (
+        r"all predefined address pools|could not find (?:an available|free)",
+        "The engine has no network addresses left: remove unused networks.",
+    ),
+)
+_HINT_PATTERNS = tuple((re.compile(pattern, re.IGNORECASE), hint) for pattern, hint in _HINTS)
+
+
+def is_missing(outcome: Outcome) -> bool:
+    """Whether the engine said that there is no such object."""
+    return _MISSING.search(_said(outcome)) is not None
+
+
+def failure(what: str, outcome: Outcome, features: Features) -> CodingAgentsError:
+    """The error for a failed engine command; `what` completes "cannot …"."""
+    said = _said(outcome)
+    if _FORBIDDEN.search(said):
+        return forbidden(features, details=outcome.describe())
+    if _STOPPED.search(said):
+        return stopped(features, details=outcome.describe())
+    if outcome.timed_out:
+        return EngineError(
+            f"cannot {what}: {features.title} did not answer in time",
+            details=outcome.describe(),
+            hint=f"See whether {features.title} is healthy: {features.name} info",
+        )
+    hint = next((hint for pattern, hint in _HINT_PATTERNS if pattern.search(said)), "")
+    return EngineError(f"cannot {what}", details=outcome.describe(), hint=hint)
+
+
+def forbidden(features: Features, *, details: str = "") -> EngineForbiddenError:
+    """This user may not talk to the engine."""
+    return EngineForbiddenError(
+        f"this user may not use {features.title}",
+        details=details,
+        hint="Join the group docker (it is as good as root), or use rootless Podman: --engine podman.",
+    )
+
+
+def stopped(features: Features, *, details: str = "") -> EngineStoppedError:
+    """The engine's program is there, its daemon or socket does not answer."""
+    return EngineStoppedError(
+        f"{features.title} is installed but does not answer",
+        details=details,
+        hint="Start it (systemctl start docker, or Docker Desktop), or look at DOCKER_HOST and the context.",
+    )
+
+
+def _said(outcome: Outcome) -> str:
+    return outcome.stderr.decode("utf-8", "replace")

@@ -1,0 +1,70 @@
+"""All differences between Docker and Podman, in one table. Code asks for a feature, never for a name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PROXY_VARIABLES = tuple(
+    spelled
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+    for spelled in (name, name.lower())
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """What one engine needs to be told, and how.
+
+    `minimum` is the oldest version with every flag we use. `create_flags` go to each container.
+    `blanks_proxies`: the client adds the proxies of its own configuration (they may hold passwords) unless
+    a variable is set, so each is set to nothing. `keeps_existing_volume`: `volume create` of a name that is
+    taken succeeds and changes nothing. `log_files`: the log driver can rotate. `fits_rlimits`: the
+    engine asks for rlimits above its own hard ones and fails, unless given lower ones. `global_runtime`:
+    the runtime is an option of the program, not of `create`. `network_flags` and `build_env` go to
+    `network create` and to the environment of `build`.
+    """
+
+    name: str
+    title: str
+    minimum: tuple[int, int]
+    create_flags: tuple[str, ...] = ()
+    log_driver: str
+    log_files: bool
+    blanks_proxies: bool
+    keeps_existing_volume: bool
+    fits_rlimits: bool
+    global_runtime: bool
+    network_flags: tuple[str, ...] = ()
+    build_env: tuple[tuple[str, str], ...] = ()
+
+
+DOCKER = Features(
+    name="docker",
+    title="Docker",
+    minimum=(20, 10),
+    log_driver="json-file",
+    log_files=True,
+    blanks_proxies=True,
+    keeps_existing_volume=True,
+    fits_rlimits=False,
+    global_runtime=False,
+    build_env=(("BUILDKIT_PROGRESS", "plain"),),
+)
+
+PODMAN = Features(
+    name="podman",
+    title="Podman",
+    minimum=(4, 0),
+    # Podman hands the host's proxy variables in by default, and guesses whether a command is systemd.
+    create_flags=("--http-proxy=false", "--systemd=false"),
+    log_driver="k8s-file",
+    log_files=False,
+    blanks_proxies=False,
+    keeps_existing_volume=False,
+    fits_rlimits=True,
+    global_runtime=True,
+    # The resolver at the gateway would be one more host service to open; --dns names the real ones.
+    network_flags=("--disable-dns",),
+)
+
+ENGINES = {features.name: features for features in (DOCKER, PODMAN)}

@@ -1,0 +1,98 @@
+"""The image verbs of an engine, through its command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from coding_agents.engine.api import ImageState, OnLine
+from coding_agents.engine.failures import failure
+from coding_agents.engine.inspect import image_digest, parse_image
+from coding_agents.engine.lines import follow
+from coding_agents.engine.program import SLOW_S, EngineProgram, label_flags
+from coding_agents.errors import EngineError
+
+BUILD_S = 3600.0
+
+
+class ImageVerbs(EngineProgram):
+    """Images by reference or id; ids always with `sha256:`."""
+
+    def image_id(self, ref: str) -> str | None:
+        """The id of a local image, None when there is none."""
+        image = self._image(ref)
+        return None if image is None else image.id
+
+    def image_labels(self, ref: str) -> Mapping[str, str]:
+        """The labels of a local image; empty when there is no such image."""
+        image = self._image(ref)
+        return {} if image is None else image.labels
+
+    def image_size(self, ref: str) -> int:
+        """Bytes of a local image. Raises EngineError when it is missing."""
+        image = self._image(ref)
+        if image is None:
+            raise EngineError(f"there is no image {ref}")
+        return image.size_bytes
+
+    def list_images(self, label: str) -> tuple[ImageState, ...]:
+        """All images that carry `label`, which is `key` or `key=value`."""
+        out = self.run(
+            "list images", ("image", "ls", "--no-trunc", f"--filter=label={label}", "--format={{.ID}}")
+        ).text()
+        ids = tuple(dict.fromkeys(out.split()))
+        return tuple(parse_image(document) for document in self.inspect_all("image", ids))
+
+    def tag(self, image: str, ref: str) -> None:
+        """Give an image one more name."""
+        self.run(f"tag {image} as {ref}", ("image", "tag", image, ref))
+
+    def remove_image(self, ref: str) -> None:
+        """Remove a name, and the image with its last one. Raises EngineError while a container uses it."""
+        self.look_up(f"remove image {ref}", ("image", "rm", ref))
+
+    def build(
+        self,
+        context: Path,
+        *,
+        tag: str,
+        dockerfile: str = "Dockerfile",
+        build_args: Mapping[str, str] = {},
+        labels: Mapping[str, str] = {},
+        on_line: OnLine,
+    ) -> str:
+        """Build `context` as `tag`; its id. Raises EngineError with the end of the log."""
+        args = (
+            "build",
+            f"--tag={tag}",
+            f"--file={context / dockerfile}",
+            *(f"--build-arg={name}={value}" for name, value in build_args.items()),
+            *label_flags(labels),
+            str(context),
+        )
+        command = self.command(args, timeout_s=BUILD_S, env=self.features.build_env)
+        outcome = follow(command, on_line)
+        if not outcome.ok:
+            raise failure(f"build {tag}", outcome, self.features)
+        return self._made(tag)
+
+    def import_image(self, tar: Path, *, tag: str, changes: Sequence[str] = ()) -> str:
+        """One layer from a root file system; `changes` are Dockerfile instructions. The id."""
+        args = ("import", *(f"--change={change}" for change in changes), str(tar), tag)
+        self.run(f"import {tag}", args, timeout_s=SLOW_S)
+        return self._made(tag)
+
+    def pull(self, ref: str, *, on_line: OnLine) -> bool:
+        """Fetch an image. False when the registry cannot be reached or does not have it."""
+        outcome = follow(self.command(("pull", ref), timeout_s=SLOW_S), on_line)
+        return outcome.ok
+
+    def _made(self, tag: str) -> str:
+        made = self.image_id(tag)
+        if made is None:
+            raise EngineError(f"the engine reported success but has no image {tag}")
+        return image_digest(made)
+
+    def _image(self, ref: str) -> ImageState | None:
+        document = self.inspect_one("image", ref)
+        return None if document is None else parse_image(document)

@@ -1,0 +1,98 @@
+"""The base store: a bare repository per source repository, holding exactly what agents were given.
+
+It is the only thing that a relay borrows objects from. Whatever a hostile guest gets the relay to serve
+or to accept by object id (`.have` lines, fetch by id, a push with an empty pack) is therefore something
+that the guest was given anyway; borrowing from the user's repository would open all of it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from coding_agents.gitsync.packs import Store, copy_closure, user_store
+from coding_agents.model.refs import Oid
+from coding_agents.model.repo import RepoFacts
+from coding_agents.proc.git import Profile, git
+
+GIVEN = "refs/given"
+
+
+@dataclass(frozen=True)
+class BaseStore:
+    """The base store of one repository, ready to use."""
+
+    git_dir: Path
+    object_format: str
+    env: Mapping[str, str]
+
+    @property
+    def store(self) -> Store:
+        return Store(self.git_dir, Profile.OWN, self.env)
+
+
+def open_base(data_dir: Path, repo: RepoFacts, *, env: Mapping[str, str]) -> BaseStore:
+    """The base store of `repo` under `data_dir`, made when it is not there. Raises GitError."""
+    git_dir = data_dir / "bases" / f"{repo.repo_id}.git"
+    git_dir.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _locked(git_dir.with_suffix(".lock")):
+        init_bare(git_dir, object_format=repo.object_format, env=env)
+    return BaseStore(git_dir, repo.object_format, env)
+
+
+def give(base: BaseStore, repo: RepoFacts, oid: Oid) -> None:
+    """Bring exactly the closure of commit `oid` from the user's repository into `base` and keep it.
+
+    A shallow repository stays shallow at the same commits. Safe against concurrent launches; a call that
+    was interrupted leaves no ref, so the next one completes it. Raises GitError for missing objects.
+    """
+    kept = f"{GIVEN}/{oid}"
+    store = base.store
+    with _locked(base.git_dir.with_suffix(".lock")):
+        given = store.refs(GIVEN)
+        if kept in given:
+            return
+        source = user_store(repo, base.env)
+        copy_closure(source, store, tips=[oid], known=source.present(given.values()))
+        _keep_shallow(repo.common_dir / "shallow", store)
+        store.git("update-ref", kept, oid)
+
+
+def init_bare(git_dir: Path, *, object_format: str, env: Mapping[str, str], branch: str = "main") -> None:
+    """Make an empty bare repository of ours (0700) unless one is complete there already."""
+    if (git_dir / "HEAD").exists():
+        return
+    git_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    git(
+        ("init", "--bare", "--quiet", "--template=", f"--object-format={object_format}",
+         f"--initial-branch={branch}", os.fspath(git_dir)),
+        profile=Profile.OWN,
+        env=env,
+        cwd=git_dir,
+    )  # fmt: skip
+
+
+def _keep_shallow(source: Path, store: Store) -> None:
+    """Mark those commits as shallow at which the source's history ends too (gitformat: one id a line)."""
+    try:
+        ends = [Oid.parse(line) for line in source.read_text("ascii").split()]
+    except FileNotFoundError:
+        return
+    target = store.git_dir / "shallow"
+    before = target.read_text("ascii").split() if target.exists() else []
+    after = sorted({*before, *store.present(ends)})
+    if after:
+        temporary = target.with_suffix(".new")
+        temporary.write_text("".join(f"{oid}\n" for oid in after), "ascii")
+        temporary.replace(target)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

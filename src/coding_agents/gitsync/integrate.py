@@ -1,0 +1,103 @@
+"""Bring a session's work into the user's repository: objects and one ref, and nothing is executed.
+
+The work first gets a ref of its own, refs/coding-agents/incoming/<session>. Then one transaction moves it
+to its branch, provided that the branch still is where we last saw it and nobody has it checked out. What
+cannot go there stays under incoming, and the result says why; work is never thrown away for a conflict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from coding_agents.errors import GitError
+from coding_agents.gitsync.branches import checked_out, collision
+from coding_agents.gitsync.packs import Store, copy_closure, user_store
+from coding_agents.gitsync.relay_repo import Relay
+from coding_agents.model.refs import Branch, Oid
+from coding_agents.model.repo import RepoFacts
+
+INCOMING = "refs/coding-agents/incoming"
+
+
+class Landing(Enum):
+    """Where the work is now."""
+
+    BRANCH = "branch"
+    INCOMING = "incoming"
+    NOTHING = "none"
+
+
+@dataclass(frozen=True)
+class Integrated:
+    """`ref` names `tip` in the user's repository (both empty when there is no work); `reason` says why
+    it is not on its branch."""
+
+    where: Landing
+    ref: str = ""
+    tip: Oid | None = None
+    reason: str = ""
+
+
+def integrate(
+    repo: RepoFacts,
+    relay: Relay,
+    *,
+    session: str,
+    expected_old: Oid | None,
+    env: Mapping[str, str],
+    tip: Oid | None = None,
+) -> Integrated:
+    """Bring `tip` (a commit of the relay; default: its session branch) into `repo`.
+
+    `expected_old` is where the branch was when we last looked or moved it, None if it did not exist.
+    Raises GitError when objects cannot be moved; a ref that cannot be moved is a result, not an error.
+    """
+    tip = tip or relay.store.resolve(relay.branch.ref)
+    if tip is None or (tip == relay.base and expected_old is None):
+        return Integrated(Landing.NOTHING)
+    user = user_store(repo, env)
+    incoming = f"{INCOMING}/{session}"
+    _bring(relay, user, tip, [oid for oid in (relay.base, expected_old) if oid is not None])
+    user.git("update-ref", incoming, tip)
+    reason = _move(user, relay.branch, incoming, tip, expected_old)
+    if reason:
+        return Integrated(Landing.INCOMING, incoming, tip, reason)
+    return Integrated(Landing.BRANCH, relay.branch.ref, tip)
+
+
+def delete_incoming(repo: RepoFacts, session: str, *, env: Mapping[str, str]) -> None:
+    """Remove the session's incoming ref, if any."""
+    user_store(repo, env).git("update-ref", "-d", f"{INCOMING}/{session}")
+
+
+def _bring(relay: Relay, user: Store, tip: Oid, bases: list[Oid]) -> None:
+    """Copy `tip`'s closure and check, as `git fetch` does, that nothing below it is missing."""
+    known = user.present(relay.store.present(bases))
+    copy_closure(relay.store, user, tips=[tip], known=known)
+    check = user.git("rev-list", "--objects", "--quiet", tip, "--not", "--all", check=False, timeout_s=600.0)
+    if not check.ok:
+        raise GitError("the session's work arrived incomplete", details=check.describe())
+
+
+def _move(user: Store, branch: Branch, incoming: str, tip: Oid, expected_old: Oid | None) -> str:
+    """Move `incoming` to `branch` in one transaction; why that is not possible, or an empty string."""
+    refs = user.refs("refs/heads/")
+    current = refs.get(branch.ref)
+    if current == tip:
+        user.git("update-ref", "-d", incoming, tip)
+        return ""
+    if (work_tree := checked_out(user, branch)) is not None:
+        return f"{branch.short} is checked out in {work_tree}"
+    if current != expected_old:
+        return f"{branch.short} was changed by someone else meanwhile"
+    if other := collision(user, branch, refs):
+        return f"{branch.short} cannot exist beside the branch {other}"
+    zero = "0" * len(tip)
+    commands = f"update {branch.ref} {tip} {current or zero}\ndelete {incoming} {tip}\n"
+    outcome = user.git("update-ref", "--stdin", stdin=commands.encode(), check=False)
+    if not outcome.ok:
+        lines = outcome.stderr.decode("utf-8", "replace").strip().splitlines()
+        return f"{branch.short} cannot be written: {lines[-1][:300] if lines else 'git failed'}"
+    return ""

@@ -1,0 +1,108 @@
+"""Move a commit's closure from one object store to another as a pack over a pipe.
+
+Neither side runs the other's configuration: there is no transport, no child that re-reads configuration,
+no advertised ref, and the two ends may run as different host users (root's relay, the user's repository).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from coding_agents.model.refs import Oid
+from coding_agents.model.repo import RepoFacts
+from coding_agents.proc.git import Profile, git, git_command, owner_of, require_ok
+from coding_agents.proc.runner import Outcome, Owner, streaming
+
+_TRANSFER_S = 3600.0
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Store:
+    """An object store and how git is run on it; `env` is the user's environment (see `proc.git`)."""
+
+    git_dir: Path
+    profile: Profile
+    env: Mapping[str, str]
+    owner: Owner | None = None
+
+    def git(
+        self, *args: str, stdin: bytes | None = None, check: bool = True, timeout_s: float = 60.0
+    ) -> Outcome:
+        """Run git on this store; raises GitError when `check` and it fails."""
+        return git(
+            args,
+            profile=self.profile,
+            env=self.env,
+            git_dir=self.git_dir,
+            owner=self.owner,
+            stdin=stdin,
+            check=check,
+            timeout_s=timeout_s,
+        )
+
+    def refs(self, *prefixes: str) -> dict[str, Oid]:
+        """Full ref names below `prefixes` with the object each names."""
+        listing = self.git("for-each-ref", "--format=%(objectname) %(refname)", *prefixes).text()
+        pairs = (line.split(" ", 1) for line in listing.splitlines())
+        return {name: Oid.parse(oid) for oid, name in pairs}
+
+    def resolve(self, ref: str) -> Oid | None:
+        """The object that the full ref name `ref` names, or None."""
+        found = self.git("rev-parse", "--verify", "--quiet", "--end-of-options", ref, check=False)
+        return Oid.parse(found.text().strip()) if found.ok else None
+
+    def present(self, oids: Iterable[Oid]) -> list[Oid]:
+        """Those of `oids` that are here, in order."""
+        wanted = "".join(f"{oid}\n" for oid in oids).encode()
+        if not wanted:
+            return []
+        answer = self.git("cat-file", "--batch-check=%(objectname) %(objecttype)", stdin=wanted).text()
+        return [Oid.parse(line.split()[0]) for line in answer.splitlines() if not line.endswith(" missing")]
+
+    def is_ancestor(self, old: Oid, new: Oid) -> bool:
+        """Whether `new` contains `old`. Raises GitError when one of them is missing."""
+        outcome = self.git("merge-base", "--is-ancestor", old, new, check=False, timeout_s=600.0)
+        return outcome.ok if outcome.status in (0, 1) else require_ok(outcome, "git merge-base").ok
+
+
+def user_store(repo: RepoFacts, env: Mapping[str, str]) -> Store:
+    """The user's repository, to move objects and refs in and out of: hooks and the like are off."""
+    return Store(repo.common_dir, Profile.USER_WRITE, env, owner_of(repo))
+
+
+def copy_closure(source: Store, target: Store, *, tips: Iterable[Oid], known: Iterable[Oid] = ()) -> None:
+    """Copy everything reachable from `tips` and not from `known` (which both sides must have).
+
+    Raises GitError when an object is missing or damaged in `source`, or `target` cannot be written.
+    """
+    revisions = "".join([*(f"{oid}\n" for oid in tips), "--not\n", *(f"{oid}\n" for oid in known)]).encode()
+    pack = git_command(
+        ("pack-objects", "--revs", "--stdout", "-q", "--thin", "--delta-base-offset"),
+        profile=source.profile,
+        env=source.env,
+        git_dir=source.git_dir,
+        owner=source.owner,
+        timeout_s=_TRANSFER_S,
+    )
+    index = git_command(
+        ("index-pack", "--stdin", "--fix-thin"),
+        profile=target.profile,
+        env=target.env,
+        git_dir=target.git_dir,
+        owner=target.owner,
+        timeout_s=_TRANSFER_S,
+    )
+    with streaming(pack) as producer, streaming(index) as consumer:
+        # A side that dies early closes its pipe; the exit statuses below say which one and why.
+        with suppress(BrokenPipeError):
+            producer.stdin.write(revisions)
+            producer.stdin.close()
+        with suppress(BrokenPipeError):
+            shutil.copyfileobj(producer.stdout, consumer.stdin, _MIB)
+        require_ok(producer.finish(), "git pack-objects")
+        require_ok(consumer.finish(), "git index-pack")

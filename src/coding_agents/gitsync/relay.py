@@ -1,0 +1,281 @@
+"""Serve the relay over the channel: one conversation of a guest's git with one repository of ours.
+
+For a push the order is fixed: read and parse the commands, decide, record, and only then let
+`git receive-pack` see them. If the record cannot be written the push is refused. All that a guest can
+reach by misbehaving is the end of its own conversation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from coding_agents.errors import CodingAgentsError, GitError
+from coding_agents.gitsync.pktline import CommandReader, PktlineError, PushCommands, refusal_report
+from coding_agents.gitsync.relay_repo import (
+    ARCHIVE,
+    SALVAGE_REFS,
+    Identity,
+    Relay,
+    receive_pack_command,
+    upload_pack_command,
+)
+from coding_agents.gitsync.service_request import RequestReader, Service, ServiceRequest
+from coding_agents.gitsync.splice import (
+    CHUNK,
+    ByteStream,
+    GitProcess,
+    finish_reading,
+    forward_advertisement,
+    refuse_conversation,
+    running,
+    splice,
+)
+from coding_agents.model.refs import Oid
+from coding_agents.policy.decide import Allow, Decision, Deny, PushRequest, decide, decide_push
+from coding_agents.policy.matrix import Operation, Policy, Tier
+
+_MIB = 1 << 20
+_NOT_RECORDED = Deny("audit-unavailable", Tier.ASK, "the audit log cannot be written")
+_NO_SPACE = Deny("relay-budget", Tier.ASK, "the session's space on the host is used up; the work stays here")
+
+
+@dataclass(frozen=True)
+class RelayLimits:
+    """Bounds on what a guest can make the host spend; bytes and seconds.
+
+    `disk_bytes` is the relay's total; `archives` the number of old tips kept.
+    """
+
+    push_bytes: int = 512 * _MIB
+    disk_bytes: int = 2048 * _MIB
+    archives: int = 1000
+    conversations: int = 16
+    request_s: float = 30.0
+    wall_s: float = 900.0
+
+
+@dataclass(frozen=True)
+class RelayEvent:
+    """A fact for the audit log: type push, push-refused or fetch; outcome allowed, denied or failed."""
+
+    type: str
+    outcome: str
+    tier: int
+    rule: str
+    subject: str
+    detail: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class TipChange:
+    """A ref of the relay moved. `archived` names the ref that keeps `old` when `new` does not contain it."""
+
+    identity: Identity
+    ref: str
+    old: Oid | None
+    new: Oid
+    archived: str | None
+
+
+class RelayService:
+    """Serves one relay. `record` raises when it cannot record; `on_update` runs after a ref moved."""
+
+    def __init__(
+        self,
+        relay: Relay,
+        *,
+        policy: Policy,
+        record: Callable[[RelayEvent], Awaitable[None]],
+        on_update: Callable[[TipChange], Awaitable[None]],
+        limits: RelayLimits = RelayLimits(),
+    ) -> None:
+        self._relay = relay
+        self._policy = policy
+        self._record = record
+        self._on_update = on_update
+        self._limits = limits
+        self._one_push = asyncio.Lock()
+        self._active = 0
+
+    async def serve(self, stream: ByteStream, *, identity: Identity) -> None:
+        """Serve one connection to its end. Raises nothing for what the guest sends or leaves out."""
+        if self._active >= self._limits.conversations:
+            stream.reset("too many git conversations at once")
+            return
+        self._active += 1
+        try:
+            async with asyncio.timeout(self._limits.wall_s):
+                await self._converse(stream, identity)
+        except PktlineError as error:
+            await refuse_conversation(stream, str(error))
+        except TimeoutError:
+            stream.reset("the git conversation took too long")
+        except OSError:
+            stream.reset("the git conversation broke off")
+        except GitError as error:  # the relay is damaged or its disk is full: the work stays in the volume
+            await self._try_record(_failure(error))
+            stream.reset("the relay is not available")
+        else:
+            stream.close()
+        finally:
+            self._active -= 1
+
+    async def _converse(self, stream: ByteStream, identity: Identity) -> None:
+        async with asyncio.timeout(self._limits.request_s):
+            request = await _read_request(stream)
+        if request is None:
+            return
+        if request.service is Service.FETCH:
+            await self._fetch(stream, request.rest)
+        else:
+            await self._push(stream, request.rest, identity)
+
+    async def _fetch(self, stream: ByteStream, first: bytes) -> None:
+        decision = decide(self._policy, Operation.FETCH_RELAY)
+        if isinstance(decision, Deny):
+            await refuse_conversation(stream, decision.reason)
+            return
+        if decision.tier is not Tier.SILENT:
+            await self._recorded(decision, "fetch", self._relay.branch.ref, {})
+        async with running(upload_pack_command(self._relay, timeout_s=self._limits.wall_s)) as process:
+            await splice(stream, process, first=first, budget=self._limits.push_bytes)
+
+    async def _push(self, stream: ByteStream, first: bytes, identity: Identity) -> None:
+        command = receive_pack_command(
+            self._relay,
+            identity,
+            max_input=self._limits.push_bytes,
+            rewrite=isinstance(decide(self._policy, Operation.PUSH_REWRITE), Allow),
+            timeout_s=self._limits.wall_s,
+        )
+        async with running(command) as process:
+            await forward_advertisement(process, stream)
+            commands = await _read_commands(stream, first)
+            if commands is None or not commands.updates:
+                return  # nothing to push
+            async with self._one_push:
+                decisions = await self._decide(commands, identity)
+                if any(isinstance(decision, Deny) for decision in decisions):
+                    await _refuse_push(stream, commands, decisions)
+                else:
+                    await self._carry_out(stream, process, commands, identity)
+
+    async def _decide(self, commands: PushCommands, identity: Identity) -> tuple[Decision, ...]:
+        """The decision for each update, after it is in the audit log."""
+        salvage = identity is Identity.SALVAGE
+        own = frozenset(SALVAGE_REFS if salvage else (self._relay.branch.ref,))
+        decisions = decide_push(self._policy, PushRequest(commands.updates, own, salvage))
+        used, archives = await asyncio.to_thread(self._usage)
+        if used >= self._limits.disk_bytes or archives >= self._limits.archives:
+            decisions = (_NO_SPACE,) * len(decisions)
+        refused = any(isinstance(decision, Deny) for decision in decisions)
+        for update, decision in zip(commands.updates, decisions, strict=True):
+            detail = {"old": update.old or "", "new": update.new or "", "by": identity.value}
+            kind = "push-refused" if refused else "push"
+            if not await self._recorded(decision, kind, update.shown, detail) and not refused:
+                return (_NOT_RECORDED,) * len(decisions)
+        return decisions
+
+    async def _recorded(self, decision: Decision, kind: str, subject: str, detail: Mapping[str, str]) -> bool:
+        outcome = "allowed" if isinstance(decision, Allow) and kind != "push-refused" else "denied"
+        return await self._try_record(
+            RelayEvent(
+                kind, outcome, decision.tier, decision.rule, subject, {**detail, "reason": decision.reason}
+            )
+        )
+
+    async def _try_record(self, event: RelayEvent) -> bool:
+        try:
+            await self._record(event)
+        except (CodingAgentsError, OSError):
+            return False
+        return True
+
+    async def _carry_out(
+        self,
+        stream: ByteStream,
+        process: GitProcess,
+        commands: PushCommands,
+        identity: Identity,
+    ) -> None:
+        refs = [update.ref for update in commands.updates]
+        before = await asyncio.to_thread(self._tips, refs)
+        await splice(
+            stream, process, first=commands.raw + commands.rest, budget=self._limits.push_bytes + _MIB
+        )
+        after = await asyncio.to_thread(self._tips, refs)
+        for update in commands.updates:
+            old, new = before[update.ref], after[update.ref]
+            if new is None or new == old:
+                if update.new != new:
+                    detail = {"old": old or "", "new": update.new or "", "by": identity.value}
+                    await self._try_record(
+                        RelayEvent("push", "failed", Tier.SILENT, "git", update.shown, detail)
+                    )
+                continue
+            archived = await asyncio.to_thread(self._archive, old, new)
+            if archived is not None:
+                rule = decide(self._policy, Operation.PUSH_REWRITE)
+                detail = {"old": old or "", "new": new, "archived": archived, "by": identity.value}
+                await self._try_record(
+                    RelayEvent("push", "allowed", rule.tier, rule.rule, update.shown, detail)
+                )
+            await self._on_update(TipChange(identity, update.ref, old, new, archived))
+
+    def _tips(self, refs: list[str]) -> dict[str, Oid | None]:
+        return {ref: self._relay.store.resolve(ref) for ref in refs}
+
+    def _archive(self, old: Oid | None, new: Oid) -> str | None:
+        """Keep `old` under the next free archive ref unless `new` contains it."""
+        store = self._relay.store
+        if old is None or store.is_ancestor(old, new):
+            return None
+        numbers = (name.rpartition("/")[2] for name in store.refs(ARCHIVE))
+        ref = f"{ARCHIVE}/{1 + max((int(number) for number in numbers), default=0)}"
+        store.git("update-ref", ref, old, "")
+        return ref
+
+    def _usage(self) -> tuple[int, int]:
+        """Bytes that the relay takes on disk, and how many archive refs it has."""
+        size = 0
+        for directory, _, names in os.walk(self._relay.git_dir):
+            for name in names:
+                with suppress(FileNotFoundError):  # git's own temporary files come and go
+                    size += os.lstat(os.path.join(directory, name)).st_size  # noqa: PTH118 - hot loop
+        return size, len(self._relay.store.refs(ARCHIVE))
+
+
+def _failure(error: GitError) -> RelayEvent:
+    return RelayEvent("push", "failed", Tier.SILENT, "git", "relay", {"reason": error.message})
+
+
+async def _read_request(stream: ByteStream) -> ServiceRequest | None:
+    reader = RequestReader()
+    while data := await stream.read(CHUNK):
+        if request := reader.feed(data):
+            return request
+    return None
+
+
+async def _read_commands(stream: ByteStream, first: bytes) -> PushCommands | None:
+    reader = CommandReader()
+    data = first
+    while True:
+        if data and (commands := reader.feed(data)):
+            return commands
+        data = await stream.read(CHUNK)
+        if not data:
+            return None
+
+
+async def _refuse_push(stream: ByteStream, commands: PushCommands, decisions: tuple[Decision, ...]) -> None:
+    reasons = [
+        decision.reason if isinstance(decision, Deny) else "another ref of the same push was refused"
+        for decision in decisions
+    ]
+    await stream.write(refusal_report(commands, reasons))
+    await finish_reading(stream)

@@ -1,0 +1,163 @@
+"""The relay repository: the quarantine of one session, and the two processes that serve it.
+
+Layout of refs (all but the first two are hidden from the agent, for reading and for writing):
+
+    refs/heads/<agent>/<branch>          the session's branch, the one ref that the agent may push
+    refs/heads/<base branch>             where the session started, so that the agent can compare; read only
+    refs/coding-agents/base              the same commit, kept by us
+    refs/coding-agents/launch, launch-index  the user's uncommitted state at launch (workspace.launch_state)
+    refs/coding-agents/archive/<n>       old tips of non-fast-forward pushes
+    refs/coding-agents/salvage/{head,worktree}  what a salvage container found in the volume
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from coding_agents.gitsync.base import BaseStore, init_bare
+from coding_agents.gitsync.packs import Store
+from coding_agents.model.refs import Branch, Oid
+from coding_agents.proc.git import Profile, git_command
+from coding_agents.proc.runner import Command
+
+PRIVATE = "refs/coding-agents"
+BASE = f"{PRIVATE}/base"
+ARCHIVE = f"{PRIVATE}/archive"
+SALVAGE = f"{PRIVATE}/salvage"
+SALVAGE_REFS = (f"{SALVAGE}/head", f"{SALVAGE}/worktree")
+
+# receive.unpackLimit=1 keeps what arrives packed, so a pack bomb stays as small on disk as it was on the
+# wire; core.bigFileThreshold makes index-pack stream large blobs instead of holding them in memory.
+# fsck: names that git itself refuses to check out are errors here, not warnings.
+_CONFIG = """\
+[core]
+\tbigFileThreshold = 8m
+\tlogAllRefUpdates = always
+[receive]
+\tfsckObjects = true
+\tdenyDeletes = true
+\tunpackLimit = 1
+\tautogc = false
+\tadvertisePushOptions = false
+\tadvertiseAtomic = true
+[receive "fsck"]
+\thasDot = error
+\thasDotdot = error
+\thasDotgit = error
+\tfullPathname = error
+\temptyName = error
+\tnullSha1 = error
+[uploadpack]
+\tallowTipSHA1InWant = false
+\tallowReachableSHA1InWant = false
+\tallowAnySHA1InWant = false
+\tallowFilter = false
+[transfer]
+\tadvertiseSID = false
+"""
+
+
+class Identity(Enum):
+    """Who is at the other end of the channel; decided by which container the channel leads to."""
+
+    AGENT = "agent"
+    SALVAGE = "salvage"
+
+
+@dataclass(frozen=True)
+class Relay:
+    """One session's relay. `base` is None when the session started on an unborn branch."""
+
+    git_dir: Path
+    branch: Branch
+    base: Oid | None
+    base_branch: str | None
+    env: Mapping[str, str]
+
+    @property
+    def store(self) -> Store:
+        return Store(self.git_dir, Profile.OWN, self.env)
+
+
+def create_relay(
+    git_dir: Path, *, base_store: BaseStore, branch: Branch, base: Oid | None, base_branch: str | None
+) -> Relay:
+    """Make the relay at `git_dir`; `base` must have been given to `base_store`. Raises GitError.
+
+    It appears whole or not at all; repeating the call on a relay that is there changes nothing.
+    """
+    relay = open_relay(git_dir, branch=branch, base=base, base_branch=base_branch, env=base_store.env)
+    if git_dir.exists():
+        return relay
+    draft = git_dir.with_name(f"{git_dir.name}.new")
+    shutil.rmtree(draft, ignore_errors=True)  # left by an interrupted launch
+    init_bare(draft, object_format=base_store.object_format, env=base_store.env, branch=branch.short)
+    with (draft / "config").open("a", encoding="utf-8") as config:
+        config.write(_CONFIG)
+    info = draft / "objects" / "info"
+    info.mkdir(exist_ok=True)
+    (info / "alternates").write_bytes(os.fsencode(base_store.git_dir / "objects") + b"\n")
+    shallow = base_store.git_dir / "shallow"
+    if shallow.exists():
+        shutil.copyfile(shallow, draft / "shallow")
+    if base is not None:
+        refs = [relay.branch.ref, *([f"refs/heads/{relay.base_branch}"] if relay.base_branch else []), BASE]
+        commands = "".join(f"create {ref} {base}\n" for ref in refs)
+        Store(draft, Profile.OWN, relay.env).git("update-ref", "--stdin", stdin=commands.encode())
+    draft.rename(git_dir)
+    return relay
+
+
+def open_relay(
+    git_dir: Path, *, branch: Branch, base: Oid | None, base_branch: str | None, env: Mapping[str, str]
+) -> Relay:
+    """The relay of an earlier launch. A base branch that collides with the session's branch is not shown."""
+    if base_branch is not None and _collide(base_branch, branch.short):
+        base_branch = None
+    return Relay(git_dir, branch, base, base_branch, env)
+
+
+def receive_pack_command(
+    relay: Relay, identity: Identity, *, max_input: int, rewrite: bool, timeout_s: float
+) -> Command:
+    """`git receive-pack` for one push of at most `max_input` bytes; hides every ref it may not change.
+
+    `rewrite` says whether a non-fast-forward is let through (the caller archives the old tip).
+    """
+    writable = SALVAGE_REFS if identity is Identity.SALVAGE else (relay.branch.ref,)
+    refuse_rewrite = "false" if rewrite else "true"
+    settings = (f"receive.maxInputSize={max_input}", f"receive.denyNonFastForwards={refuse_rewrite}")
+    return _service(relay, "receive-pack", writable, settings=settings, timeout_s=timeout_s)
+
+
+def upload_pack_command(relay: Relay, *, timeout_s: float) -> Command:
+    """`git upload-pack` for one fetch of the session's branch or of the base branch."""
+    readable = (relay.branch.ref, *([f"refs/heads/{relay.base_branch}"] if relay.base_branch else []))
+    return _service(relay, "upload-pack", readable, settings=(), timeout_s=timeout_s)
+
+
+def _service(
+    relay: Relay, name: str, visible: tuple[str, ...], *, settings: tuple[str, ...], timeout_s: float
+) -> Command:
+    # The environment has no GIT_PROTOCOL, so the protocol is v0, in which only advertised ids can be had.
+    hide = ("refs/", *(f"!{ref}" for ref in visible))
+    config = (*settings, *(f"transfer.hideRefs={pattern}" for pattern in hide))
+    options = [part for setting in config for part in ("-c", setting)]
+    return git_command(
+        (*options, name, os.fspath(relay.git_dir)),
+        profile=Profile.OWN,
+        env=relay.env,
+        cwd=relay.git_dir,
+        timeout_s=timeout_s,
+    )
+
+
+def _collide(one: str, other: str) -> bool:
+    """Whether the two ref names cannot both exist (or would be one, where letter case does not count)."""
+    a, b = one.lower(), other.lower()
+    return a == b or a.startswith(f"{b}/") or b.startswith(f"{a}/")

@@ -1,0 +1,126 @@
+"""Join a stream of the channel with a git process, within bounds, and never longer than either lives."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from coding_agents.gitsync.pktline import PktlineError, Splitter, error_packet
+from coding_agents.proc.runner import Command, start
+
+CHUNK = 64 * 1024
+_MAX_ADVERTISEMENT = 1 << 20
+_DRAIN_BYTES = 64 << 20
+_DRAIN_S = 30.0
+
+
+class ByteStream(Protocol):
+    """One stream of the channel (coding_agents_guest.mux.Stream); a broken one raises OSError."""
+
+    async def read(self, limit: int = ..., /) -> bytes: ...
+    async def write(self, data: bytes, /) -> None: ...
+    def write_eof(self) -> None: ...
+    def close(self) -> None: ...
+    def reset(self, reason: str, /) -> None: ...
+
+
+@dataclass(frozen=True)
+class GitProcess:
+    """A running git service and its pipes."""
+
+    pid: int
+    stdin: asyncio.StreamWriter
+    stdout: asyncio.StreamReader
+
+
+@asynccontextmanager
+async def running(command: Command) -> AsyncIterator[GitProcess]:
+    """A git service; its whole process group is gone when the block is left."""
+    process = await start(command, pipe_stderr=False)
+    if process.stdin is None or process.stdout is None:
+        raise AssertionError("a service needs pipes")
+    try:
+        yield GitProcess(process.pid, process.stdin, process.stdout)
+    finally:
+        if process.returncode is None:
+            _kill(process.pid)
+        while await process.stdout.read(CHUNK):
+            pass  # asyncio's wait() never ends while a full pipe is left unread
+        await process.wait()
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+async def forward_advertisement(process: GitProcess, stream: ByteStream) -> None:
+    """Pass on receive-pack's list of refs, up to its flush packet, before which it waits for nothing."""
+    splitter = Splitter(limit=_MAX_ADVERTISEMENT)
+    while data := await process.stdout.read(CHUNK):
+        await stream.write(data)
+        splitter.add(data)
+        while (packet := splitter.take())[0]:
+            if packet[1] is None:
+                return
+    raise PktlineError("the relay is not available")
+
+
+async def splice(stream: ByteStream, process: GitProcess, *, first: bytes, budget: int) -> None:
+    """Join stream and process until the process ends. More than `budget` bytes from the guest end it."""
+    async with asyncio.TaskGroup() as group:
+        inbound = group.create_task(_inbound(stream, process, first=first, budget=budget))
+        await _outbound(process, stream)
+        inbound.cancel()
+
+
+async def _inbound(stream: ByteStream, process: GitProcess, *, first: bytes, budget: int) -> None:
+    data, left = first, budget
+    try:
+        while True:
+            left -= len(data)
+            if left < 0:
+                _kill(process.pid)
+                return
+            process.stdin.write(data)
+            await process.stdin.drain()
+            data = await stream.read(CHUNK)
+            if not data:
+                process.stdin.close()
+                return
+    except OSError:  # the process is done with its input, or the guest is gone
+        process.stdin.close()
+
+
+async def _outbound(process: GitProcess, stream: ByteStream) -> None:
+    broken = False
+    while data := await process.stdout.read(CHUNK):
+        if broken:
+            continue  # the guest is gone; what it pushed completely is still carried out
+        try:
+            await stream.write(data)
+        except OSError:
+            broken = True
+
+
+async def refuse_conversation(stream: ByteStream, reason: str) -> None:
+    """Answer with git's error packet and end the stream."""
+    with suppress(OSError):
+        await stream.write(error_packet(reason))
+        await finish_reading(stream)
+    stream.close()
+
+
+async def finish_reading(stream: ByteStream) -> None:
+    """Let the client send what it is sending, so that it gets to read our answer; bounded."""
+    stream.write_eof()
+    left = _DRAIN_BYTES
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_S):
+            while left > 0 and (data := await stream.read(CHUNK)):
+                left -= len(data)

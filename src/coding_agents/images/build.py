@@ -1,0 +1,186 @@
+"""Makes sure that an agent's image is there and up to date: base first, then the agent on top of it.
+
+Up to date means that the image's label holds the hash of today's inputs; then nothing is done. One build
+at a time, in a scratch directory that is gone afterwards, and a tag moves only to a finished image.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coding_agents.errors import EngineError, ImageBuildError, StoreError
+from coding_agents.images.api import BUILDER_LABEL, INPUTS_LABEL, ImageEngine, ImageRef, OnLine
+from coding_agents.images.data import write_tree
+from coding_agents.images.hostnet import host_certificates, proxy_arguments
+from coding_agents.images.manifests import find_agent
+from coding_agents.images.recipes import REGISTRY_ROOT, Recipe, agent_recipe, base_recipe, builder_files
+from coding_agents.images.rootfs import NEEDED_BYTES, make_rootfs, scratch_dir
+from coding_agents.store.files import locked
+
+_LOCK_WAIT_S = 3600.0
+_LOG_LINES = 60
+_IMPORT_CHANGES = ('CMD ["/bin/bash"]', "ENV LANG=C.UTF-8")  # as the last lines of images/base/Dockerfile
+
+_HINTS = (
+    (r"integrity of", "The registry serves other bytes than the manifest pins: do not trust them."),
+    (r"self.signed|unable to get local issuer|certificate verify failed|CERT_",
+     "Put your network's root certificate into /usr/local/share/ca-certificates or name it in SSL_CERT_FILE."),
+    (r"no space left on device|quota exceeded", "Free some space, also with `coding-agents images prune`."),
+    (r"could not resolve|temporary failure|name resolution|no such host|timed out|network is unreachable",
+     "Check the network of this machine, and HTTP_PROXY and HTTPS_PROXY if it has a proxy."),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """Where and how images are built.
+
+    `work_dir` holds the lock, scratch files go to TMPDIR (3 GB while a base is made); `environment` is the
+    user's, `user_dir` holds the user's manifests, `on_line` gets each line of progress. `root` is the
+    image that a base made from a registry starts from. `host_ca` False leaves the host's certificates out.
+    """
+
+    work_dir: Path
+    environment: Mapping[str, str] = field(repr=False)
+    on_line: OnLine = field(repr=False)
+    user_dir: Path | None = None
+    root: str = REGISTRY_ROOT
+    host_ca: bool = True
+
+
+def ensure_image(engine: ImageEngine, agent: str | None, settings: BuildSettings) -> ImageRef:
+    """The up-to-date image of `agent` (None: the base), built if it is missing or its inputs have changed.
+
+    Raises ImageBuildError (end of the log in `details`), ManifestError, and the engine's errors.
+    """
+    recipes = plan_images(agent, settings.user_dir)
+    found = current_image(engine, recipes[-1])
+    if found is not None:
+        return found
+    with _build_lock(settings):
+        for recipe in recipes:
+            found = current_image(engine, recipe) or _build(engine, recipe, settings)
+    if found is None:
+        raise AssertionError("a plan has at least the base")
+    return found
+
+
+def plan_images(agent: str | None, user_dir: Path | None = None) -> tuple[Recipe, ...]:
+    """The recipes that an agent's image needs, in the order in which they are built."""
+    base = base_recipe()
+    if agent is None:
+        return (base,)
+    recipe = agent_recipe(find_agent(agent, user_dir), base)
+    return (base,) if recipe is base else (base, recipe)
+
+
+def current_image(engine: ImageEngine, recipe: Recipe) -> ImageRef | None:
+    """The image under the recipe's name if it was made from these very inputs."""
+    image = engine.image_id(recipe.ref)
+    if image is None or engine.image_labels(image).get(INPUTS_LABEL) != recipe.inputs:
+        return None
+    return ImageRef(image, recipe.ref)
+
+
+def failure_hint(log: str) -> str:
+    """One thing to do about a failed build, from what it printed."""
+    for pattern, hint in _HINTS:
+        if re.search(pattern, log, re.IGNORECASE):
+            return hint
+    return "Run `coding-agents images build` to see the whole log."
+
+
+def _build(engine: ImageEngine, recipe: Recipe, settings: BuildSettings) -> ImageRef:
+    settings.on_line(f"building {recipe.ref} (once; it is kept until its inputs change)")
+    last: deque[str] = deque(maxlen=_LOG_LINES)
+
+    def on_line(line: str) -> None:
+        last.append(line)
+        settings.on_line(line)
+
+    try:
+        with scratch_dir(settings.environment) as scratch:
+            if recipe.base is None:
+                image = _build_base(engine, recipe, settings, scratch, on_line)
+            else:
+                image = _build_agent(engine, recipe, settings, scratch, on_line)
+    except (EngineError, ImageBuildError, OSError) as error:
+        own = error.details if isinstance(error, EngineError | ImageBuildError) else ""
+        log = "\n".join([*last, own]).strip()
+        hint = (isinstance(error, ImageBuildError) and error.hint) or failure_hint(log)
+        raise ImageBuildError(
+            f"could not build {recipe.ref}", details=f"{error}\n{log}", hint=hint
+        ) from error
+    finally:
+        _drop_builder_stages(engine)
+    settings.on_line(f"built {recipe.ref}")
+    return ImageRef(image, recipe.ref)
+
+
+def _build_base(
+    engine: ImageEngine, recipe: Recipe, settings: BuildSettings, scratch: Path, on_line: OnLine
+) -> str:
+    """From a registry where one answers, else from Debian's packages."""
+    if engine.image_id(settings.root) is not None or engine.pull(settings.root, on_line=on_line):
+        write_tree(recipe.tree, scratch / "context")
+        arguments = {"ROOT": settings.root, **proxy_arguments(settings.environment)}
+        return engine.build(
+            scratch / "context", tag=recipe.ref, build_args=arguments, labels=recipe.labels, on_line=on_line
+        )
+    on_line(
+        f"no registry has {settings.root}: making the base from Debian packages, which takes about a minute"
+    )
+    free = shutil.disk_usage(scratch).free
+    if free < NEEDED_BYTES:
+        raise ImageBuildError(
+            f"{scratch.parent} has {free >> 20} MiB free, making a base image takes {NEEDED_BYTES >> 20}",
+            hint="Free some space there, or set TMPDIR to a directory on a larger disk.",
+        )
+    tar = scratch / "root.tar"
+    make_rootfs(recipe, tar, environment=settings.environment, on_line=on_line)
+    labels = tuple(f"LABEL {key}={value}" for key, value in recipe.labels.items())
+    return engine.import_image(tar, tag=recipe.ref, changes=(*_IMPORT_CHANGES, *labels))
+
+
+def _build_agent(
+    engine: ImageEngine, recipe: Recipe, settings: BuildSettings, scratch: Path, on_line: OnLine
+) -> str:
+    arguments = {"BASE": str(recipe.base)}
+    write_tree(recipe.tree, scratch / "context")
+    if recipe.pins:
+        host_ca = host_certificates(settings.environment) if settings.host_ca else b""
+        write_tree(builder_files(recipe, host_ca), scratch / "context")
+        arguments |= proxy_arguments(settings.environment)
+        registry = settings.environment.get("npm_config_registry")
+        arguments |= {"NPM_REGISTRY": registry} if registry else {}
+    return engine.build(
+        scratch / "context", tag=recipe.ref, build_args=arguments, labels=recipe.labels, on_line=on_line
+    )
+
+
+def _drop_builder_stages(engine: ImageEngine) -> None:
+    """Remove what the build left beside its result, also after a failure; what is still in use stays."""
+    with suppress(EngineError):
+        for row in engine.list_images(f"{BUILDER_LABEL}=builder"):
+            if not row.tags:
+                with suppress(EngineError):
+                    engine.remove_image(row.id)
+
+
+@contextmanager
+def _build_lock(settings: BuildSettings) -> Iterator[None]:
+    settings.work_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = settings.work_dir / "build.lock"
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(lock, timeout_s=0))
+        except StoreError:
+            settings.on_line("waiting for another build to finish")
+            stack.enter_context(locked(lock, timeout_s=_LOCK_WAIT_S))
+        yield

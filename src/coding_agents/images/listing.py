@@ -1,0 +1,89 @@
+"""Which images of ours exist, which are up to date, and removing those that nobody needs any more."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from coding_agents.errors import EngineError
+from coding_agents.images.api import BUILDER_LABEL, INPUTS_LABEL, ImageEngine, ImageRow
+from coding_agents.images.build import plan_images
+from coding_agents.images.manifests import list_manifests
+from coding_agents.images.recipes import BASE_REF, Recipe
+
+State = Literal["current", "outdated", "missing"]
+
+
+@dataclass(frozen=True)
+class ImageStatus:
+    """One image that we know how to build: `agent` is 'base' for the base; id empty and size 0 if missing."""
+
+    agent: str
+    ref: str
+    state: State
+    id: str = ""
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What a prune removed, and what it left because something uses it; shared layers count repeatedly."""
+
+    removed: tuple[str, ...]
+    in_use: tuple[str, ...]
+    size_bytes: int
+
+
+def list_images(engine: ImageEngine, user_dir: Path | None = None) -> tuple[ImageStatus, ...]:
+    """The base, then every known agent's image (an agent that runs in the base itself has no line)."""
+    recipes: dict[str, Recipe] = {"base": plan_images(None)[0]}
+    for manifest in list_manifests(user_dir):
+        recipe = plan_images(manifest.name, user_dir)[-1]
+        if recipe.ref != BASE_REF:
+            recipes[manifest.name] = recipe
+    return tuple(_status(engine, agent, recipe) for agent, recipe in recipes.items())
+
+
+def prune_images(engine: ImageEngine, *, unused: bool = False, user_dir: Path | None = None) -> Pruned:
+    """Remove images of ours that a newer build has replaced and what builds left behind.
+
+    `unused` also removes the tagged ones, to be built again when needed. The engine itself refuses to
+    remove an image that any container uses, running or stopped, so a session never loses its image.
+    """
+    rows = {row.id: row for label in (INPUTS_LABEL, BUILDER_LABEL) for row in engine.list_images(label)}
+    known = {status.id for status in list_images(engine, user_dir) if status.state != "missing"}
+    removed, in_use, size = [], [], 0
+    for row in _children_first(rows):
+        if not unused and (row.tags or row.id in known):
+            continue
+        if _remove(engine, row):
+            removed.append(row.tags[0] if row.tags else row.id)
+            size += row.size_bytes
+        else:
+            in_use.append(row.tags[0] if row.tags else row.id)
+    return Pruned(tuple(removed), tuple(in_use), size)
+
+
+def _children_first(rows: dict[str, ImageRow]) -> list[ImageRow]:
+    """The base last: an image with children cannot be removed before them."""
+    return sorted(rows.values(), key=lambda row: (any(BASE_REF in tag for tag in row.tags), -row.size_bytes))
+
+
+def _remove(engine: ImageEngine, row: ImageRow) -> bool:
+    with suppress(EngineError):
+        for name in row.tags or (row.id,):
+            engine.remove_image(name)
+        return True
+    return False
+
+
+def _status(engine: ImageEngine, agent: str, recipe: Recipe) -> ImageStatus:
+    image = engine.image_id(recipe.ref)
+    if image is None:
+        return ImageStatus(agent, recipe.ref, "missing")
+    current = engine.image_labels(image).get(INPUTS_LABEL) == recipe.inputs
+    return ImageStatus(
+        agent, recipe.ref, "current" if current else "outdated", image, engine.image_size(image)
+    )

@@ -1,0 +1,72 @@
+"""Finding agents: the manifests that we ship, then the user's own in `~/.config/coding-agents/agents/`."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from coding_agents.errors import ManifestError
+from coding_agents.images.data import data_dir
+from coding_agents.model.manifest import AgentManifest, parse_manifest
+
+_MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class AgentSource:
+    """A manifest, its file, and the directory that its image is built from (None: the base image itself)."""
+
+    manifest: AgentManifest
+    path: Path
+    context: Path | None
+    ours: bool
+
+
+def load_manifest(name: str, user_dir: Path | None = None) -> AgentManifest:
+    """The manifest of the agent `name`. Raises ManifestError that names the known agents."""
+    return find_agent(name, user_dir).manifest
+
+
+def find_agent(name: str, user_dir: Path | None = None) -> AgentSource:
+    """The agent `name`; `user_dir` is the user's directory of manifests. Raises ManifestError."""
+    for path, ours in _files(user_dir):
+        if path.stem == name:
+            return _read(path, ours=ours)
+    known = sorted({path.stem for path, _ours in _files(user_dir)})
+    close = difflib.get_close_matches(name, known, n=1)
+    meant = f"Did you mean {close[0]!r}? " if close else ""
+    raise ManifestError(f"unknown agent {name!r}", hint=f"{meant}Known agents: {', '.join(known)}.")
+
+
+def list_manifests(user_dir: Path | None = None) -> tuple[AgentManifest, ...]:
+    """All agents, ours first. Raises ManifestError for the first manifest that is invalid."""
+    return tuple(_read(path, ours=ours).manifest for path, ours in _files(user_dir))
+
+
+def _files(user_dir: Path | None) -> list[tuple[Path, bool]]:
+    ours = sorted(data_dir("agents").glob("*.toml"))
+    theirs = sorted(user_dir.glob("*.toml")) if user_dir is not None else []
+    taken = {path.stem for path in ours}
+    for path in theirs:
+        if path.stem in taken:
+            raise ManifestError(
+                f"{path} has the name of an agent of coding-agents",
+                hint=f"Rename it, and its `name`, to something else than {path.stem!r}.",
+            )
+    return [(path, True) for path in ours] + [(path, False) for path in theirs]
+
+
+def _read(path: Path, *, ours: bool) -> AgentSource:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise ManifestError(f"cannot read {path}: {error.strerror}") from error
+    if len(data) > _MAX_BYTES:
+        raise ManifestError(f"{path} is larger than {_MAX_BYTES >> 20} MiB")
+    manifest = parse_manifest(data, origin=str(path))
+    if manifest.name != path.stem:
+        raise ManifestError(f"{path}: name is {manifest.name!r}, but the file is called {path.name!r}")
+    context = (data_dir("images") / "agents" if ours else path.parent) / manifest.name
+    return AgentSource(manifest, path, context if (context / "Dockerfile").is_file() else None, ours)

@@ -1,0 +1,78 @@
+"""What each image is made from, as values: files, labels and a hash that tells whether it is up to date.
+
+The hash covers everything that shapes the image and nothing that is only true of the building machine
+(its mirror, proxy and certificates), so the same checkout gives the same hash everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from coding_agents.errors import ManifestError
+from coding_agents.images.api import INPUTS_LABEL
+from coding_agents.images.data import Tree, data_dir, read_tree, tree_hash
+from coding_agents.images.manifests import AgentSource
+
+BASE_REF: Final = "coding-agents-base:local"
+REGISTRY_ROOT: Final = "debian:bookworm-slim"
+BUILDER_DIR: Final = "builder"
+
+_VERSION = "1"  # part of each hash: raise it when the code changes what it makes of the same files
+_BASE_FILES = ("Dockerfile", "dpkg.cfg", "finish.sh", "packages.txt")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One image: `ref` is its name, `base` what it stands on (None: it is the base), `inputs` the hash."""
+
+    ref: str
+    inputs: str
+    tree: Tree
+    base: str | None = None
+    pins: tuple[tuple[str, str, str, str], ...] = ()
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {INPUTS_LABEL: self.inputs}
+
+
+def base_recipe() -> Recipe:
+    """The base image, from the files of `images/base/`."""
+    tree = read_tree(data_dir("images") / "base")
+    tree = {name: tree[name] for name in _BASE_FILES}
+    return Recipe(ref=BASE_REF, inputs=tree_hash(tree, _VERSION), tree=tree)
+
+
+def agent_recipe(source: AgentSource, base: Recipe) -> Recipe:
+    """An agent's image on top of `base`; for an agent without a Dockerfile that is the base itself."""
+    manifest, pins = source.manifest, source.manifest.image.pins()
+    if source.context is None:
+        if pins:
+            raise ManifestError(
+                f"agent {manifest.name!r} pins {manifest.image.package}, but nothing installs it",
+                hint=f"Write {source.path.parent / manifest.name / 'Dockerfile'}.",
+            )
+        return base
+    tree = read_tree(source.context)
+    facts = (_VERSION, base.inputs, *("\t".join(pin) for pin in pins))
+    return Recipe(
+        ref=agent_ref(manifest.name), inputs=tree_hash(tree, *facts), tree=tree, base=base.ref, pins=pins
+    )
+
+
+def agent_ref(name: str) -> str:
+    """The tag of an agent's image."""
+    return f"coding-agents-{name}:local"
+
+
+def base_packages(tree: Tree) -> tuple[str, ...]:
+    """The Debian packages of the base image, from its `packages.txt`."""
+    lines = tree["packages.txt"].decode("utf-8").splitlines()
+    return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+
+
+def builder_files(recipe: Recipe, host_ca: bytes) -> dict[str, bytes]:
+    """Files that only a builder stage sees: the pinned packages, and the host's own root certificates."""
+    files = {f"{BUILDER_DIR}/pins": "".join("\t".join(pin) + "\n" for pin in recipe.pins).encode()}
+    return files | ({f"{BUILDER_DIR}/host-ca.crt": host_ca} if host_ca else {})

@@ -1,0 +1,145 @@
+"""The base image's root filesystem without a registry: Debian packages through mmdebstrap, in one run.
+
+As root it uses a mount namespace; an ordinary user needs user namespaces with a range of subordinate
+ids (mmdebstrap(1), "unshare"), which is checked before, because its own message comes late.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from coding_agents.errors import ImageBuildError
+from coding_agents.images.api import OnLine
+from coding_agents.images.apt import SUITE, base_sources, host_suite, read_sources
+from coding_agents.images.data import write_tree
+from coding_agents.images.recipes import Recipe, base_packages
+from coding_agents.proc import runner
+from coding_agents.proc.runner import Command
+
+NEEDED_BYTES = 3 << 30
+"""Free space for the unpacked tree, the downloaded packages and the tar file, with room to spare."""
+
+_TIME_LIMIT_S = 1800.0
+_LOG_LINES = 40
+
+
+def make_rootfs(
+    recipe: Recipe,
+    tar: Path,
+    *,
+    environment: Mapping[str, str],
+    on_line: OnLine,
+    apt_dir: Path = Path("/etc/apt"),
+) -> None:
+    """Write the base root filesystem to `tar`; the directory of `tar` takes the temporary files.
+
+    Raises ImageBuildError with the end of mmdebstrap's output, ProgramNotFoundError if it is not installed.
+    """
+    _require_user_namespaces()
+    work = tar.parent
+    release = Path("/etc/os-release").read_text(encoding="utf-8")
+    sources = base_sources(read_sources(apt_dir), host_suite=host_suite(release))
+    write_tree({**recipe.tree, "base.list": "".join(f"{line}\n" for line in sources).encode()}, work / "in")
+    command = Command(
+        rootfs_argv(base_packages(recipe.tree), tar=tar),
+        env={**environment, "TMPDIR": os.fspath(work)},
+        cwd=work / "in",
+        timeout_s=_TIME_LIMIT_S,
+    )
+    last: deque[str] = deque(maxlen=_LOG_LINES)
+    with runner.streaming(command) as process:
+        for raw in process.stdout:
+            line = raw.decode("utf-8", "replace").rstrip()
+            last.append(line)
+            if line.startswith("I: "):
+                on_line(line.removeprefix("I: "))
+        outcome = process.finish()
+    if not outcome.ok:
+        raise ImageBuildError(
+            "mmdebstrap could not make the base image", details="\n".join([*last, outcome.describe()])
+        )
+
+
+def rootfs_argv(packages: Iterable[str], *, tar: Path) -> tuple[str, ...]:
+    """The mmdebstrap command; it runs in the directory that holds the recipe's files and `base.list`."""
+    return (
+        "mmdebstrap",
+        "--variant=minbase",
+        "--format=tar",
+        "--logfile=/dev/stdout",
+        '--aptopt=Acquire::Retries "3"',
+        '--aptopt=APT::Install-Recommends "false"',
+        "--dpkgopt=dpkg.cfg",
+        f"--include={','.join(packages)}",
+        "--customize-hook=upload finish.sh /finish.sh",
+        '--customize-hook=chroot "$1" sh /finish.sh',
+        '--customize-hook=rm "$1/finish.sh"',
+        SUITE,
+        os.fspath(tar),
+        "base.list",
+    )
+
+
+@contextmanager
+def scratch_dir(environment: Mapping[str, str]) -> Iterator[Path]:
+    """A new directory below TMPDIR for the block; the caller holds the build lock.
+
+    Not below the home directory: mmdebstrap's subordinate users must be able to walk the whole path. What a
+    build left that was killed with -9 goes first.
+    """
+    parent = Path(environment.get("TMPDIR") or tempfile.gettempdir())
+    prefix = f"coding-agents-build-{os.geteuid()}-"
+    for leftover in parent.glob(f"{prefix}*"):
+        if leftover.lstat().st_uid == os.geteuid():
+            _remove(leftover, environment)
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    path.chmod(0o711)
+    try:
+        yield path
+    finally:
+        _remove(path, environment)
+
+
+def _remove(path: Path, environment: Mapping[str, str]) -> None:
+    """Remove `path`, also where it holds files of our subordinate ids, which takes a user namespace."""
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists() and os.geteuid() != 0:
+        argv = ("mmdebstrap", "--unshare-helper", "rm", "-rf", os.fspath(path))
+        runner.run(Command(argv, env=environment, timeout_s=120))
+
+
+def has_subordinate_ids(subid_text: str, *, user: str, uid: int) -> bool:
+    """Whether /etc/subuid or /etc/subgid gives this user a whole range of 65536 ids (subuid(5))."""
+    for line in subid_text.splitlines():
+        owner, _, rest = line.partition(":")
+        _first, _, count = rest.partition(":")
+        if owner in (user, str(uid)) and count.isdigit() and int(count) >= 65536:
+            return True
+    return False
+
+
+def _require_user_namespaces() -> None:
+    uid = os.geteuid()
+    if uid == 0:
+        return
+    user = pwd.getpwuid(uid).pw_name
+    missing = [program for program in ("newuidmap", "newgidmap") if shutil.which(program) is None]
+    if missing:
+        raise ImageBuildError(
+            f"{missing[0]} is not installed, so mmdebstrap cannot work as an ordinary user",
+            hint="Install it as root: apt-get install uidmap",
+        )
+    for name in ("/etc/subuid", "/etc/subgid"):
+        path = Path(name)
+        if not path.is_file() or not has_subordinate_ids(path.read_text(), user=user, uid=uid):
+            raise ImageBuildError(
+                f"{name} gives user {user} no 65536 ids, so mmdebstrap cannot work as an ordinary user",
+                hint=f"As root: usermod --add-subuids 200000-265535 --add-subgids 200000-265535 {user}",
+            )

@@ -1,0 +1,100 @@
+"""Resource limits of a container: frozen, parsed once from the command line or a settings file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from decimal import Decimal
+
+from coding_agents.errors import UsageError
+
+KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+
+MIN_CPUS, MAX_CPUS = Decimal("0.1"), Decimal(4096)
+MIN_MEMORY, MAX_MEMORY = 256 * MIB, 64 * TIB  # below 256 MiB git and the agents' own runtimes do not start
+MIN_PIDS, MAX_PIDS = 64, 4_194_304  # upper: the kernel's PID_MAX_LIMIT on 64 bits
+
+_UNITS = {"": 1, "b": 1, "k": KIB, "m": MIB, "g": GIB, "t": TIB}
+_SIZE = re.compile(r"(?P<number>[0-9]{1,15}(\.[0-9]{1,6})?)\s*(?P<unit>[bkmgt]?)(?P<suffix>i?b)?", re.ASCII)
+_CPUS = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?", re.ASCII)
+_COUNT = re.compile(r"[0-9]{1,10}", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one container may use at most.
+
+    `cpus` counts processors, `memory_bytes` memory and swap together (no extra swap is ever given),
+    `pids` processes and threads, `shm_bytes` /dev/shm (browsers and test runners need ≥ 1 GiB; its
+    pages count as memory), `tmp_bytes` and `var_tmp_bytes` the two scratch tmpfs, `nofile_*` open files
+    of one process, `log_bytes` and `log_files` the engine's own record of the container's output.
+    """
+
+    cpus: Decimal = Decimal(4)
+    memory_bytes: int = 8 * GIB
+    pids: int = 4096
+    shm_bytes: int = GIB
+    tmp_bytes: int = 2 * GIB
+    var_tmp_bytes: int = GIB
+    nofile_soft: int = 8192
+    nofile_hard: int = 16384
+    log_bytes: int = 10 * MIB
+    log_files: int = 3
+
+    def to_json(self) -> dict[str, int | str]:
+        """Field name to value; `cpus` as a decimal string."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: cpus_text(v) if isinstance(v, Decimal) else v for name, v in values.items()}
+
+
+def cpus_text(cpus: Decimal) -> str:
+    """The shortest plain decimal form, as the engines read it: `4`, `0.5`."""
+    return format(cpus.normalize(), "f")
+
+
+def parse_cpus(text: str) -> Decimal:
+    """`4` or `0.5` to processors. Raises UsageError."""
+    stripped = text.strip()
+    if not _CPUS.fullmatch(stripped):
+        raise UsageError(f"not a number of CPUs: {text!r}", hint="Write it like 4 or 0.5.")
+    cpus = Decimal(stripped)
+    if not MIN_CPUS <= cpus <= MAX_CPUS:
+        raise UsageError(f"CPUs must be between {MIN_CPUS} and {MAX_CPUS}, not {stripped}")
+    return cpus
+
+
+def parse_size(text: str) -> int:
+    """`8g`, `512m`, `1.5GiB` or plain bytes to bytes, units of 1024. Raises UsageError."""
+    match = _SIZE.fullmatch(text.strip().lower())
+    if match is None:
+        raise UsageError(f"not a size: {text!r}", hint="Write it like 8g or 512m.")
+    return int(Decimal(match["number"]) * _UNITS[match["unit"]])
+
+
+def parse_memory(text: str) -> int:
+    """A memory limit in bytes, within the bounds of this module. Raises UsageError."""
+    size = parse_size(text)
+    if not MIN_MEMORY <= size <= MAX_MEMORY:
+        raise UsageError(
+            f"memory must be between {size_text(MIN_MEMORY)} and {size_text(MAX_MEMORY)}, not {text.strip()}"
+        )
+    return size
+
+
+def parse_pids(text: str) -> int:
+    """A limit of processes and threads. Raises UsageError."""
+    stripped = text.strip()
+    if not _COUNT.fullmatch(stripped):
+        raise UsageError(f"not a number of processes: {text!r}", hint="Write it like 4096.")
+    pids = int(stripped)
+    if not MIN_PIDS <= pids <= MAX_PIDS:
+        raise UsageError(f"processes must be between {MIN_PIDS} and {MAX_PIDS}, not {stripped}")
+    return pids
+
+
+def size_text(size_bytes: int) -> str:
+    """Bytes in the largest unit that divides them: `8g`, `512m`, `1000`."""
+    for unit in ("t", "g", "m", "k"):
+        if size_bytes and size_bytes % _UNITS[unit] == 0:
+            return f"{size_bytes // _UNITS[unit]}{unit}"
+    return str(size_bytes)

@@ -1,0 +1,199 @@
+"""What an agent is: how it is called, which pinned program its image holds, what it needs at its first start.
+
+A manifest is a TOML file read into frozen values by a closed schema. It holds no secret: where an agent
+insists on a key, `endpoint` has a dummy, and the real one is added outside the container.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from coding_agents.errors import ManifestError
+
+PROMPT = "{prompt}"
+"""Stands for the user's task in `command.headless`."""
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HOST = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]")
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]*")
+_PACKAGE = re.compile(r"(@[a-z0-9-]+/)?[a-z0-9][a-z0-9._-]*(\{arch\})?[a-z0-9._-]*")
+_INTEGRITY = re.compile(r"sha512-[A-Za-z0-9+/]{86}==")
+_SECRET_PREFIXES = ("sk-", "ghp_", "gho_", "github_pat_", "glpat-", "xoxb-", "AKIA", "AIza")
+
+DEBIAN_ARCHITECTURES = {"x64": "amd64", "arm64": "arm64"}
+"""npm's name of a processor and Debian's."""
+
+
+class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The pinned npm package that an image holds; no package at all for an agent that is a file of ours.
+
+    `package` may hold `{arch}`, replaced by npm's name of the processor; `integrity` has the sha512 of
+    the tarball for each processor, in npm's own notation.
+    """
+
+    package: str = ""
+    version: str = ""
+    integrity: Mapping[str, str] = {}
+
+    def pins(self) -> tuple[tuple[str, str, str, str], ...]:
+        """Rows of (Debian architecture, package name, version, integrity), one per processor."""
+        return tuple(
+            (DEBIAN_ARCHITECTURES[arch], self.package.replace("{arch}", arch), self.version, digest)
+            for arch, digest in sorted(self.integrity.items())
+        )
+
+
+class AgentCommand(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The agent's argv on a terminal, and for one task; exactly one word of the latter holds `{prompt}`."""
+
+    interactive: tuple[str, ...]
+    headless: tuple[str, ...] = ()
+
+
+class AgentManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One agent.
+
+    `env` is set in every session; `endpoint` only while the model broker serves it. `first_run` seeds
+    files of the home directory (path: text, or a table that is written as JSON), so that an unattended
+    start meets no question. `state_dirs` hold what the agent remembers; `model_hosts` are its provider's,
+    `domains` what else it needs to reach.
+    """
+
+    name: str
+    title: str
+    command: AgentCommand
+    image: Package = Package()
+    env: Mapping[str, str] = {}
+    endpoint: Mapping[str, str] = {}
+    first_run: Mapping[str, str | dict[str, Any]] = {}
+    state_dirs: tuple[str, ...] = ()
+    model_hosts: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+
+    def interactive_argv(self) -> tuple[str, ...]:
+        return self.command.interactive
+
+    def headless_argv(self, prompt: str) -> tuple[str, ...]:
+        """The argv that does one task and ends. Raises ManifestError if this agent has no such mode."""
+        if not self.command.headless:
+            raise ManifestError(
+                f"agent {self.name!r} has no headless command",
+                hint="Start it without --prompt, or add command.headless to its manifest.",
+            )
+        return tuple(word.replace(PROMPT, prompt) for word in self.command.headless)
+
+    def seed_files(self) -> dict[str, bytes]:
+        """Content of each first-run file by its path in the home directory."""
+        return {path: _seed_bytes(content) for path, content in self.first_run.items()}
+
+
+def parse_manifest(data: bytes, *, origin: str) -> AgentManifest:
+    """A checked manifest from TOML. Raises ManifestError naming `origin`, the key and a close known key."""
+    try:
+        raw = tomllib.loads(data.decode("utf-8"))
+        manifest = msgspec.convert(raw, AgentManifest)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ManifestError(f"{origin} is not valid TOML: {error}") from error
+    except msgspec.ValidationError as error:
+        raise ManifestError(f"{origin}: {_lowered(str(error))}", hint=_suggestion(str(error))) from error
+    problem = next(_problems(manifest), None)
+    if problem is not None:
+        raise ManifestError(f"{origin}: {problem}")
+    return manifest
+
+
+def _problems(manifest: AgentManifest) -> Iterator[str]:
+    yield from _identity_problems(manifest)
+    yield from _command_problems(manifest.command)
+    yield from _package_problems(manifest.image)
+    for table, variables in (("env", manifest.env), ("endpoint", manifest.endpoint)):
+        yield from _variable_problems(table, variables)
+    for key, paths in (("first_run", manifest.first_run), ("state_dirs", manifest.state_dirs)):
+        yield from (
+            f"{key}: {path!r} is not a path below the home directory" for path in paths if not _inside(path)
+        )
+    for key, hosts in (("model_hosts", manifest.model_hosts), ("domains", manifest.domains)):
+        yield from (f"{key}: {host!r} is not a host name" for host in hosts if not _HOST.fullmatch(host))
+
+
+def _identity_problems(manifest: AgentManifest) -> Iterator[str]:
+    if not _NAME.fullmatch(manifest.name):
+        yield f"name {manifest.name!r} is not lower-case letters, digits and '-' (at most 31)"
+    if not manifest.title.strip() or not manifest.title.isprintable():
+        yield "title is empty or not printable"
+
+
+def _command_problems(command: AgentCommand) -> Iterator[str]:
+    if not command.interactive or not command.interactive[0]:
+        yield "command.interactive is empty"
+    if any(PROMPT in word for word in command.interactive):
+        yield f"command.interactive holds {PROMPT}, which only command.headless may"
+    if command.headless and sum(word.count(PROMPT) for word in command.headless) != 1:
+        yield f"command.headless must hold {PROMPT} exactly once"
+    if any("\0" in word for word in (*command.interactive, *command.headless)):
+        yield "command holds a NUL character"
+
+
+def _package_problems(image: Package) -> Iterator[str]:
+    if not (image.package or image.version or image.integrity):
+        return
+    if not _PACKAGE.fullmatch(image.package):
+        yield f"image.package {image.package!r} is not the name of an npm package"
+    if not _VERSION.fullmatch(image.version):
+        yield f"image.version {image.version!r} is not one exact version"
+    if not image.integrity:
+        yield "image.integrity is empty: an unpinned program is not installed"
+    for arch, digest in image.integrity.items():
+        if arch not in DEBIAN_ARCHITECTURES:
+            yield f"image.integrity: unknown processor {arch!r} (known: {', '.join(DEBIAN_ARCHITECTURES)})"
+        if not _INTEGRITY.fullmatch(digest):
+            yield f"image.integrity.{arch} is not npm's sha512-… notation"
+
+
+def _variable_problems(table: str, variables: Mapping[str, str]) -> Iterator[str]:
+    for name, value in variables.items():
+        if not _VARIABLE.fullmatch(name):
+            yield f"{table}: {name!r} is not the name of an environment variable"
+        if "\0" in value:
+            yield f"{table}.{name} holds a NUL character"
+        if value.startswith(_SECRET_PREFIXES):
+            yield f"{table}.{name} looks like a real credential, which a manifest must never hold"
+
+
+def _inside(path: str) -> bool:
+    parts = path.split("/")
+    return bool(path) and all(part not in ("", ".", "..") for part in parts) and path.isprintable()
+
+
+def _seed_bytes(content: str | dict[str, Any]) -> bytes:
+    if isinstance(content, str):
+        return content.encode("utf-8")
+    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+
+
+_KNOWN = {
+    "": AgentManifest.__struct_fields__,
+    "command": AgentCommand.__struct_fields__,
+    "image": Package.__struct_fields__,
+}
+
+
+def _suggestion(message: str) -> str:
+    """A hint for an unknown key, from msgspec's message "… unknown field `X` - at `$.TABLE`"."""
+    found = re.search(r"unknown field `([^`]*)`(?: - at `\$\.([^`]*)`)?", message)
+    if found is None:
+        return ""
+    known = _KNOWN.get(found[2] or "", ())
+    close = difflib.get_close_matches(found[1], known, n=1)
+    return f"Did you mean {close[0]!r}?" if close else f"Known keys: {', '.join(known)}."
+
+
+def _lowered(message: str) -> str:
+    return message[:1].lower() + message[1:]

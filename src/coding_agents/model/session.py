@@ -1,0 +1,170 @@
+"""The record of one session, `session.json`: who it is, what was made for it, and how far it got.
+
+It is the identity of a session: engine ids and a nonce of the host's own; labels on containers prove nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import msgspec
+
+VERSION = 1
+
+State = Literal["starting", "running", "waiting", "stopping", "stopped", "lost", "failed"]
+Phase = Literal["starting", "running", "stopping", "stopped", "failed", "lost"]
+Where = Literal["branch", "incoming", "volume", "none"]
+
+_ID = re.compile(r"[0-9a-f]{12}")
+
+
+class RepoRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The host repository of a session.
+
+    `work_tree` is empty for our own bare repositories, `git_dir` is that of the work tree, `common_dir`
+    holds objects and refs; `repo_id` has 12 hex digits, owner ids are those of the files, `url` (of
+    origin) is without user information.
+    """
+
+    kind: Literal["path", "url", "empty"]
+    name: str
+    work_tree: str
+    git_dir: str
+    common_dir: str
+    repo_id: str
+    owner_uid: int
+    owner_gid: int
+    object_format: str = "sha1"
+    url: str = ""
+
+    @property
+    def path(self) -> str:
+        """Where a person finds it: the work tree, or our bare repository."""
+        return self.work_tree or self.common_dir
+
+
+class Volumes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Names of the session's own volumes."""
+
+    workspace: str = ""
+    home: str = ""
+
+
+class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the work is, as the host knows it.
+
+    `relay_tip` is the session branch in the relay, `integrated` the ref it reached in the host
+    repository, `verified` that salvage compared it with the volume, `left_out` paths not committed.
+    """
+
+    relay_tip: str = ""
+    integrated: str = ""
+    where: Where = "none"
+    verified: bool = False
+    left_out: tuple[str, ...] = ()
+    note: str = ""
+
+
+class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything the host must remember about a session. Times are milliseconds since the epoch.
+
+    `base` is the commit the branch starts from ("" when unborn), `branch_tip` where the branch stood in the
+    repository when we last looked or moved it, `private` the addresses that the user opened in the network
+    guard, `asked` the protections that the user named, `engine_env` the variables that
+    choose the engine as they were at launch, `started_at` the engine's start time of the container
+    whose gate was opened ("" while closed), `enforced` the measured protections.
+    """
+
+    v: int = VERSION
+    id: str
+    nonce: str
+    name: str
+    agent: str
+    repo: RepoRef
+    branch: str
+    base: str = ""
+    base_branch: str = ""
+    branch_tip: str = ""
+    network: Literal["allow-all", "restricted"]
+    engine: Literal["docker", "podman"]
+    engine_env: tuple[tuple[str, str], ...] = ()
+    runtime: str = ""
+    image_ref: str = ""
+    image_id: str = ""
+    container_id: str = ""
+    holder_id: str = ""
+    network_name: str = ""
+    volumes: Volumes = Volumes()
+    guest_volume: str = ""
+    mode: Literal["tmux", "command"]
+    command: tuple[str, ...] = ()
+    prompt: str = ""
+    message: str = ""
+    push: bool = True
+    rm: bool = False
+    author_name: str = ""
+    author_email: str = ""
+    private: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
+    host_uid: int
+    created_ms: int
+    phase: Phase = "starting"
+    started_at: str = ""
+    exit_status: int | None = None
+    saved: Saved = Saved()
+    enforced: dict[str, str] = {}
+    limits: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        if not is_session_id(self.id):
+            raise ValueError(f"session id {self.id!r} is not 12 hex digits")
+
+    @property
+    def container(self) -> str:
+        """The name of the agent's container: the session's own name."""
+        return self.name
+
+    def evolve(self, **changes: Any) -> SessionRecord:
+        """A copy with `changes`. Raises TypeError for a field that does not exist."""
+        return msgspec.structs.replace(self, **changes)
+
+
+class _Versioned(msgspec.Struct):
+    v: int = 0
+
+
+def is_session_id(text: str) -> bool:
+    """Whether `text` is 12 lower-case hex digits; only such a text is ever joined to a path."""
+    return _ID.fullmatch(text) is not None
+
+
+def encode_session(record: SessionRecord) -> bytes:
+    """The content of `session.json`, readable by people."""
+    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+
+
+def decode_session(data: bytes) -> SessionRecord:
+    """The record in the bytes of a `session.json`. Raises ValueError with the reason."""
+    version = msgspec.json.decode(data, type=_Versioned).v
+    if version != VERSION:
+        raise ValueError(f"written in format {version}, this version of coding-agents reads format {VERSION}")
+    return msgspec.json.decode(data, type=SessionRecord)
+
+
+def to_public(record: SessionRecord, state: State) -> dict[str, object]:
+    """The session object of `list --json` and `launch --json`: a documented contract, exactly these keys."""
+    return {
+        "session": record.id,
+        "name": record.name,
+        "container": record.container,
+        "engine": record.engine,
+        "runtime": record.runtime,
+        "agent": record.agent,
+        "repo": record.repo.url if record.repo.kind == "url" else record.repo.path,
+        "branch": record.branch,
+        "network": record.network,
+        "image": record.image_ref,
+        "state": state,
+        "enforced": dict(record.enforced),
+    }

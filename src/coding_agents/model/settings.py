@@ -1,0 +1,197 @@
+"""The table of all settings: one record each for its key, grammar, default, help and who may set it.
+
+Everything about settings is made from this table: reading TOML files, the environment and flags,
+`config show`, the JSON schema and docs/reference/config.md, so that they cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum, IntEnum
+
+from coding_agents.model.limits import Limits, parse_cpus, parse_memory, parse_pids
+from coding_agents.model.values import (
+    Value,
+    measure,
+    parse_bool,
+    parse_choice,
+    parse_duration,
+    parse_endpoints,
+    parse_globs,
+    parse_line,
+    parse_require,
+    parse_slug,
+    render,
+)
+
+_DEFAULT = Limits()
+_NUMBER = (int, Decimal)
+
+
+class Source(IntEnum):
+    """Where a value comes from; a later one is applied over an earlier one."""
+
+    DEFAULT = 0
+    ORGANISATION = 1
+    USER = 2
+    PROJECT = 3
+    ENVIRONMENT = 4
+    COMMAND_LINE = 5
+
+
+class Tighten(Enum):
+    """In which direction a repository, or whoever a managed key binds, may move a value."""
+
+    NEVER = "not at all"
+    LOWER = "to a smaller value"
+    STRICTER = "to a stricter one"
+    ADD = "by adding to it"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting. `parse` turns a TOML value or a text into a `Value`, or raises ValueError.
+
+    `choices` go from widest to strictest where `tighten` is STRICTER, `schema` is its JSON schema, `unit`
+    that of a number ("bytes" or "").
+    """
+
+    key: str
+    default: Value
+    help: str
+    parse: Callable[[object], Value]
+    schema: Mapping[str, object]
+    tighten: Tighten = Tighten.NEVER
+    choices: tuple[str, ...] = ()
+    flag: str = ""
+    unit: str = ""
+
+    @property
+    def field(self) -> str:
+        """Its name as an attribute of `Settings`."""
+        return self.key.replace(".", "_")
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return "CODING_AGENTS_" + self.field.upper()
+
+    def is_tighter(self, value: Value, bound: Value) -> bool:
+        """Whether `value` allows nothing that `bound` does not: equal counts as tighter."""
+        if value == bound:
+            return True
+        match self.tighten:
+            case Tighten.LOWER:
+                return isinstance(value, _NUMBER) and isinstance(bound, _NUMBER) and value <= bound
+            case Tighten.STRICTER:
+                return self.choices.index(str(value)) >= self.choices.index(str(bound))
+            case Tighten.ADD:
+                return isinstance(value, tuple) and isinstance(bound, tuple) and set(value) >= set(bound)
+            case Tighten.NEVER:
+                return False
+
+
+_STRINGS = {"type": "array", "items": {"type": "string"}}
+_ENGINES = ("auto", "docker", "podman")
+_NETWORKS = ("allow-all", "squid", "restricted")
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "engine", "auto", "Container engine; auto takes Docker when it answers, else Podman.",
+        parse_choice(*_ENGINES), {"enum": list(_ENGINES)}, choices=_ENGINES, flag="--engine",
+    ),
+    Setting(
+        "agent", "claude", "Coding agent that a launch without --agent runs.",
+        parse_slug, {"type": "string"}, flag="--agent",
+    ),
+    Setting(
+        "limits.cpu", _DEFAULT.cpus, "CPUs that a session may use.",
+        measure(parse_cpus), {"type": ["number", "string"]}, Tighten.LOWER, flag="--cpu",
+    ),
+    Setting(
+        "limits.memory", _DEFAULT.memory_bytes, "Memory of a session, without any swap: 8g, 512m.",
+        measure(parse_memory), {"type": ["string", "integer"]}, Tighten.LOWER, flag="--memory", unit="bytes",
+    ),
+    Setting(
+        "limits.pids", _DEFAULT.pids, "Processes and threads of a session.",
+        measure(parse_pids), {"type": "integer"}, Tighten.LOWER, flag="--pids",
+    ),
+    Setting(
+        "network.mode", "allow-all", "What a session reaches: the internet, allow-listed hosts, or nothing.",
+        parse_choice(*_NETWORKS), {"enum": list(_NETWORKS)}, Tighten.STRICTER, _NETWORKS, "--network-proxy",
+    ),
+    Setting(
+        "network.private", (), "Private HOST:PORT pairs opened in mode allow-all, such as a company mirror.",
+        parse_endpoints, _STRINGS,
+    ),
+    Setting(
+        "network.ca", "host", "Extra certificate authorities for sessions and builds: the host's, or none.",
+        parse_choice("host", "none"), {"enum": ["host", "none"]}, choices=("host", "none"),
+    ),
+    Setting(
+        "workspace.include", (), "Patterns of git-ignored files that are copied in as well.",
+        parse_globs, _STRINGS, flag="--include",
+    ),
+    Setting(
+        "git.message", "Save work of the coding agent", "Message of the commit that saves uncommitted work.",
+        parse_line, {"type": "string"}, flag="--message",
+    ),
+    Setting(
+        "git.push", True, "Bring the branch back to the repository; otherwise it stays in the volume.",
+        parse_bool, {"type": "boolean"}, flag="--no-push",
+    ),
+    Setting(
+        "session.stop_timeout", 120, "Time that a stopping session has to save its work: 120, 90s, 2m.",
+        parse_duration, {"type": ["string", "integer"]},
+    ),
+    Setting(
+        "require", (), "Protections that must be in force, or the launch is refused.",
+        parse_require, {"type": "object", "additionalProperties": {"const": True}}, Tighten.ADD,
+    ),
+)  # fmt: skip
+
+BY_KEY: Mapping[str, Setting] = {setting.key: setting for setting in SETTINGS}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value was set: the layer, and the file and line, variable or flag."""
+
+    source: Source
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings with their effective values. Memory in bytes, times in seconds.
+
+    `origins` says for each key where its value was set; `managed` are the keys that the organisation binds.
+    """
+
+    engine: str
+    agent: str
+    limits_cpu: Decimal
+    limits_memory: int
+    limits_pids: int
+    network_mode: str
+    network_private: tuple[str, ...]
+    network_ca: str
+    workspace_include: tuple[str, ...]
+    git_message: str
+    git_push: bool
+    session_stop_timeout: int
+    require: tuple[str, ...]
+    origins: Mapping[str, Origin]
+    managed: frozenset[str] = frozenset()
+
+    def value(self, key: str) -> Value:
+        """The effective value of a key of the table."""
+        value: Value = getattr(self, BY_KEY[key].field)
+        return value
+
+
+def render_value(setting: Setting, value: Value) -> str:
+    """A value as it is written in a settings file."""
+    return render(value, unit=setting.unit)

@@ -1,0 +1,178 @@
+"""The grammars of setting values: each parser takes a TOML value or a text, or raises ValueError.
+
+A flag, an environment variable and a file therefore accept the same spellings, and refuse the same.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import reprlib
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import TypeVar
+
+from coding_agents.errors import UsageError
+from coding_agents.model.limits import cpus_text, size_text
+
+Value = str | int | bool | Decimal | tuple[str, ...]
+
+_Measured = TypeVar("_Measured", int, Decimal)
+
+_DURATION = re.compile(r"(\d{1,9})([smh]?)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_SLUG = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_PROTECTION = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
+
+_shortened = reprlib.Repr()
+_shortened.maxstring = _shortened.maxother = 60
+_shown = _shortened.repr
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{_shown(value)} is not a text in quotes")
+    return value
+
+
+def parse_line(value: object) -> str:
+    """One line of printable text."""
+    text = _text(value)
+    if not text.strip() or not text.isprintable() or len(text) > 200:
+        raise ValueError("it must be one line of 1 to 200 printable characters")
+    return text
+
+
+def parse_slug(value: object) -> str:
+    """The name of an agent: its form only, manifests are looked up at launch."""
+    text = _text(value)
+    if not _SLUG.fullmatch(text):
+        raise ValueError(f"{_shown(text)} is not a name of lower-case letters, digits and dashes")
+    return text
+
+
+def parse_bool(value: object) -> bool:
+    """A TOML boolean, or its text in the environment."""
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    raise ValueError(f"{_shown(value)} is not true or false")
+
+
+def measure(parse_text: Callable[[str], _Measured]) -> Callable[[object], _Measured]:
+    """A parser of numbers and texts made from one of `model.limits`, so that flags and files agree."""
+
+    def parse(value: object) -> _Measured:
+        if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
+            raise ValueError(f"{_shown(value)} is not a number or a text")
+        text = str(value)
+        if len(text) > 40:
+            raise ValueError(f"{_shown(text)} is too long for a number")
+        try:
+            return parse_text(text)
+        except UsageError as error:
+            raise ValueError(error.message) from error
+
+    return parse
+
+
+def parse_duration(value: object) -> int:
+    """Seconds, given as a number or as `90s`, `2m`, `1h`; 10 seconds to one hour."""
+    match = _DURATION.fullmatch(str(value)) if not isinstance(value, bool) else None
+    seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
+    if not 10 <= seconds <= 3600:
+        raise ValueError(f"{_shown(value)} is not a duration from 10s to 1h")
+    return seconds
+
+
+def parse_globs(value: object) -> tuple[str, ...]:
+    """Patterns of paths relative to the repository's root."""
+    return _each(value, _glob)
+
+
+def parse_endpoints(value: object) -> tuple[str, ...]:
+    """`host:port` pairs, an IPv6 address in brackets."""
+    return _each(value, _endpoint)
+
+
+def parse_require(value: object) -> tuple[str, ...]:
+    """Names of protections: the keys of the `[require]` table, or a list of them."""
+    if isinstance(value, Mapping):
+        refused = [name for name, wanted in value.items() if wanted is not True]
+        if refused:
+            raise ValueError(
+                f"{_shown(refused[0])} can only be true: a requirement is dropped by removing its line"
+            )
+        value = list(value)
+    return tuple(sorted(_each(value, _protection)))
+
+
+def parse_choice(*choices: str) -> Callable[[object], str]:
+    """A parser of exactly one of `choices`."""
+
+    def parse(value: object) -> str:
+        if value in choices:
+            return str(value)
+        close = difflib.get_close_matches(str(value), choices, n=1)
+        asked = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"{_shown(value)} is not one of {', '.join(choices)}{asked}")
+
+    return parse
+
+
+def _each(value: object, parse_one: Callable[[str], str]) -> tuple[str, ...]:
+    if isinstance(value, str):  # from the environment
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if not isinstance(value, list | tuple) or len(value) > 256:
+        raise ValueError(f"{_shown(value)} is not a list of at most 256 texts")
+    return tuple(dict.fromkeys(parse_one(_text(item)) for item in value))
+
+
+def _glob(text: str) -> str:
+    parts = text.split("/")
+    if not text or not text.isprintable() or len(text) > 500 or text.startswith("/") or ".." in parts:
+        raise ValueError(f"{_shown(text)} is not a pattern of paths inside the repository")
+    return text
+
+
+def _endpoint(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not re.fullmatch(r"\d{1,5}", port) or not 1 <= int(port) <= 65535:
+        raise ValueError(f"{_shown(text)} is not HOST:PORT")
+    if host.startswith("[") and host.endswith("]"):
+        return f"[{ipaddress.IPv6Address(host[1:-1])}]:{int(port)}"
+    if re.fullmatch(r"[\d.]+", host):
+        return f"{ipaddress.IPv4Address(host)}:{int(port)}"
+    if len(host) > 253 or not all(_HOST_LABEL.fullmatch(label) for label in host.split(".")):
+        raise ValueError(f"{_shown(text)} is not HOST:PORT: {_shown(host)} is not a host name")
+    return f"{host.lower()}:{int(port)}"
+
+
+def _protection(text: str) -> str:
+    if not _PROTECTION.fullmatch(text):
+        raise ValueError(
+            f"{_shown(text)} is not the name of a protection, as `enforced` in `list --json` shows them"
+        )
+    return text
+
+
+def render(value: Value, *, unit: str = "") -> str:
+    """A value as it is written in a settings file; with `unit` "bytes" a number becomes a size."""
+    if unit == "bytes" and isinstance(value, int):
+        return quote(size_text(value))
+    if isinstance(value, tuple):
+        return "[" + ", ".join(quote(item) for item in value) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Decimal):
+        return cpus_text(value)
+    return quote(value) if isinstance(value, str) else str(value)
+
+
+def quote(text: str) -> str:
+    """A printable text as a TOML basic string."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

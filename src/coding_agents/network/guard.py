@@ -1,0 +1,69 @@
+"""Asks for the guard of a holder's network namespace and reads back what the kernel holds.
+
+The rules themselves, and their check, are the guest's (`coding_agents_guest.guard`): the holder applies
+them at its own start, the host verifies by the same code and from its own knowledge what must be shut.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+
+from coding_agents.errors import EngineError, UsageError
+from coding_agents.proc.runner import Outcome
+from coding_agents_guest.guard import TABLE, Endpoint, Guard, verify_ruleset
+
+READ_BACK = ("/usr/sbin/nft", "-j", "list", "table", "inet", TABLE)
+READ_BACK_USER = "0:0"
+
+Exec = Callable[[Sequence[str]], Outcome]
+
+
+def parse_private(text: str) -> str:
+    """An `address:port` of `[network] private` in its one spelling. Raises UsageError.
+
+    >>> parse_private("10.1.2.3:443")
+    '10.1.2.3:443'
+    """
+    try:
+        endpoint = Endpoint.parse(text.strip())
+    except ValueError as error:
+        raise UsageError(
+            f"not an address and port: {text!r}", hint="Write it like 10.1.2.3:443 or [fd00::1]:443."
+        ) from error
+    if endpoint.address.is_loopback or endpoint.address.is_multicast or endpoint.address.is_link_local:
+        raise UsageError(f"{endpoint.address} cannot be opened: it is loopback, link-local or multicast")
+    return _text(endpoint)
+
+
+def holder_options(*, dns: Iterable[str], allow: Iterable[str]) -> tuple[str, ...]:
+    """The options of the holder's command for these resolvers and user-listed `address:port` pairs."""
+    return (
+        *(word for address in dns for word in ("--dns", address)),
+        *(word for endpoint in allow for word in ("--allow", endpoint)),
+    )
+
+
+def verify_guard(
+    read_back: Exec, *, dns: Iterable[str], allow: Iterable[str], subnets: Iterable[str] = ()
+) -> list[str]:
+    """What is wrong with the rules that the kernel holds for the holder's namespace; empty when nothing is.
+
+    `read_back` runs a command in the holder as root, `subnets` are the engine's ranges of its network.
+    Raises EngineError when the rules cannot be read, which must stop a launch like any problem.
+    """
+    outcome = read_back(READ_BACK)
+    if not outcome.ok:
+        raise EngineError("cannot read the guard's rules back", details=outcome.describe())
+    try:
+        document = json.loads(outcome.stdout)
+    except ValueError as error:
+        raise EngineError("the guard's rules are not JSON", details=str(error)) from error
+    if not isinstance(document, dict):
+        raise EngineError("the guard's rules are not a JSON object")
+    return verify_ruleset(document, Guard.parse(dns=dns, allow=allow, own=subnets))
+
+
+def _text(endpoint: Endpoint) -> str:
+    host = f"[{endpoint.address}]" if endpoint.address.version == 6 else str(endpoint.address)
+    return f"{host}:{endpoint.port}"

@@ -1,0 +1,69 @@
+"""Decisions: pure, total, default deny. The enforcer gathers, asks here, records, and only then acts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coding_agents.model.refs import RefUpdate
+from coding_agents.policy.matrix import Operation, Policy, Tier
+
+UNLISTED = "unlisted"
+"""The rule id of a refusal that no row of the matrix gave."""
+
+
+@dataclass(frozen=True)
+class Allow:
+    """The operation may go on; it is recorded when `tier` says so."""
+
+    rule: str
+    tier: Tier
+    reason: str
+
+
+@dataclass(frozen=True)
+class Deny:
+    """The operation is refused; `reason` is shown to whoever asked."""
+
+    rule: str
+    tier: Tier
+    reason: str
+
+
+Decision = Allow | Deny
+
+
+@dataclass(frozen=True)
+class PushRequest:
+    """A push: the refs it wants to change, and the refs that this pusher owns.
+
+    `salvage` tells a salvage container (which owns the salvage refs) from the session's agent (which owns
+    the session's branch). Whether an update is a fast-forward is known only after its objects arrived, so
+    it is a question of its own (`decide(policy, Operation.PUSH_REWRITE)`).
+    """
+
+    updates: tuple[RefUpdate, ...]
+    own_refs: frozenset[str]
+    salvage: bool
+
+
+def decide(policy: Policy, operation: Operation) -> Decision:
+    """What the matrix says about `operation`."""
+    rule = policy.rules.get(operation)
+    if rule is None:
+        return Deny(UNLISTED, Tier.ASK, f"no rule allows {operation.value}")
+    if rule.allow:
+        return Allow(rule.rule_id, rule.tier, rule.reason)
+    return Deny(rule.rule_id, rule.tier, rule.reason)
+
+
+def decide_push(policy: Policy, request: PushRequest) -> tuple[Decision, ...]:
+    """One decision for each update, in order. A push is carried out only when every one is Allow."""
+    return tuple(decide(policy, _operation(update, request)) for update in request.updates)
+
+
+def _operation(update: RefUpdate, request: PushRequest) -> Operation:
+    if update.ref not in request.own_refs:
+        return Operation.PUSH_OTHER_REF
+    if update.new is None:
+        return Operation.PUSH_DELETE
+    return Operation.PUSH_SALVAGE if request.salvage else Operation.PUSH_SESSION_BRANCH

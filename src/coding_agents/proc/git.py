@@ -1,0 +1,198 @@
+"""The only way to run git on the host.
+
+Two things must never happen: code that came from a container or from the tree runs because *we* called
+git, and git asks a question or reaches a network that nobody asked for. So every call fixes the settings
+that run programs (hooks, fsmonitor, maintenance, submodule recursion, transports, credential helpers),
+builds its environment from nothing, and names the repository by an explicit git directory.
+
+Whether a repository is trusted is decided once, by git's own rule with the user's own configuration
+(`gitsync.discover`, which calls without `git_dir`). With an explicit git directory git does not ask
+again, so no `safe.directory` has to be generated. Reading objects by `fetch` from a path is avoided on
+purpose: its upload-pack child loses our `-c` settings; objects move as packs over pipes (`gitsync.packs`).
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from types import MappingProxyType
+
+from coding_agents.errors import GitError
+from coding_agents.model.repo import RepoFacts
+from coding_agents.proc.runner import Command, Outcome, Owner, run
+
+_EMPTY: Mapping[str, str] = MappingProxyType({})
+
+
+class Profile(Enum):
+    """Whose configuration counts, and what the call may reach."""
+
+    USER_READ = "read the user's repository with the user's own configuration"
+    USER_WRITE = "write objects and refs into the user's repository, repository configuration only"
+    OWN = "work on our own bare repositories, no configuration of the user's"
+    CLONE = "fetch from a URL with the user's own configuration and credentials"
+
+
+_ALWAYS = (
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.alternateRefsCommand=true",  # no `.have` lines: they name tips of another repository
+    "core.pager=cat",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "fetch.recurseSubmodules=false",
+    "submodule.recurse=false",
+    "log.showSignature=false",  # would run gpg.program
+    "protocol.allow=never",
+)
+_NO_CREDENTIALS = ("credential.helper=", "core.askPass=")
+# A power cut must not lose a branch that we have reported as saved (git >= 2.36; ignored before).
+_DURABLE = ("core.fsync=objects,derived-metadata,reference",)
+_CLONE_PROTOCOLS = ("https", "http", "ssh", "git", "file")
+_PROFILE_CONFIG: Mapping[Profile, tuple[str, ...]] = {
+    Profile.USER_READ: _NO_CREDENTIALS,
+    Profile.USER_WRITE: (*_NO_CREDENTIALS, *_DURABLE),
+    Profile.OWN: (*_NO_CREDENTIALS, *_DURABLE),
+    Profile.CLONE: tuple(f"protocol.{name}.allow=always" for name in _CLONE_PROTOCOLS),
+}
+
+_FIXED_ENV: Mapping[str, str] = {
+    "LC_ALL": "C",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_GRAFT_FILE": os.devnull,
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_NO_LAZY_FETCH": "1",
+}
+_NO_USER_CONFIG: Mapping[str, str] = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+_USER_CONFIG = ("HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM")
+_PASSED: Mapping[Profile, tuple[str, ...]] = {
+    Profile.USER_READ: _USER_CONFIG,
+    Profile.USER_WRITE: (),
+    Profile.OWN: (),
+    Profile.CLONE: (
+        *_USER_CONFIG, "USER", "LOGNAME", "SSH_AUTH_SOCK", "GIT_SSH", "GIT_SSH_COMMAND",
+        "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "GNUPGHOME",
+        "http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY",
+        "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_PROXY_SSL_CAINFO",
+    ),
+}  # fmt: skip
+
+
+def git(
+    args: Sequence[str],
+    *,
+    profile: Profile,
+    env: Mapping[str, str],
+    git_dir: Path | None = None,
+    work_tree: Path | None = None,
+    cwd: Path | None = None,
+    owner: Owner | None = None,
+    stdin: bytes | None = None,
+    env_extra: Mapping[str, str] = _EMPTY,
+    timeout_s: float = 60.0,
+    check: bool = True,
+) -> Outcome:
+    """Run `git ARGS` to its end; arguments as for `git_command`.
+
+    Raises GitError with the command and its output when `check` and the status is not 0.
+    """
+    outcome = run(
+        git_command(
+            args,
+            profile=profile,
+            env=env,
+            git_dir=git_dir,
+            work_tree=work_tree,
+            cwd=cwd,
+            owner=owner,
+            stdin=stdin,
+            env_extra=env_extra,
+            timeout_s=timeout_s,
+        )
+    )
+    return require_ok(outcome, f"git {args[0]}") if check else outcome
+
+
+def git_command(
+    args: Sequence[str],
+    *,
+    profile: Profile,
+    env: Mapping[str, str],
+    git_dir: Path | None = None,
+    work_tree: Path | None = None,
+    cwd: Path | None = None,
+    owner: Owner | None = None,
+    stdin: bytes | None = None,
+    env_extra: Mapping[str, str] = _EMPTY,
+    timeout_s: float = 60.0,
+) -> Command:
+    """The process for `git ARGS`.
+
+    `env` is the user's environment, from which only what `profile` names is passed on; `env_extra`
+    (variables of this one call, such as GIT_INDEX_FILE) wins. `git_dir` and `work_tree` name the
+    repository explicitly; `cwd` defaults to the first of them. `owner` is the uid that the repository
+    belongs to: root becomes that user, and then that user's home counts and not root's environment.
+    """
+    argv = ["git"]
+    for setting in (*_ALWAYS, *_PROFILE_CONFIG[profile]):
+        argv += ["-c", setting]
+    if git_dir is not None:
+        argv.append(f"--git-dir={git_dir}")
+    if work_tree is not None:
+        argv.append(f"--work-tree={work_tree}")
+    other = owner if owner is not None and os.geteuid() == 0 and owner.uid != 0 else None
+    return Command(
+        argv=(*argv, *args),
+        env={**_environment(profile, env, other), **env_extra},
+        cwd=cwd or work_tree or git_dir,
+        stdin=stdin,
+        timeout_s=timeout_s,
+        owner=other,
+    )
+
+
+def owner_of(repo: RepoFacts) -> Owner:
+    """The host user to whom `repo` belongs, for the `owner` argument."""
+    return Owner(repo.owner_uid, repo.owner_gid)
+
+
+def require_ok(outcome: Outcome, what: str) -> Outcome:
+    """Give back an outcome with status 0; raise GitError naming `what` otherwise."""
+    if not outcome.ok:
+        reason = (
+            "timed out" if outcome.timed_out else _last_line(outcome.stderr) or f"status {outcome.status}"
+        )
+        raise GitError(f"{what} failed: {reason}", details=outcome.describe())
+    return outcome
+
+
+def _environment(profile: Profile, env: Mapping[str, str], other: Owner | None) -> dict[str, str]:
+    chosen = {"PATH": env.get("PATH", os.defpath), **_FIXED_ENV}
+    if profile in (Profile.USER_WRITE, Profile.OWN):
+        return {**chosen, **_NO_USER_CONFIG, "HOME": "/"}
+    if other is not None:
+        return {**chosen, "HOME": _home_of(other)}
+    return {**chosen, **dict(_present(env, _PASSED[profile]))}
+
+
+def _present(env: Mapping[str, str], names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for name in names:
+        if name in env:
+            yield name, env[name]
+
+
+def _home_of(owner: Owner) -> str:
+    try:
+        return pwd.getpwuid(owner.uid).pw_dir
+    except KeyError:  # a uid without an account has no configuration of its own
+        return "/"
+
+
+def _last_line(stderr: bytes) -> str:
+    lines = stderr.decode("utf-8", "replace").strip().splitlines()
+    fatal = [line for line in lines if line.startswith(("fatal:", "error:"))]
+    return (fatal or lines or [""])[-1][:300]

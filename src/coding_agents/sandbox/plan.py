@@ -1,0 +1,287 @@
+"""From facts to a plan: which containers, volumes and networks one session has. Pure; makes nothing.
+
+The plan is what `--dry-run` prints, what `invariants` judges and what the executor carries out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from decimal import Decimal
+
+from coding_agents.errors import NotBuiltError
+from coding_agents.model.limits import Limits, cpus_text, size_text
+from coding_agents.sandbox.credentials import credential_in
+from coding_agents.sandbox.spec import (
+    GUEST_ARGV,
+    GUEST_DIRECTORY,
+    HOLDER_LIMITS,
+    HOME,
+    LABEL,
+    SALVAGE_LIMITS,
+    WORKSPACE,
+    BridgeNetwork,
+    ContainerSpec,
+    HelperSpec,
+    HolderSpec,
+    JoinContainer,
+    Network,
+    NoNetwork,
+    Role,
+    SandboxSpec,
+    VolumeMount,
+    scratch,
+)
+
+Labels = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a session's objects are labelled with (design §3 Names). `name` is the container's name."""
+
+    session: str
+    nonce: str
+    name: str
+    agent: str
+    repo: str
+    repo_path: str
+    branch: str
+    network: Network
+    version: str
+
+    def labels(self, kind: str) -> Labels:
+        """Labels of one object of this session; `kind` is agent, holder, helper, volume or network."""
+        values = {
+            "type": kind,
+            "session": self.session,
+            "agent": self.agent,
+            "repo": self.repo,
+            "repo-path": self.repo_path,
+            "branch": self.branch,
+            "network-policy": self.network.value,
+            "version": self.version,
+            "nonce": self.nonce,
+        }
+        return tuple((LABEL + key, _label_text(value)) for key, value in values.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanInput:
+    """Everything a session's plan depends on.
+
+    `image` is the agent's image, `base_image` that of the holder, both by id. `host_cpus` are the
+    engine's processors (None when unknown). `resolvers` are the addresses the holder's engine-made
+    resolv.conf names, `holder_options` the guard's options from `network.guard`.
+    """
+
+    identity: Identity
+    image: str
+    base_image: str
+    guest_volume: str
+    limits: Limits = field(default_factory=Limits)
+    host_cpus: int | None = None
+    resolvers: tuple[str, ...] = ()
+    holder_options: tuple[str, ...] = ()
+    env: Labels = ()
+    runtime: str = ""
+    extra_labels: Labels = ()
+
+
+@dataclass(frozen=True)
+class NamedObject:
+    """A volume or network to make."""
+
+    name: str
+    labels: Labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionPlan:
+    """The containers, volumes and network of one session, before any of them exists."""
+
+    identity: Identity
+    sandbox: SandboxSpec
+    holder: HolderSpec | None
+    network: NamedObject | None
+    workspace: NamedObject
+    home: NamedObject
+    guest_volume: str
+
+    @property
+    def containers(self) -> tuple[ContainerSpec, ...]:
+        return (self.sandbox,) if self.holder is None else (self.holder, self.sandbox)
+
+
+def plan_session(facts: PlanInput) -> SessionPlan:
+    """The plan of one session. Raises NotBuiltError for a network that this version cannot build."""
+    who = facts.identity
+    if who.network is Network.SQUID:
+        raise NotBuiltError(
+            "network mode squid is not built yet", hint="Use --network-proxy restricted or allow-all."
+        )
+    limits = fit_to_host(facts.limits, host_cpus=facts.host_cpus)
+    holder = None
+    if who.network is Network.ALLOW_ALL:
+        holder = _plan_holder(facts, fit_to_host(HOLDER_LIMITS, host_cpus=facts.host_cpus))
+    workspace = NamedObject(f"{who.name}-workspace", _labels(facts, "volume"))
+    home = NamedObject(f"{who.name}-home", _labels(facts, "volume"))
+    sandbox = SandboxSpec(
+        name=who.name,
+        image=facts.image,
+        labels=_labels(facts, Role.AGENT),
+        network=NoNetwork() if holder is None else JoinContainer(holder.name),
+        env=(("HOME", HOME), ("LANG", "C.UTF-8"), *facts.env),
+        workdir=WORKSPACE,
+        volumes=(
+            VolumeMount(workspace.name, WORKSPACE, writable=True),
+            VolumeMount(home.name, HOME, writable=True),
+            VolumeMount(facts.guest_volume, GUEST_DIRECTORY),
+        ),
+        tmpfs=scratch(tmp_bytes=limits.tmp_bytes, var_tmp_bytes=limits.var_tmp_bytes),
+        limits=limits,
+        hostname=_hostname(who) if holder is None else "",  # a joined namespace brings the holder's
+        runtime=facts.runtime,
+    )
+    network = None if holder is None else NamedObject(f"{who.name}-net", _labels(facts, "network"))
+    return SessionPlan(
+        identity=who,
+        sandbox=sandbox,
+        holder=holder,
+        network=network,
+        workspace=workspace,
+        home=home,
+        guest_volume=facts.guest_volume,
+    )
+
+
+def plan_salvage(facts: PlanInput) -> HelperSpec:
+    """A one-shot container of our base image that reads the session's volume and can change nothing in it."""
+    limits = fit_to_host(SALVAGE_LIMITS, host_cpus=facts.host_cpus)
+    return HelperSpec(
+        name=f"{facts.identity.name}-salvage",
+        image=facts.base_image,
+        argv=(*GUEST_ARGV, "salvage"),
+        labels=_labels(facts, Role.HELPER),
+        env=(("HOME", "/tmp"), ("LANG", "C.UTF-8")),  # noqa: S108 - inside the container
+        volumes=(
+            VolumeMount(f"{facts.identity.name}-workspace", WORKSPACE),
+            VolumeMount(facts.guest_volume, GUEST_DIRECTORY),
+        ),
+        tmpfs=scratch(tmp_bytes=limits.tmp_bytes, var_tmp_bytes=limits.var_tmp_bytes),
+        limits=limits,
+        interactive=True,
+    )
+
+
+def plan_filler(
+    *, guest_volume: str, image: str, suffix: str, version: str, extra_labels: Labels = ()
+) -> HelperSpec:
+    """The container through which `cp` fills the guest volume; it is created and removed, never started."""
+    return HelperSpec(
+        name=f"{guest_volume}-{suffix}",
+        image=image,
+        argv=(*GUEST_ARGV, "version"),
+        labels=(
+            (f"{LABEL}type", Role.HELPER.value),
+            (f"{LABEL}version", version),
+            *extra_labels,
+        ),
+        volumes=(VolumeMount(guest_volume, GUEST_DIRECTORY, writable=True),),
+        tmpfs=scratch(tmp_bytes=HOLDER_LIMITS.tmp_bytes, var_tmp_bytes=HOLDER_LIMITS.var_tmp_bytes),
+        limits=replace(HOLDER_LIMITS, cpus=Decimal(1)),
+    )
+
+
+def fit_to_host(limits: Limits, *, host_cpus: int | None) -> Limits:
+    """Limits this machine accepts: Docker refuses more CPUs than there are, which allow no more anyway."""
+    if host_cpus is None or host_cpus < 1 or limits.cpus <= host_cpus:
+        return limits
+    return replace(limits, cpus=Decimal(host_cpus))
+
+
+def describe(plan: SessionPlan) -> list[str]:
+    """The plan for people, a line a fact, for `--dry-run`."""
+    box, limits = plan.sandbox, plan.sandbox.limits
+    lines = [
+        f"container  {box.name}",
+        f"image      {box.image}",
+        f"user       {box.user}, no capabilities, no new privileges, read-only root",
+        f"network    {plan.identity.network.value}{_network_text(plan)}",
+        f"limits     {cpus_text(limits.cpus)} CPUs, {size_text(limits.memory_bytes)} memory,"
+        f" {limits.pids} processes",
+    ]
+    lines += [f"volume     {v.volume} at {v.path}{'' if v.writable else ' (read-only)'}" for v in box.volumes]
+    lines += [f"tmpfs      {t.path} {size_text(t.size_bytes)}" for t in box.tmpfs]
+    if plan.holder is not None:
+        lines.append(
+            f"holder     {plan.holder.name}, resolvers {', '.join(plan.holder.dns) or 'of the engine'}"
+        )
+    return lines
+
+
+def to_json(plan: SessionPlan) -> dict[str, object]:
+    """The plan as JSON-able values, for `--dry-run --json`."""
+    return {
+        "name": plan.identity.name,
+        "session": plan.identity.session,
+        "network": plan.identity.network.value,
+        "volumes": [plan.workspace.name, plan.home.name, plan.guest_volume],
+        "network_name": plan.network.name if plan.network else None,
+        "containers": [_spec_json(spec) for spec in plan.containers],
+    }
+
+
+def _spec_json(spec: ContainerSpec) -> dict[str, object]:
+    network: dict[str, str] = asdict(spec.network)
+    return {
+        "name": spec.name,
+        "role": spec.role.value,
+        "image": spec.image,
+        "argv": list(spec.argv),
+        "user": spec.user,
+        "capabilities": list(spec.capabilities),
+        "network": next(iter(network.values()), "none"),
+        "env": dict(spec.env),
+        "workdir": spec.workdir,
+        "volumes": [asdict(volume) for volume in spec.volumes],
+        "tmpfs": [asdict(tmpfs) for tmpfs in spec.tmpfs],
+        "limits": spec.limits.to_json(),
+        "dns": list(spec.dns),
+        "stop_timeout_s": spec.stop_timeout_s,
+    }
+
+
+def _plan_holder(facts: PlanInput, limits: Limits) -> HolderSpec:
+    name = facts.identity.name
+    return HolderSpec(
+        name=f"{name}-holder",
+        image=facts.base_image,
+        argv=(*GUEST_ARGV, "holder", *facts.holder_options),
+        labels=_labels(facts, Role.HOLDER),
+        network=BridgeNetwork(f"{name}-net"),
+        volumes=(VolumeMount(facts.guest_volume, GUEST_DIRECTORY),),
+        tmpfs=scratch(tmp_bytes=limits.tmp_bytes, var_tmp_bytes=limits.var_tmp_bytes),
+        limits=limits,
+        hostname=_hostname(facts.identity),
+        dns=facts.resolvers,
+    )
+
+
+def _label_text(value: str) -> str:
+    """A value that every engine keeps as it is: paths and branches may hold any byte, or look like a key."""
+    printable = "".join(c if c.isprintable() else "?" for c in value)
+    return f"({kind})" if (kind := credential_in(printable)) else printable
+
+
+def _labels(facts: PlanInput, kind: str) -> Labels:
+    return (*facts.identity.labels(str(kind)), *facts.extra_labels)
+
+
+def _hostname(identity: Identity) -> str:
+    return f"{identity.agent}-{identity.session[:6]}"[:63].strip("-.").replace("_", "-")
+
+
+def _network_text(plan: SessionPlan) -> str:
+    if plan.network is None:
+        return ": no interface but loopback"
+    return f": own bridge {plan.network.name}, guard in {plan.holder.name if plan.holder else ''}"

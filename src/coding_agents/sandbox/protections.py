@@ -1,0 +1,268 @@
+"""Which protections are in force in a started container: measured by the kernel's words, judged here. Pure.
+
+Three classes (design §2.9). Required: absent stops the launch. Best available: absent is shown. Asked: a
+best-available one that the user named by a flag, by `[require]` or in a file becomes required, unless the
+user also said `--best-effort NAME`. What was not measured is `unknown` and counts as absent, never as on.
+
+Facts are the JSON object that the guest's probe sends before anything of the agent runs; every value is
+looked at with suspicion, and one of another type than expected is as good as missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+
+from coding_agents.model.limits import cpus_text, size_text
+from coding_agents.sandbox.spec import NoNetwork, SandboxSpec
+
+ON, OFF, ABSENT, UNKNOWN = "on", "off", "absent", "unknown"
+
+Facts = Mapping[str, object]
+
+# What engines mount besides what we ask for: files that they write themselves.
+_ENGINE_FILES = frozenset({"/etc/resolv.conf", "/etc/hostname", "/etc/hosts", "/run/.containerenv"})
+
+
+class Need(StrEnum):
+    """How much depends on a layer."""
+
+    REQUIRED = "required"
+    BEST_AVAILABLE = "best-available"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The value shown for a layer, whether it holds, and what is wrong when it does not."""
+
+    value: str
+    holds: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that is known about a started container.
+
+    `guard` are the problems of the rules read back from the holder, None when they were not read;
+    `userns` whether root inside is nobody outside, None when the engine does not say.
+    """
+
+    facts: Facts
+    spec: SandboxSpec
+    guard: Sequence[str] | None = None
+    userns: bool | None = None
+
+
+@dataclass(frozen=True)
+class Enforced:
+    """The verdict: layer to value in the order of LAYERS, and everything that must stop the launch."""
+
+    layers: Mapping[str, str]
+    violations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One protection: its name in `enforced` and in `--best-effort`, its class, and how it is measured."""
+
+    name: str
+    need: Need
+    measure: Callable[[Evidence], Measured]
+
+
+def judge(evidence: Evidence, *, asked: Collection[str] = (), best_effort: Collection[str] = ()) -> Enforced:
+    """Measure every layer. `asked` are layers the user named, `best_effort` those that may still be missing."""
+    layers: dict[str, str] = {}
+    violations = []
+    for layer in LAYERS:
+        found = layer.measure(evidence)
+        layers[layer.name] = found.value
+        needed = layer.need is Need.REQUIRED or (layer.name in asked and layer.name not in best_effort)
+        if needed and not found.holds:
+            detail = f" ({found.detail})" if found.detail else ""
+            violations.append(f"{layer.name} is {found.value}{detail}")
+    unknown = sorted(set(asked) - layers.keys())
+    violations += [f"{name} is {ABSENT} (this version cannot enforce it)" for name in unknown]
+    return Enforced(layers, tuple(violations))
+
+
+def _user(evidence: Evidence) -> Measured:
+    uid, gid = (int(part) for part in evidence.spec.user.split(":"))
+    process = _mapping(evidence.facts.get("process"))
+    ids = [*_list(process.get("Uid")), *_list(process.get("Gid"))]
+    if len(ids) != 8:
+        return _unmeasured()
+    return _switch(ids == [uid] * 4 + [gid] * 4, f"the first process has ids {ids}")
+
+
+def _capabilities(evidence: Evidence) -> Measured:
+    process = _mapping(evidence.facts.get("process"))
+    sets = {key: process.get(key) for key in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
+    if not all(isinstance(value, str) and value for value in sets.values()):
+        return _unmeasured()
+    held = [f"{key} {value}" for key, value in sets.items() if set(str(value)) != {"0"}]
+    return _switch(not held, ", ".join(held))
+
+
+def _no_new_privileges(evidence: Evidence) -> Measured:
+    return _process_number(evidence, "NoNewPrivs", 1)
+
+
+def _seccomp(evidence: Evidence) -> Measured:
+    return _process_number(evidence, "Seccomp", 2)  # 2: filter, prctl(2)
+
+
+def _read_only_root(evidence: Evidence) -> Measured:
+    options = _mount_options(evidence.facts, "/")
+    return _unmeasured() if options is None else _switch("ro" in options, "the root file system is writable")
+
+
+def _mounts(evidence: Evidence) -> Measured:
+    """The volumes and tmpfs of the spec, with the options that keep them harmless."""
+    problems = []
+    for volume in evidence.spec.volumes:
+        options = _mount_options(evidence.facts, volume.path)
+        if options is None:
+            return _unmeasured(f"{volume.path} is not mounted")
+        if not volume.writable and "ro" not in options:
+            problems.append(f"{volume.path} is writable")
+    for tmpfs in evidence.spec.tmpfs:
+        entry = _mapping(_mapping(evidence.facts.get("mounts")).get(tmpfs.path))
+        options = _mount_options(evidence.facts, tmpfs.path)
+        if options is None:
+            return _unmeasured(f"{tmpfs.path} is not mounted")
+        wanted = {"nosuid", "nodev"} | (set() if tmpfs.executable else {"noexec"})
+        problems += [f"{tmpfs.path} lacks {option}" for option in sorted(wanted - options)]
+        size = entry.get("size_bytes")
+        if entry.get("type") != "tmpfs" or not isinstance(size, int) or not 0 < size <= tmpfs.size_bytes:
+            problems.append(f"{tmpfs.path} is not a tmpfs of {size_text(tmpfs.size_bytes)}")
+    return _switch(not problems, "; ".join(problems))
+
+
+def _host_paths(evidence: Evidence) -> Measured:
+    """Nothing is mounted that we did not ask for and that the engine does not write itself."""
+    others = evidence.facts.get("other_mounts")
+    if not isinstance(others, list):
+        return _unmeasured()
+    foreign = sorted({str(path) for path in others} - _ENGINE_FILES)
+    return _switch(not foreign, f"mounted: {', '.join(foreign)}")
+
+
+def _network(evidence: Evidence) -> Measured:
+    interfaces = evidence.facts.get("interfaces")
+    if not isinstance(interfaces, list):
+        return _unmeasured()
+    if isinstance(evidence.spec.network, NoNetwork):
+        others = sorted({str(name) for name in interfaces} - {"lo"})
+        routes, routes6 = evidence.facts.get("routes"), evidence.facts.get("ipv6_routes", 0)
+        closed = not others and routes == [] and routes6 == 0
+        detail = f"interfaces: {', '.join(others) or 'lo'}; routes: {routes!r}, IPv6: {routes6!r}"
+        return Measured("none" if closed else OFF, closed, "" if closed else detail[:300])
+    if evidence.guard is None:
+        return _unmeasured("the guard's rules were not read back")
+    guarded = not evidence.guard
+    return Measured("guarded" if guarded else OFF, guarded, "; ".join(evidence.guard)[:300])
+
+
+def _memory(evidence: Evidence) -> Measured:
+    wanted = evidence.spec.limits.memory_bytes
+    return _limit(evidence, "memory_max", wanted, size_text)
+
+
+def _swap(evidence: Evidence) -> Measured:
+    """Memory and swap together are limited to the memory."""
+    cgroup = _mapping(evidence.facts.get("cgroup"))
+    if "memory_swap_max" not in cgroup:
+        return _unmeasured("the kernel does not account for swap")
+    held = cgroup["memory_swap_max"] == evidence.spec.limits.memory_bytes
+    return _switch(held, f"memory and swap: {cgroup['memory_swap_max']!r}")
+
+
+def _pids(evidence: Evidence) -> Measured:
+    return _limit(evidence, "pids_max", evidence.spec.limits.pids, str)
+
+
+def _cpus(evidence: Evidence) -> Measured:
+    cgroup = _mapping(evidence.facts.get("cgroup"))
+    quota, period = cgroup.get("cpu_quota_us", UNKNOWN), cgroup.get("cpu_period_us")
+    if quota is None:
+        return Measured(OFF, False, "unlimited")
+    if not isinstance(quota, int) or not isinstance(period, int) or period <= 0:
+        return _unmeasured()
+    cpus = Decimal(quota) / period
+    return Measured(cpus_text(cpus), cpus == evidence.spec.limits.cpus, f"asked {evidence.spec.limits.cpus}")
+
+
+def _apparmor(evidence: Evidence) -> Measured:
+    label = evidence.facts.get("label")
+    if not isinstance(label, str) or not label:
+        return Measured(ABSENT, False, "the kernel has no such module")
+    if label == "unconfined":
+        return Measured(OFF, False, "the container is unconfined")
+    return (
+        Measured(ON, True) if label.endswith("(enforce)") else Measured(OFF, False, f"label {label[:80]!r}")
+    )
+
+
+def _userns(evidence: Evidence) -> Measured:
+    return (
+        _unmeasured() if evidence.userns is None else _switch(evidence.userns, "root inside is root outside")
+    )
+
+
+LAYERS = (
+    Layer("user", Need.REQUIRED, _user),
+    Layer("capabilities", Need.REQUIRED, _capabilities),
+    Layer("no-new-privileges", Need.REQUIRED, _no_new_privileges),
+    Layer("seccomp", Need.REQUIRED, _seccomp),
+    Layer("read-only-root", Need.REQUIRED, _read_only_root),
+    Layer("mounts", Need.REQUIRED, _mounts),
+    Layer("host-paths", Need.REQUIRED, _host_paths),
+    Layer("network", Need.REQUIRED, _network),
+    Layer("memory", Need.BEST_AVAILABLE, _memory),
+    Layer("swap", Need.BEST_AVAILABLE, _swap),
+    Layer("cpus", Need.BEST_AVAILABLE, _cpus),
+    Layer("pids", Need.BEST_AVAILABLE, _pids),
+    Layer("apparmor", Need.BEST_AVAILABLE, _apparmor),
+    Layer("userns", Need.BEST_AVAILABLE, _userns),
+)
+LAYER_NAMES = tuple(layer.name for layer in LAYERS)
+
+
+def _switch(holds: bool, problem: str) -> Measured:
+    return Measured(ON, True) if holds else Measured(OFF, False, problem[:300])
+
+
+def _unmeasured(detail: str = "not measured") -> Measured:
+    return Measured(UNKNOWN, False, detail)
+
+
+def _process_number(evidence: Evidence, key: str, wanted: int) -> Measured:
+    value = _mapping(evidence.facts.get("process")).get(key)
+    return _switch(value == wanted, f"{key} is {value}") if isinstance(value, int) else _unmeasured()
+
+
+def _limit(evidence: Evidence, key: str, wanted: int, show: Callable[[int], str]) -> Measured:
+    cgroup = _mapping(evidence.facts.get("cgroup"))
+    if key not in cgroup:
+        return _unmeasured()
+    value = cgroup[key]
+    if not isinstance(value, int):
+        return Measured(OFF, False, "unlimited")
+    return Measured(show(value), value == wanted, f"asked {show(wanted)}")
+
+
+def _mount_options(facts: Facts, path: str) -> set[str] | None:
+    options = _mapping(_mapping(facts.get("mounts")).get(path)).get("options")
+    return {str(option) for option in options} if isinstance(options, list) else None
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,115 @@
+"""What both gates judge by: where a volume may be, who may run, what a holder may be told. Pure.
+
+Written out here once more instead of taken from `spec` and `plan`, on purpose: a mistake there must not
+excuse itself.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from coding_agents.errors import InvariantError
+from coding_agents.sandbox.credentials import credential_in
+from coding_agents.sandbox.spec import Role, VolumeMount
+
+NAME = re.compile(r"[a-z0-9A-Z][a-zA-Z0-9_.-]{0,127}")
+IMAGE = re.compile(r"sha256:[0-9a-f]{64}")
+ENGINE_ID = re.compile(r"[0-9a-f]{64}")
+HOSTNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+LABEL_NAME = re.compile(r"[a-z][a-z0-9.-]*")
+ABSOLUTE = re.compile(r"/[A-Za-z0-9_./-]*")
+
+# Where each role may have a volume, and whether it may write there. The filler is a helper that writes
+# the guest's directory and has nothing else mounted; see mount_problems.
+_MOUNTS: Mapping[Role, Mapping[str, bool]] = {
+    Role.AGENT: {"/workspace": True, "/home/agentuser": True, "/opt/coding-agents": False},
+    Role.HOLDER: {"/opt/coding-agents": False},
+    Role.HELPER: {"/workspace": False, "/opt/coding-agents": False},
+}
+USERS: Mapping[Role, str] = {Role.AGENT: "1000:1000", Role.HOLDER: "0:0", Role.HELPER: "1000:1000"}
+CAPABILITIES: Mapping[Role, frozenset[str]] = {
+    Role.AGENT: frozenset(),
+    Role.HOLDER: frozenset({"NET_ADMIN", "SETUID", "SETGID", "SETPCAP"}),
+    Role.HELPER: frozenset(),
+}
+TMPFS_PATHS = frozenset({"/run", "/run/coding-agents", "/tmp", "/var/tmp"})  # noqa: S108 - in the container
+TMPFS_MODES = frozenset({"755", "1777"})
+_RESERVED_NETWORKS = frozenset(
+    {"host", "none", "bridge", "default", "private", "pasta", "slirp4netns", "podman"}
+)
+GUEST = ("/usr/bin/python3", "-IS", "/opt/coding-agents/guest.pyz")
+_HOLDER_OPTIONS = frozenset({"--dns", "--allow"})
+
+
+def require(what: str, problems: list[str]) -> None:
+    """Raise InvariantError naming all `problems`, if there are any."""
+    if problems:
+        raise InvariantError(
+            f"{what} is not safe: {problems[0]}",
+            details="\n".join(problems),
+            hint="Nothing was started. This is a mistake in coding-agents: please report it.",
+        )
+
+
+def bridge_problems(name: str) -> list[str]:
+    """What is wrong with a bridge as the network of a holder: the engines' own networks are not ours."""
+    if not NAME.fullmatch(name) or name in _RESERVED_NETWORKS:
+        return [f"network {name!r} is not one of ours"]
+    return []
+
+
+def mount_problems(role: Role, volumes: Sequence[VolumeMount]) -> list[str]:
+    """What is wrong with the volumes of a container, seen as a whole."""
+    problems = []
+    allowed = _MOUNTS[role]
+    if role is Role.HELPER and len(volumes) == 1:  # the filler
+        allowed = {**allowed, "/opt/coding-agents": True}
+    for mount in volumes:
+        if not NAME.fullmatch(mount.volume):
+            problems.append(f"host path or malformed volume: {mount.volume!r}")
+        if mount.path not in allowed:
+            problems.append(f"nothing may be mounted at {mount.path!r} of a {role.value}")
+        elif mount.writable and not allowed[mount.path]:
+            problems.append(f"volume at {mount.path} is writable")
+    problems += [f"{path} is mounted twice" for path, n in Counter(v.path for v in volumes).items() if n > 1]
+    return problems
+
+
+def holder_command_problems(argv: Sequence[str]) -> list[str]:
+    """A holder is root for a moment, so it may run one program with two options."""
+    options = argv[4:]
+    problems = []
+    if tuple(argv[:4]) != (*GUEST, "holder"):
+        problems.append("the holder does not run our guard")
+    if len(options) % 2 or not set(options[::2]) <= _HOLDER_OPTIONS:
+        problems.append("the holder has an unknown option")
+    for option, value in zip(options[::2], options[1::2], strict=False):
+        if not (is_address(value) if option == "--dns" else _is_endpoint(value)):
+            problems.append(f"the holder's {option} is malformed: {value!r}")
+    return problems
+
+
+def text_problems(labels: Iterable[tuple[str, str]], argv: Iterable[str]) -> list[str]:
+    """What is wrong with the texts that anyone who may look at the container can read."""
+    problems = [f"label {key} holds a {kind}" for key, value in labels if (kind := credential_in(value))]
+    problems += [f"label name {key!r} is malformed" for key, _ in labels if not LABEL_NAME.fullmatch(key)]
+    problems += [f"label {key} holds a control character" for key, v in labels if any(ord(c) < 32 for c in v)]
+    return problems + [f"the command holds a {kind}" for word in argv if (kind := credential_in(word))]
+
+
+def is_address(text: str) -> bool:
+    """Whether `text` is one IP address without a scope."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
+
+
+def _is_endpoint(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return is_address(host.removeprefix("[").removesuffix("]")) and port.isdigit() and 0 < int(port) < 65536

@@ -1,0 +1,225 @@
+"""The sessions of this user: one private directory each under the state directory."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coding_agents.errors import SessionNotFoundError, StoreError
+from coding_agents.model.session import SessionRecord, decode_session, encode_session, is_session_id
+from coding_agents.store.files import locked, private_dir, read_record, write_atomic
+
+_RECORD = "session.json"
+_AUDIT = "audit.jsonl"
+_SOCKET = "control.sock"
+# sun_path has 104 bytes on macOS and 108 on Linux, with a NUL; some of it is left for suffixes.
+_SOCKET_BYTES = 100
+
+
+@dataclass(frozen=True)
+class BrokenSession:
+    """A session directory whose record cannot be read: shown as failed, never skipped in silence."""
+
+    id: str
+    directory: Path
+    reason: str
+
+    def to_public(self) -> dict[str, object]:
+        """The session object with what is known: its id and that it failed."""
+        unknown = ("container", "engine", "runtime", "agent", "repo", "branch", "network", "image")
+        known = {"session": self.id, "name": self.id, "state": "failed", "enforced": {}}
+        return {**dict.fromkeys(unknown, ""), **known}
+
+
+@dataclass(frozen=True)
+class SessionStore:
+    """Session records under `state_dir` ($XDG_STATE_HOME/coding-agents)."""
+
+    state_dir: Path
+
+    @property
+    def root(self) -> Path:
+        return self.state_dir / "sessions"
+
+    def directory(self, session_id: str) -> Path:
+        """The directory of a session, existing or not. Raises StoreError for what is not an id."""
+        if not is_session_id(session_id):
+            raise StoreError(f"session id {session_id!r} is not 12 hex digits")
+        return self.root / session_id
+
+    def create(self, session_id: str) -> Path:
+        """Make the private directory of a new session. Raises StoreError when it is already there."""
+        directory = self.directory(session_id)
+        private_dir(self.state_dir)
+        private_dir(self.root)
+        if directory.exists():
+            raise StoreError(f"session {session_id} already exists in {directory}")
+        return private_dir(directory)
+
+    def save(self, record: SessionRecord) -> None:
+        """Write the record durably. Raises StoreError, also when its session was removed meanwhile."""
+        write_atomic(self.directory(record.id) / _RECORD, encode_session(record))
+
+    def update(self, session_id: str, **changes: Any) -> SessionRecord:
+        """Change fields of a record on disk, whatever other processes change in it meanwhile.
+
+        Raises SessionNotFoundError when the session was removed, StoreError.
+        """
+        with locked(self.directory(session_id) / "record.lock"):
+            record = self.load(session_id).evolve(**changes)
+            self.save(record)
+        return record
+
+    def load(self, session_id: str) -> SessionRecord:
+        """The record of a session. Raises SessionNotFoundError, or StoreError when it is corrupt."""
+        path = self.directory(session_id) / _RECORD
+        try:
+            data = read_record(path)
+        except FileNotFoundError:
+            raise SessionNotFoundError(f"no session {session_id}", hint=_SEE_LIST) from None
+        try:
+            record = decode_session(data)
+        except ValueError as error:
+            raise StoreError(f"{path} is corrupt: {error}", hint=_corrupt_hint(session_id)) from error
+        if record.id != session_id:
+            raise StoreError(f"{path} is the record of session {record.id}", hint=_corrupt_hint(session_id))
+        return record
+
+    def list(self) -> tuple[SessionRecord | BrokenSession, ...]:
+        """All sessions, oldest first, unreadable ones last."""
+        good: list[SessionRecord] = []
+        broken: list[BrokenSession] = []
+        for session_id in self._ids():
+            try:
+                good.append(self.load(session_id))
+            except SessionNotFoundError:
+                # A launch that was killed between `create` and its first `save`, or is right there.
+                broken.append(BrokenSession(session_id, self.directory(session_id), "it has no record"))
+            except StoreError as error:
+                broken.append(BrokenSession(session_id, self.directory(session_id), error.message))
+        good.sort(key=lambda record: (record.created_ms, record.id))
+        return (*good, *broken)
+
+    def find(self, text: str) -> SessionRecord:
+        """The session of this exact name (which is its container's), or of this unambiguous id prefix.
+
+        Raises SessionNotFoundError naming candidates, StoreError when what was meant is corrupt.
+        """
+        return self.load(self.find_id(text))
+
+    def find_id(self, text: str) -> str:
+        """The id that `text` means, even if its record is corrupt. Raises SessionNotFoundError."""
+        entries = self.list()
+        matches = [entry for entry in entries if text in _names(entry)]
+        if not matches and text:
+            matches = [entry for entry in entries if entry.id.startswith(text)]
+        if len(matches) == 1:
+            return matches[0].id
+        if matches:
+            raise SessionNotFoundError(
+                f"several sessions match {text!r}",
+                details="\n".join(f"{entry.id}  {_label(entry)}" for entry in matches),
+                hint="Give more digits of the id.",
+            )
+        raise SessionNotFoundError(f"no session {text!r}", hint=_suggest(text, entries))
+
+    def audit_log(self, session_id: str) -> Path:
+        """The audit log of a session; that of a removed one is kept."""
+        live = self.directory(session_id) / _AUDIT
+        kept = self._kept_logs / f"{session_id}.jsonl"
+        return kept if kept.exists() and not live.exists() else live
+
+    def find_log(self, text: str) -> Path:
+        """The audit log of the session that `text` means; removed ones are known by their id alone."""
+        try:
+            return self.audit_log(self.find_id(text))
+        except SessionNotFoundError:
+            kept = sorted(self._kept_logs.glob("*.jsonl")) if text else []
+            matches = [path for path in kept if path.stem.startswith(text)]
+            if len(matches) != 1:
+                raise
+            return matches[0]
+
+    def remove(self, session_id: str) -> None:
+        """Delete everything of a session on the host but its audit log, which is kept under `audit/`.
+
+        A missing session is fine. Raises StoreError.
+        """
+        directory = self.directory(session_id)
+        self._keep_log(directory / _AUDIT, session_id)
+        try:
+            # Renamed first: a removal that is cut short must not leave half a session with a valid name.
+            doomed = self.root / f".removed-{session_id}-{os.getpid()}"
+            if directory.exists():
+                directory.rename(doomed)
+            for leftover in self.root.glob(f".removed-{session_id}-*"):
+                shutil.rmtree(leftover)
+            if (_short_root() / session_id).exists():
+                shutil.rmtree(private_dir(_short_root()) / session_id)
+        except OSError as error:
+            hint = "Check who owns the files in it."
+            raise StoreError(f"cannot remove {directory}: {error}", hint=hint) from error
+
+    def lock(self, session_id: str, *, timeout_s: float = 10.0) -> AbstractContextManager[int]:
+        """Hold a session for one change at a time: start, stop, remove."""
+        return locked(self.directory(session_id) / "lock", timeout_s=timeout_s)
+
+    def control_socket(self, session_id: str) -> Path:
+        """Where the supervisor of a session listens; its directory exists, is private and short enough."""
+        directory = self.directory(session_id)
+        path = directory / _SOCKET
+        if len(os.fsencode(path)) <= _SOCKET_BYTES:
+            return path
+        return private_dir(private_dir(_short_root()) / session_id) / _SOCKET
+
+    @property
+    def _kept_logs(self) -> Path:
+        return self.state_dir / "audit"
+
+    def _keep_log(self, log: Path, session_id: str) -> None:
+        if not log.exists():
+            return
+        try:
+            log.replace(private_dir(self._kept_logs) / f"{session_id}.jsonl")
+        except OSError as error:
+            raise StoreError(f"cannot keep {log}: {error}", hint="Free some space and try again.") from error
+
+    def _ids(self) -> Iterator[str]:
+        try:
+            names = sorted(path.name for path in self.root.iterdir())
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StoreError(f"cannot read {self.root}: {error}") from error
+        yield from (name for name in names if is_session_id(name))
+
+
+def _short_root() -> Path:
+    return Path(f"/tmp/coding-agents-{os.geteuid()}")  # noqa: S108 - private_dir checks owner, mode and kind
+
+
+_SEE_LIST = "See `coding-agents list -a`."
+
+
+def _names(entry: SessionRecord | BrokenSession) -> tuple[str, ...]:
+    return (entry.name, entry.container) if isinstance(entry, SessionRecord) else ()
+
+
+def _label(entry: SessionRecord | BrokenSession) -> str:
+    return entry.name if isinstance(entry, SessionRecord) else f"unreadable, in {entry.directory}"
+
+
+def _suggest(text: str, entries: tuple[SessionRecord | BrokenSession, ...]) -> str:
+    names = [entry.name for entry in entries if isinstance(entry, SessionRecord)]
+    close = difflib.get_close_matches(text, names, n=3)
+    return f"Did you mean {' or '.join(close)}?" if close else _SEE_LIST
+
+
+def _corrupt_hint(session_id: str) -> str:
+    return f"Its work is still in its volume: `coding-agents recover {session_id}`, then `remove --force`."

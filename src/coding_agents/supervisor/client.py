@@ -1,0 +1,105 @@
+"""Talk to a session's supervisor from a verb, starting it when it is not there."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from coding_agents.errors import StoreError, SupervisorError
+from coding_agents.proc.runner import Command, start_detached
+from coding_agents.store.files import locked
+from coding_agents.supervisor.protocol import MAX_LINE, Op, decode, encode, raise_failure
+
+_START_TIMEOUT_S = 20.0
+
+
+class SupervisorClient:
+    """The way to one session's supervisor. `socket_path` is its control socket."""
+
+    def __init__(self, session_dir: Path, socket_path: Path, env: Mapping[str, str]) -> None:
+        self._session_dir = session_dir
+        self._socket_path = socket_path
+        self._env = env
+
+    def running(self) -> bool:
+        """Whether a supervisor answers."""
+        try:
+            self.call(Op.STATUS, timeout_s=5.0)
+        except SupervisorError:
+            return False
+        return True
+
+    def ensure(self) -> None:
+        """Start the supervisor unless one runs; returns when it is ready. Raises SupervisorError."""
+        if self.running():
+            return
+        ready, ready_end = os.pipe()
+        try:
+            argv = (sys.executable, "-m", "coding_agents.supervisor", str(self._session_dir), str(ready_end))
+            start_detached(Command(argv, env=self._env, cwd=Path("/"), pass_fds=(ready_end,)))
+            os.close(ready_end)
+            ready_end = -1
+            if not _wait_for_byte(ready):
+                raise SupervisorError(
+                    "the session's supervisor did not start",
+                    details=_tail(self._session_dir / "supervisor.log"),
+                    hint=f"See {self._session_dir / 'supervisor.log'}.",
+                )
+        finally:
+            os.close(ready)
+            if ready_end >= 0:
+                os.close(ready_end)
+
+    def until_gone(self, timeout_s: float = 10.0) -> None:
+        """Wait until the supervisor has left, so that its directory can be removed. Raises SupervisorError."""
+        try:
+            with locked(self._session_dir / "supervisor.lock", timeout_s=timeout_s):
+                pass
+        except StoreError as error:
+            raise SupervisorError("the session's supervisor does not end") from error
+
+    def call(self, op: Op, *, timeout_s: float | None = 60.0, **fields: object) -> dict[str, Any]:
+        """Send one request and return its answer. Raises the error that the answer carries, or SupervisorError.
+
+        `timeout_s` None waits for as long as the supervisor lives.
+        """
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(timeout_s)
+                connection.connect(str(self._socket_path))
+                connection.sendall(encode({"op": op.value, **fields}))
+                line = _read_line(connection)
+        except TimeoutError as error:
+            raise SupervisorError(
+                f"the supervisor did not answer {op.value!r} in {timeout_s:.0f} s"
+            ) from error
+        except OSError as error:
+            raise SupervisorError("no supervisor answers for this session", details=str(error)) from error
+        return raise_failure(decode(line))
+
+
+def _read_line(connection: socket.socket) -> bytes:
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        chunk = connection.recv(65536)
+        if not chunk or len(line) > MAX_LINE:
+            raise SupervisorError("the supervisor ended while it was asked")
+        line += chunk
+    return bytes(line)
+
+
+def _wait_for_byte(fd: int) -> bool:
+    readable, _, _ = select.select([fd], [], [], _START_TIMEOUT_S)
+    return bool(readable) and os.read(fd, 1) == b"+"
+
+
+def _tail(path: Path) -> str:
+    try:
+        return path.read_bytes()[-2000:].decode("utf-8", "replace")
+    except OSError:
+        return ""

@@ -1,0 +1,161 @@
+"""What every part that works on one session needs: its record, its places, its engine.
+
+Used by the supervisor and by the verbs. The record on disk is the truth; `update` is the one way to change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from coding_agents import __version__
+from coding_agents.config.environ import HostEnvironment
+from coding_agents.engine.api import Engine
+from coding_agents.engine.find import find_engine
+from coding_agents.gitsync.relay_repo import Relay, open_relay
+from coding_agents.model.limits import Limits
+from coding_agents.model.refs import Branch, Oid
+from coding_agents.model.repo import RepoFacts, RepoKind
+from coding_agents.model.session import SessionRecord
+from coding_agents.sandbox.plan import Identity, PlanInput
+from coding_agents.sandbox.spec import Network
+from coding_agents.store.sessions import SessionStore
+from coding_agents.supervisor.client import SupervisorClient
+
+BASE_IMAGE = "coding-agents-base:local"
+
+
+@dataclass
+class SessionContext:
+    """One session on this host. `record` is the last known state; call `reload` before deciding on it."""
+
+    env: HostEnvironment
+    store: SessionStore
+    record: SessionRecord
+
+    @classmethod
+    def find(cls, env: HostEnvironment, store: SessionStore, text: str) -> SessionContext:
+        """The session named `text`. Raises SessionNotFoundError."""
+        return cls(env, store, store.find(text))
+
+    @property
+    def directory(self) -> Path:
+        return self.store.directory(self.record.id)
+
+    @property
+    def audit_path(self) -> Path:
+        return self.directory / "audit.jsonl"
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine that the session was launched with. Raises the errors of `find_engine`."""
+        return find_engine(self.record.engine, self.engine_environ, runtime=self.record.runtime)
+
+    @property
+    def engine_environ(self) -> Mapping[str, str]:
+        """Our environment, except that the variables that choose an engine are those of the launch."""
+        chosen = dict(self.record.engine_env)
+        others = {name: value for name, value in self.env.environ.items() if name not in ENGINE_CHOICE}
+        return {**others, **chosen}
+
+    @property
+    def relay(self) -> Relay:
+        record = self.record
+        return open_relay(
+            self.directory / "relay.git",
+            branch=branch_of(record),
+            base=Oid.parse(record.base) if record.base else None,
+            base_branch=record.base_branch or None,
+            env=self.env.for_git(),
+        )
+
+    def reload(self) -> SessionRecord:
+        """Read the record again. Raises SessionNotFoundError when the session was removed."""
+        self.record = self.store.load(self.record.id)
+        return self.record
+
+    def update(self, **changes: Any) -> SessionRecord:
+        """Change fields of the record on disk, whatever others have changed meanwhile."""
+        self.record = self.store.update(self.record.id, **changes)
+        return self.record
+
+    def supervisor(self) -> SupervisorClient:
+        """The way to the session's supervisor, which is started with our environment when it is asked for."""
+        return SupervisorClient(
+            self.directory, self.store.control_socket(self.record.id), dict(self.env.environ)
+        )
+
+
+# The variables that choose an engine; they are kept in the record, so that a session finds its own again.
+ENGINE_CHOICE = frozenset({"DOCKER_HOST", "DOCKER_CONTEXT", "CONTAINER_HOST", "CONTAINER_CONNECTION"})
+
+
+def branch_of(record: SessionRecord) -> Branch:
+    """The session's branch."""
+    return Branch.parse(record.branch, agent=record.agent)
+
+
+def facts_of(record: SessionRecord) -> RepoFacts:
+    """The host repository as it was at launch; what may have changed since (HEAD, branch) is left open."""
+    repo = record.repo
+    return RepoFacts(
+        kind=RepoKind(repo.kind),
+        name=repo.name,
+        work_tree=Path(repo.work_tree) if repo.work_tree else None,
+        git_dir=Path(repo.git_dir),
+        common_dir=Path(repo.common_dir),
+        head=None,
+        branch=None,
+        origin_url=repo.url,
+        identity=None,
+        owner_uid=repo.owner_uid,
+        owner_gid=repo.owner_gid,
+        object_format=repo.object_format,
+        repo_id=repo.repo_id,
+    )
+
+
+def identity_of(record: SessionRecord) -> Identity:
+    """What the session's engine objects are labelled with."""
+    return Identity(
+        session=record.id,
+        nonce=record.nonce,
+        name=record.name,
+        agent=record.agent,
+        repo=record.repo.name,
+        repo_path=record.repo.path,
+        branch=record.branch,
+        network=Network(record.network),
+        version=__version__,
+    )
+
+
+def plan_input_of(
+    record: SessionRecord,
+    *,
+    base_image: str,
+    host_cpus: int | None = None,
+    resolvers: tuple[str, ...] = (),
+    options: tuple[str, ...] = (),
+) -> PlanInput:
+    """The input from which the session's plan was made, for a later start or a salvage."""
+    limits = record.limits
+    return PlanInput(
+        identity=identity_of(record),
+        image=record.image_id,
+        base_image=base_image,
+        guest_volume=record.guest_volume,
+        limits=Limits(
+            cpus=Decimal(limits["cpus"]),
+            memory_bytes=int(limits["memory_bytes"]),
+            pids=int(limits["pids"]),
+        ),
+        host_cpus=host_cpus,
+        resolvers=resolvers,
+        holder_options=options,
+        runtime=record.runtime,
+    )

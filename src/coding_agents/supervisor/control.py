@@ -1,0 +1,45 @@
+"""The supervisor's control socket: one request a connection, answered by a handler."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from coding_agents.errors import CodingAgentsError, SupervisorError
+from coding_agents.supervisor.protocol import MAX_LINE, Op, decode, encode, failure
+
+Handler = Callable[[Op, dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+@asynccontextmanager
+async def serving(path: Path, handler: Handler) -> AsyncIterator[None]:
+    """Answer requests on a Unix socket at `path` while the block runs; the socket is gone afterwards."""
+
+    async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            writer.write(encode(await _answer(reader, handler)))
+            await writer.drain()
+            writer.close()
+
+    path.unlink(missing_ok=True)
+    server = await asyncio.start_unix_server(on_connection, path, limit=MAX_LINE)
+    path.chmod(0o600)
+    try:
+        yield
+    finally:
+        server.close()
+        path.unlink(missing_ok=True)
+
+
+async def _answer(reader: asyncio.StreamReader, handler: Handler) -> dict[str, Any]:
+    try:
+        request = decode(await reader.readline())
+        op = Op(request.pop("op", None))
+        return {"ok": True, **await handler(op, request)}
+    except ValueError:
+        return failure(SupervisorError("unknown request on the control socket"))
+    except CodingAgentsError as error:
+        return failure(error)

@@ -1,0 +1,142 @@
+"""The end of a session: save what is not saved, say where it is, and for `--rm` remove the rest."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from coding_agents.engine.api import ContainerState
+from coding_agents.errors import CodingAgentsError
+from coding_agents.gitsync.relay import RelayService
+from coding_agents.model.audit import RecordType
+from coding_agents.model.session import Saved
+from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.guest_config import salvage_config
+from coding_agents.supervisor.guest_link import GuestLink
+from coding_agents.supervisor.journal import Journal
+from coding_agents.supervisor.removal import remove_engine_objects
+from coding_agents.supervisor.salvage import salvage
+from coding_agents.supervisor.settle import (
+    adopted_tip,
+    bring_home_beside,
+    bring_home_or_say_why,
+    salvage_is_due,
+    saved_of,
+)
+
+
+class Ending:
+    """Settles one session. `removed` tells that `--rm` has removed everything."""
+
+    def __init__(
+        self, session: SessionContext, journal: Journal, relay: RelayService, homing: asyncio.Lock
+    ) -> None:
+        self._session = session
+        self._journal = journal
+        self._relay = relay
+        self._homing = homing
+        self.removed = False
+
+    async def settle(self, state: ContainerState | None, link: GuestLink | None) -> None:
+        """The container has ended (`state` None: it is gone). Never raises: what fails is told in the record."""
+        record = self._session.reload()
+        report = link.saved if link is not None else None
+        status = _exit_status(state, link)
+        tip = await asyncio.to_thread(self._relay_tip)
+        if record.rm or salvage_is_due(report, tip, record.base, push=record.push):
+            saved = await self._verified()
+        else:
+            saved = await self._unverified(report.left_out if report else ())
+        self._journal.note(
+            RecordType.SESSION_ENDED,
+            subject=record.name,
+            outcome="allowed" if status == 0 else "failed",
+            detail={
+                "status": -1 if status is None else status,
+                "where": saved.where,
+                "oom": int(_oom(state)),
+            },
+        )
+        phase = "lost" if state is None else "stopped"
+        self._session.update(phase=phase, started_at="", exit_status=status, saved=saved)
+        await self._release(saved)
+
+    async def verify(self) -> Saved:
+        """Compare the volume with the relay by a salvage, bring home what it finds, and record the result.
+
+        Raises the salvage's error; the record then says that nothing is verified.
+        """
+        saved = await self._salvaged()
+        self._session.update(saved=saved)
+        return saved
+
+    async def _verified(self) -> Saved:
+        try:
+            return await self._salvaged()
+        except CodingAgentsError as error:
+            note = f"the volume could not be read: {error.message}; `coding-agents recover` tries again"
+            self._journal.note(RecordType.SALVAGED, outcome="failed", detail={"reason": error.message})
+            saved = await self._unverified(())
+            return Saved(**{**_fields(saved), "where": "volume", "note": note})
+
+    async def _salvaged(self) -> Saved:
+        config = salvage_config(self._session.record)
+        found = await salvage(self._session, self._relay, config, self._journal.guest)
+        async with self._homing:
+            beside = await asyncio.to_thread(adopted_tip, self._session)
+            result, trouble = await bring_home_or_say_why(self._session)
+            if beside is not None and not trouble:
+                result = await asyncio.to_thread(bring_home_beside, self._session, beside)
+                trouble = f"history was rewritten: the volume's last state is {result.ref}"
+        self._journal.note(
+            RecordType.SALVAGED,
+            subject=result.ref,
+            detail={"head": found.head, "worktree": found.worktree, "clean": int(found.clean)},
+        )
+        return saved_of(result, left_out=found.left_out, verified=True, note=trouble)
+
+    async def _unverified(self, left_out: tuple[str, ...]) -> Saved:
+        async with self._homing:
+            result, trouble = await bring_home_or_say_why(self._session)
+        note = trouble
+        if not self._session.record.push and result.where.value == "none":
+            note = "left in the session's volume by --no-push; `coding-agents recover` brings it back"
+        self._journal.note(
+            RecordType.SAVED, subject=result.ref, detail={"tip": result.tip or "", "note": note}
+        )
+        saved = saved_of(result, left_out=left_out, note=note)
+        return saved if self._session.record.push else Saved(**{**_fields(saved), "where": "volume"})
+
+    async def _release(self, saved: Saved) -> None:
+        """Stop the holder; with `--rm`, and only when the volume's work is home, remove everything."""
+        record, engine = self._session.record, self._session.engine
+        try:
+            if record.rm and saved.verified and saved.where in ("branch", "incoming", "none"):
+                await asyncio.to_thread(remove_engine_objects, engine, record, volumes=True)
+                self._journal.note(RecordType.SESSION_REMOVED, subject=record.name)
+                self.removed = True
+            elif record.holder_id:
+                await asyncio.to_thread(engine.stop, record.holder_id, timeout_s=5)
+        except CodingAgentsError as error:
+            self._session.update(
+                saved=Saved(**{**_fields(saved), "note": f"{saved.note} {error.message}".strip()})
+            )
+
+    def _relay_tip(self) -> Any:
+        relay = self._session.relay
+        return relay.store.resolve(relay.branch.ref)
+
+
+def _exit_status(state: ContainerState | None, link: GuestLink | None) -> int | None:
+    """The agent's own status as the guest reports it, else that of the container."""
+    if link is not None and link.exit_status is not None:
+        return link.exit_status
+    return state.exit_code if state is not None and not state.running else None
+
+
+def _oom(state: ContainerState | None) -> bool:
+    return state is not None and state.oom_killed
+
+
+def _fields(saved: Saved) -> dict[str, Any]:
+    return {name: getattr(saved, name) for name in saved.__struct_fields__}

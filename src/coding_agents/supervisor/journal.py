@@ -1,0 +1,83 @@
+"""What the supervisor writes into the audit log, in one place: from relay events and guest reports to records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from coding_agents.audit.log import AuditLog
+from coding_agents.gitsync.relay import RelayEvent
+from coding_agents.model.audit import AuditEvent, Outcome, RecordType
+from coding_agents_guest.events import Event, Exit, Failed, Running, Salvaged, Saved, Step
+
+Detail = Mapping[str, str | int]
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch: the supervisor's one reading of the wall clock."""
+    return time.time_ns() // 1_000_000
+
+
+class Journal:
+    """The open audit log with the supervisor's vocabulary."""
+
+    def __init__(self, log: AuditLog) -> None:
+        self._log = log
+
+    def note(
+        self,
+        kind: RecordType,
+        *,
+        subject: str = "",
+        outcome: Outcome = "allowed",
+        detail: Detail | None = None,
+    ) -> None:
+        """Record what happens in any case. Never raises."""
+        event = AuditEvent(kind, outcome=outcome, subject=subject, detail=dict(detail or {}))
+        self._log.note(event, time_ms=now_ms())
+
+    def require(self, kind: RecordType, *, subject: str = "", detail: Detail | None = None) -> None:
+        """Record what may only happen when it is recorded. Raises AuditError."""
+        self._log.record(AuditEvent(kind, subject=subject, detail=dict(detail or {})), time_ms=now_ms())
+
+    async def relay(self, event: RelayEvent) -> None:
+        """Record a push or fetch before it is carried out. Raises AuditError, which refuses it."""
+        outcome: Outcome = (
+            "allowed" if event.outcome == "allowed" else "denied" if event.outcome == "denied" else "failed"
+        )
+        record = AuditEvent(
+            RecordType(event.type),
+            outcome=outcome,
+            tier=int(event.tier),
+            rule=event.rule,
+            subject=event.subject,
+            detail=dict(event.detail),
+        )
+        if outcome == "allowed":
+            self._log.record(record, time_ms=now_ms())
+        else:
+            self._log.note(record, time_ms=now_ms())
+
+    def guest(self, report: Event) -> None:
+        """Record what the guest says of itself, as the guest's."""
+        match report:
+            case Step(name=name, ms=ms):
+                self._guest(RecordType.GUEST_STEP, name, {"ms": ms})
+            case Running():
+                self._guest(RecordType.GUEST_EVENT, "running", {})
+            case Failed(step=step, message=message):
+                self._guest(RecordType.GUEST_EVENT, f"failed: {step}", {"message": message})
+            case Saved(head=head, pushed=pushed, message=message):
+                detail = {"head": head, "pushed": str(pushed), "message": message}
+                self._guest(RecordType.GUEST_EVENT, "saved", detail)
+            case Salvaged(head=head, worktree=worktree, clean=clean):
+                detail = {"head": head, "worktree": worktree, "clean": str(clean)}
+                self._guest(RecordType.GUEST_EVENT, "salvaged", detail)
+            case Exit(status=status):
+                self._guest(RecordType.GUEST_EVENT, "exit", {"status": status})
+            case _:
+                pass
+
+    def _guest(self, kind: RecordType, subject: str, detail: Detail) -> None:
+        event = AuditEvent(kind, source="guest", subject=subject, detail=dict(detail))
+        self._log.guest(event, time_ms=now_ms())

@@ -1,0 +1,283 @@
+"""One supervisor: the process that stands between one session's container and the host.
+
+It serves the channel (relay, events), opens the gate when a verb has measured the start, brings pushed work
+into the repository, and when the container ends, however it ends, sees to it that the work is saved. It may
+die at any time: the agent works on, and the next verb that needs it starts it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+from coding_agents.engine.api import ContainerState
+from coding_agents.errors import ChannelError, CodingAgentsError, SessionStateError, SupervisorError
+from coding_agents.gitsync.relay import RelayService, TipChange
+from coding_agents.gitsync.relay_repo import Identity
+from coding_agents.gitsync.rules import load_policy
+from coding_agents.model.audit import RecordType
+from coding_agents.model.session import Saved
+from coding_agents.sandbox.spec import BRIDGE_USER, GUEST_ARGV
+from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.ending import Ending
+from coding_agents.supervisor.guest_config import parse_config
+from coding_agents.supervisor.guest_link import GuestLink, Service
+from coding_agents.supervisor.journal import Journal
+from coding_agents.supervisor.model_forward import forward_to
+from coding_agents.supervisor.protocol import Op
+from coding_agents.supervisor.settle import bring_home_or_say_why, saved_of
+from coding_agents_guest.mux import Stream
+
+# How often a bridge that dies under a running container is started again before the session counts as ended.
+_REOPEN_TRIES = 5
+_REOPEN_PAUSE_S = 0.5
+# A supervisor without a running container and without a question to answer leaves after this time.
+_IDLE_S = 2.0
+
+
+class Supervisor:
+    """The state of one supervisor process; `run` is its life."""
+
+    def __init__(self, session: SessionContext, journal: Journal) -> None:
+        self._session = session
+        self._journal = journal
+        self._link: GuestLink | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._homing = asyncio.Lock()
+        self._ended = asyncio.Event()
+        self._quit = asyncio.Event()
+        self._questions = 0
+        self._relay = RelayService(
+            session.relay, policy=load_policy(), record=journal.relay, on_update=self._on_update
+        )
+        self._ending = Ending(session, journal, self._relay, self._homing)
+
+    async def run(self) -> None:
+        """Serve until the session has ended and nobody asks any more."""
+        self._journal.note(RecordType.SUPERVISOR_STARTED, detail={"phase": self._session.record.phase})
+        await self._resume()
+        while not self._quit.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._quit.wait(), _IDLE_S)
+            if self._watch is None and not self._questions:
+                break
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        if self._link is not None:
+            await self._link.close()
+
+    def leave(self) -> None:
+        """End soon; the session goes on without us."""
+        self._quit.set()
+
+    @property
+    def removed(self) -> bool:
+        """Whether `--rm` has removed the session, so that its directory is to go, too."""
+        return self._ending.removed
+
+    async def handle(self, op: Op, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer one request of the control socket. Raises the error that the answer carries."""
+        self._questions += 1
+        try:
+            return await self._answer(op, request)
+        finally:
+            self._questions -= 1
+
+    async def _answer(self, op: Op, request: dict[str, Any]) -> dict[str, Any]:
+        match op:
+            case Op.STATUS:
+                record = self._session.reload()
+                return {"phase": record.phase, "gate_open": bool(record.started_at)}
+            case Op.ATTACH:
+                return {"facts": await self._attach()}
+            case Op.OPEN_GATE:
+                return await self._open_gate(request)
+            case Op.RECORD:
+                kind = RecordType(str(request.get("type")))
+                detail = {str(key): str(value) for key, value in dict(request.get("detail") or {}).items()}
+                self._journal.note(kind, subject=str(request.get("subject", "")), detail=detail)
+                return {}
+            case Op.SAVE:
+                return await self._save()
+            case Op.STOP:
+                return await self._stop(int(request.get("stop_timeout_s", 120)))
+            case Op.WAIT:
+                return await self._wait()
+            case Op.SALVAGE:
+                return await self._salvage()
+            case Op.QUIT:
+                self.leave()
+                return {}
+
+    async def _resume(self) -> None:
+        """After our own restart: go on serving a running container, or settle one that ended meanwhile."""
+        record = self._session.record
+        if record.phase not in ("running", "stopping"):
+            return
+        state = await self._inspect()
+        if state is not None and state.running and state.started_at == record.started_at:
+            await self._open_link()
+            self._watch = asyncio.create_task(self._watch_container())
+        else:
+            await self._settle(state)
+
+    async def _attach(self) -> dict[str, object]:
+        record = self._session.reload()
+        if self._watch is not None or self._link is not None:
+            raise SessionStateError(f"session {record.name} is already being served")
+        self._ended.clear()
+        facts = await self._open_link()
+        self._journal.note(RecordType.CHANNEL_OPENED)
+        self._watch = asyncio.create_task(self._watch_container())
+        return facts
+
+    async def _open_link(self) -> dict[str, object]:
+        record, engine = self._session.record, self._session.engine
+        services: dict[str, Service] = {"relay": self._serve_relay}
+        bridge = ["bridge"]
+        upstream = self._session.env.environ.get("CODING_AGENTS_MODEL_UPSTREAM", "")
+        if upstream:
+            services["model"] = forward_to(upstream)
+            bridge.append("--model")
+        link = GuestLink(services, self._journal.guest)
+        command = engine.exec_command(
+            record.container_id, (*GUEST_ARGV, *bridge), user=BRIDGE_USER, interactive=True
+        )
+        try:
+            facts = await link.open(command, gate_open=bool(record.started_at))
+        except CodingAgentsError:
+            await link.close()
+            raise
+        self._link = link
+        return facts
+
+    async def _serve_relay(self, stream: Stream) -> None:
+        await self._relay.serve(stream, identity=Identity.AGENT)
+
+    async def _open_gate(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Let exactly the start begin that the caller has measured."""
+        link = self._require_link()
+        config = parse_config(request.get("config"))
+        state = await self._inspect()
+        if state is None or not state.running or state.started_at != request.get("started_at"):
+            raise SessionStateError("the container was started again meanwhile; its gate stays closed")
+        enforced = {str(key): str(value) for key, value in dict(request.get("enforced") or {}).items()}
+        self._journal.require(RecordType.ENFORCEMENT_MEASURED, detail=enforced)
+        self._journal.require(RecordType.GATE_OPENED, subject=state.started_at)
+        self._session.update(
+            phase="running", started_at=state.started_at, enforced=enforced, exit_status=None
+        )
+        await link.open_gate(config)
+        return {}
+
+    async def _save(self) -> dict[str, Any]:
+        report = await self._require_link().save()
+        await self._home()
+        return {"saved": _plain(self._session.record.saved), "head": report.head, "message": report.message}
+
+    async def _stop(self, timeout_s: int) -> dict[str, Any]:
+        record = self._session.reload()
+        state = await self._inspect()
+        if state is not None and state.running:
+            self._session.update(phase="stopping")
+            await asyncio.to_thread(self._session.engine.stop, record.container_id, timeout_s=timeout_s)
+        if self._watch is None:
+            if record.phase in ("starting", "running", "stopping"):
+                await self._settle(await self._inspect())
+            return self._result()
+        return await self._wait()
+
+    async def _wait(self) -> dict[str, Any]:
+        if self._watch is not None:
+            await self._ended.wait()
+        return self._result()
+
+    async def _salvage(self) -> dict[str, Any]:
+        state = await self._inspect()
+        if state is not None and state.running:
+            raise SessionStateError("the session is running", hint="Stop it first.")
+        await self._ending.verify()
+        return self._result()
+
+    def _result(self) -> dict[str, Any]:
+        record = self._session.record
+        return {
+            "phase": record.phase,
+            "exit_status": record.exit_status,
+            "saved": _plain(record.saved),
+            "removed": self._ending.removed,
+        }
+
+    async def _on_update(self, change: TipChange) -> None:
+        """A push of the agent arrived in the relay: bring it home at once, after the guest has its answer."""
+        if change.identity is Identity.AGENT:
+            self._background = asyncio.create_task(
+                self._home()
+            )  # kept: a task without a reference may vanish
+
+    async def _home(self) -> None:
+        async with self._homing:
+            result, trouble = await bring_home_or_say_why(self._session)
+            self._journal.note(
+                RecordType.INTEGRATED,
+                subject=result.ref,
+                outcome="failed" if trouble else "allowed",
+                detail={"tip": result.tip or "", "reason": trouble or result.reason},
+            )
+            self._session.update(saved=saved_of(result, note=trouble))
+
+    async def _watch_container(self) -> None:
+        """Follow the channel until the container has ended, then settle."""
+        tries = 0
+        while self._link is not None:
+            with suppress(ChannelError):
+                await self._link.until_closed()
+            state = await self._inspect()
+            if state is None or not state.running:
+                break
+            record = self._session.record
+            if record.started_at and state.started_at != record.started_at:
+                await self._restarted_by_others()
+                return
+            tries += 1
+            if tries > _REOPEN_TRIES:
+                break
+            await asyncio.sleep(_REOPEN_PAUSE_S)
+            with suppress(CodingAgentsError):
+                await self._open_link()
+        await self._settle(await self._inspect())
+
+    async def _restarted_by_others(self) -> None:
+        """Somebody restarted the container behind our back: its guest waits at the gate until `start`."""
+        self._journal.note(RecordType.GATE_CLOSED, subject="restarted by somebody else")
+        self._session.update(started_at="", phase="starting")
+        await self._home()
+        if self._link is not None:
+            await self._link.close()
+        self._link = self._watch = None
+        self._ended.set()
+
+    async def _settle(self, state: ContainerState | None) -> None:
+        link, self._link = self._link, None
+        try:
+            await self._ending.settle(state, link)
+        finally:
+            if link is not None:
+                await link.close()
+            self._ended.set()
+            self._watch = None
+
+    async def _inspect(self) -> ContainerState | None:
+        container = self._session.record.container_id or self._session.record.name
+        return await asyncio.to_thread(self._session.engine.inspect, container)
+
+    def _require_link(self) -> GuestLink:
+        if self._link is None or self._link.closed:
+            raise SupervisorError("the session's channel is not open", hint="Start the session again.")
+        return self._link
+
+
+def _plain(saved: Saved) -> dict[str, Any]:
+    return {field: getattr(saved, field) for field in saved.__struct_fields__}

@@ -1,0 +1,55 @@
+"""Salvage: a one-shot container of our own image that reads a session's volume and pushes what it holds.
+
+It runs whenever the relay's tip is not known to equal the volume, and before anything is removed. The
+volume is hostile: it is mounted read-only, the container has no network and no capability, and what it
+pushes arrives through the relay like any guest's push, under refs that only salvage may write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from coding_agents.errors import EngineError, ImageBuildError
+from coding_agents.gitsync.relay import RelayService
+from coding_agents.gitsync.relay_repo import Identity
+from coding_agents.sandbox.invariants import check_spec
+from coding_agents.sandbox.plan import plan_salvage
+from coding_agents.supervisor.context import BASE_IMAGE, SessionContext, plan_input_of
+from coding_agents.supervisor.guest_link import GuestLink, OnReport
+from coding_agents_guest.events import GuestConfig, Salvaged
+from coding_agents_guest.mux import Stream
+
+# Hashing 100k files takes well under a minute; a hostile volume must end some time, too.
+_TIMEOUT_S = 600.0
+
+
+async def salvage(
+    session: SessionContext, relay: RelayService, config: GuestConfig, on_report: OnReport
+) -> Salvaged:
+    """Push what the session's volume holds to the relay's salvage refs; returns what the container found.
+
+    Raises EngineError when the volume is gone, ImageBuildError when our base image is, and the errors of
+    engine and channel; the volume is untouched in every case, so a later try can succeed.
+    """
+    engine = session.engine
+    volume = session.record.volumes.workspace
+    if not await asyncio.to_thread(engine.volume_exists, volume):
+        raise EngineError(f"the session's volume {volume} does not exist any more")
+    image = await asyncio.to_thread(engine.image_id, BASE_IMAGE)
+    if image is None:
+        raise ImageBuildError(f"{BASE_IMAGE} is missing", hint="Run `coding-agents images build base`.")
+    spec = plan_salvage(plan_input_of(session.record, base_image=image))
+    check_spec(spec)
+
+    async def serve_relay(stream: Stream) -> None:
+        await relay.serve(stream, identity=Identity.SALVAGE)
+
+    await asyncio.to_thread(engine.remove, spec.name, force=True)  # left by a salvage that was killed
+    container = await asyncio.to_thread(engine.create, spec)
+    link = GuestLink({"relay": serve_relay}, on_report)
+    try:
+        await link.open(engine.start_attached_command(container))
+        return await link.until_salvaged(config, _TIMEOUT_S)
+    finally:
+        await link.close()
+        await asyncio.to_thread(engine.remove, container, force=True)

@@ -1,0 +1,122 @@
+"""What happens to a session's work: into the user's repository while it runs, and for good when it ended.
+
+The decision whether work is saved is made here and nowhere else. The guest's own report is trusted for one
+thing only: not to hurry a salvage, when what it says it pushed is what the relay has. Before anything is
+removed, salvage compares the volume itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from coding_agents.errors import CodingAgentsError
+from coding_agents.gitsync.integrate import Integrated, Landing, integrate
+from coding_agents.gitsync.relay_repo import SALVAGE
+from coding_agents.model.refs import Oid
+from coding_agents.model.session import Saved
+from coding_agents.supervisor.context import SessionContext, facts_of
+from coding_agents_guest import events
+
+HEAD = f"{SALVAGE}/head"
+WORKTREE = f"{SALVAGE}/worktree"
+
+
+@dataclass(frozen=True)
+class End:
+    """How a container ended: its exit status, whether the engine saw it run out of memory, the guest's last report."""
+
+    exit_status: int | None
+    oom_killed: bool
+    report: events.Saved | None
+
+
+def salvage_is_due(report: events.Saved | None, relay_tip: Oid | None, base: str, *, push: bool) -> bool:
+    """Whether the volume may hold work that the relay does not have.
+
+    `report` is the guest's last word, None when it died without one. With `push` off the work stays in the
+    volume by the user's own wish.
+    """
+    if not push:
+        return False
+    if report is None:
+        return True
+    return not report.pushed or report.head != (relay_tip or base)
+
+
+def adopted_tip(session: SessionContext) -> Oid | None:
+    """Move the relay's session branch forward to what a salvage found, when that continues it.
+
+    Returns the found commit that could not be adopted because history was rewritten (None: nothing is left
+    over). The work tree's commit wins over the volume's HEAD, of which it is a child.
+    """
+    relay = session.relay
+    store = relay.store
+    found = store.resolve(WORKTREE) or store.resolve(HEAD)
+    tip = store.resolve(relay.branch.ref)
+    if found is None or found == tip:
+        return None
+    if tip is not None and not store.is_ancestor(tip, found):
+        return None if store.is_ancestor(found, tip) else found
+    store.git("update-ref", relay.branch.ref, found, tip or "0" * len(found))
+    return None
+
+
+def bring_home(session: SessionContext) -> Integrated:
+    """Bring the relay's session branch into the user's repository and remember where it is.
+
+    Raises GitError when objects cannot be moved, such as when the repository is gone.
+    """
+    record = session.reload()
+    known = Oid.parse(record.branch_tip) if record.branch_tip else None
+    result = integrate(
+        facts_of(record),
+        session.relay,
+        session=record.id,
+        expected_old=known,
+        env=session.env.for_git(),
+    )
+    if result.where is Landing.BRANCH:
+        session.update(branch_tip=str(result.tip or ""))
+    return result
+
+
+def bring_home_beside(session: SessionContext, tip: Oid) -> Integrated:
+    """Bring a salvaged commit that does not continue the branch under its own incoming ref."""
+    record = session.record
+    return integrate(
+        facts_of(record),
+        session.relay,
+        session=f"{record.id}-salvage",
+        expected_old=None,
+        env=session.env.for_git(),
+        tip=tip,
+    )
+
+
+def saved_of(
+    result: Integrated,
+    *,
+    left_out: tuple[str, ...] = (),
+    verified: bool = False,
+    note: str = "",
+) -> Saved:
+    """The record's account of where the work is."""
+    return Saved(
+        relay_tip=str(result.tip or ""),
+        integrated=result.ref,
+        where=result.where.value,
+        verified=verified,
+        left_out=left_out,
+        note=note or result.reason,
+    )
+
+
+async def bring_home_or_say_why(session: SessionContext) -> tuple[Integrated, str]:
+    """`bring_home` in a thread; a failure is told, not raised: the work is still in the relay."""
+    try:
+        return await asyncio.to_thread(bring_home, session), ""
+    except CodingAgentsError as error:
+        tip = session.relay.store.resolve(session.relay.branch.ref)
+        kept = Integrated(Landing.NOTHING, "", tip, error.message)
+        return kept, f"not brought into the repository: {error.message}; `coding-agents recover` tries again"

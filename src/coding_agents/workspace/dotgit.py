@@ -1,0 +1,91 @@
+"""The guest's `.git`, made and not copied.
+
+No stash, reflog, hook, other branch, remote or foreign setting of the user can travel, because nothing
+is copied but the text of their ignore and attribute rules.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from coding_agents.model.refs import Oid
+from coding_agents.model.repo import RepoKind
+from coding_agents.workspace.settings import Setting, parse_config, render_config, travelling
+from coding_agents.workspace.source import Source
+
+WORKSPACE = "/workspace"
+"""Where the copy stands in the container (design §3 Names)."""
+
+_GLOBAL_ATTRIBUTES = "info/global-attributes"
+_BOM = b"\xef\xbb\xbf"
+
+
+def dot_git_files(
+    source: Source, *, base: Oid | None, base_branch: str | None, shallow: bytes
+) -> Iterator[tuple[str, bytes]]:
+    """Names below `.git` and contents of all files but index and objects.
+
+    `base` is what HEAD stands on, detached until the guest makes its branch; None leaves HEAD unborn.
+    `base_branch` is the branch that names it, None for none. `shallow` is the text of the file of that
+    name, empty for a whole history.
+    """
+    repo = source.repo
+    if base is None:
+        yield "HEAD", os.fsencode(f"ref: refs/heads/{repo.branch or 'main'}\n")
+    else:
+        yield "HEAD", f"{base}\n".encode()
+        if base_branch is not None:
+            line = f"{base} refs/heads/{base_branch}\n"
+            yield "packed-refs", b"# pack-refs with: peeled fully-peeled sorted \n" + os.fsencode(line)
+    if shallow:
+        yield "shallow", shallow
+    attributes = b""
+    settings: list[Setting] = []
+    if repo.kind is RepoKind.PATH:
+        listed = source.git(["config", "--list", "--null", "--show-scope", "--includes"])
+        settings = travelling(parse_config(listed.stdout))
+        attributes = source.read(_rules_file(source, "core.attributesFile", "attributes"))
+        yield from _rules(source)
+    if attributes:
+        yield _GLOBAL_ATTRIBUTES, attributes
+    yield "config", render_config([*_fixed(repo.object_format, bool(attributes)), *settings]).encode()
+
+
+def _fixed(object_format: str, has_global_attributes: bool) -> list[Setting]:
+    """Settings that every session's repository has."""
+    settings = [
+        ("core.repositoryformatversion", "0" if object_format == "sha1" else "1"),
+        ("core.bare", "false"),
+        ("core.logallrefupdates", "true"),
+        # The copy keeps sizes and times to the second but neither inode, owner nor change time: with these
+        # two the user's index stays valid and the first `git status` need not read every file.
+        ("core.checkstat", "minimal"),
+        ("core.trustctime", "false"),
+    ]
+    if object_format != "sha1":
+        settings.append(("extensions.objectformat", object_format))
+    if has_global_attributes:
+        # A file of its own: in info/attributes it would win over the repository's .gitattributes.
+        settings.append(("core.attributesfile", f"{WORKSPACE}/.git/{_GLOBAL_ATTRIBUTES}"))
+    return settings
+
+
+def _rules(source: Source) -> Iterator[tuple[str, bytes]]:
+    """Ignore and attribute rules that lie outside the work tree.
+
+    Both ignore files become one: git lets the last match of info/exclude win over the user's own file.
+    """
+    info = source.repo.common_dir / "info"
+    ignored = [source.read(_rules_file(source, "core.excludesFile", "ignore")), source.read(info / "exclude")]
+    yield "info/exclude", b"".join(text.removeprefix(_BOM).rstrip(b"\n") + b"\n" for text in ignored if text)
+    if attributes := source.read(info / "attributes"):
+        yield "info/attributes", attributes
+
+
+def _rules_file(source: Source, key: str, name: str) -> Path:
+    """Where git looks for the user's rules: what `key` says, or `git/NAME` in their configuration."""
+    found = source.git(["config", "--type=path", "--default", source.config_home(name), "--get", key])
+    path = Path(os.fsdecode(found.stdout.removesuffix(b"\n")))
+    return (source.repo.work_tree or source.repo.git_dir) / path

@@ -1,0 +1,210 @@
+"""Records what the user's work tree and index looked like at launch, as commits in the session's relay.
+
+With them a review can tell the agent's changes from the user's own uncommitted ones. The user's index is
+copied first, and new objects go to a scratch directory from where they move as one pack, so nothing is
+ever written to the user's repository.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+from coding_agents.model.refs import Oid
+from coding_agents.model.repo import RepoFacts
+from coding_agents.proc.git import Profile, git, git_command, require_ok
+from coding_agents.proc.runner import streaming
+from coding_agents.workspace.copyset import CopyPlan
+from coding_agents.workspace.source import GIT_TIMEOUT_S, Source, index_env, paths_of
+from coding_agents.workspace.tree import read_whole
+
+WORKTREE_REF = "refs/coding-agents/launch"
+INDEX_REF = "refs/coding-agents/launch-index"
+
+_GITLINK = b"160000"
+
+
+@dataclass(frozen=True)
+class LaunchState:
+    """The state of the user's work tree at launch; all empty when the session starts from a commit.
+
+    `worktree_commit` and `index_commit` are None where they would equal the base (and `index_commit` while
+    the index holds conflicts, which no tree can). `index` is the user's index, written anew with valid
+    stat information, `index_mtime_s` when; `staged` are the objects that, with all that they contain, it
+    needs beside the base.
+    """
+
+    index_commit: Oid | None = None
+    worktree_commit: Oid | None = None
+    index: bytes = field(default=b"", repr=False)
+    index_mtime_s: int = 0
+    staged: tuple[Oid, ...] = field(default=(), repr=False)
+
+
+def record_launch_state(
+    repo: RepoFacts,
+    relay_git_dir: Path,
+    plan: CopyPlan,
+    *,
+    env: Mapping[str, str],
+    base: Oid | None,
+    now_ms: int,
+) -> LaunchState:
+    """Write the launch state of `repo` to the relay as WORKTREE_REF and INDEX_REF.
+
+    `plan` says which untracked files count. `base` is the commit of HEAD, None while it is unborn; `now_ms`
+    dates the commits. Raises GitError, WorkspaceError.
+    """
+    if plan.clean:
+        return LaunchState()
+    source = Source(repo, env)
+    with source.scratch(relay_git_dir) as scratch:
+        quarantine = _Quarantine(source, scratch, base, now_ms)
+        quarantine.copy_index()
+        conflicts = _conflicts(quarantine.git("ls-files", "-u", "-z"))
+        index_tree = None if conflicts else quarantine.tree()
+        index, index_mtime_s = read_whole(scratch, "index")
+        if conflicts:
+            quarantine.remove(conflicts)
+        staged = (*dict.fromkeys(chain.from_iterable(conflicts.values())), *quarantine.new_trees())
+        quarantine.add_work_tree([*conflicts, *plan.untracked])
+        commits = {
+            INDEX_REF: quarantine.commit(index_tree, "the index at launch"),
+            WORKTREE_REF: quarantine.commit(quarantine.tree(), "the work tree at launch"),
+        }
+        wanted = [*filter(None, commits.values()), *staged]
+        if wanted:
+            _move_objects(quarantine, relay_git_dir, wanted)
+    updates = "".join(f"update {ref} {commit}\n" for ref, commit in commits.items() if commit is not None)
+    if updates:
+        git(
+            ["update-ref", "--stdin"],
+            profile=Profile.OWN,
+            env=env,
+            git_dir=relay_git_dir,
+            stdin=updates.encode(),
+        )
+    return LaunchState(commits[INDEX_REF], commits[WORKTREE_REF], index, index_mtime_s, staged)
+
+
+class _Quarantine:
+    """A scratch index and object directory on top of the user's objects."""
+
+    def __init__(self, source: Source, scratch: Path, base: Oid | None, now_ms: int) -> None:
+        self.source = source
+        self.base = base
+        self._index = scratch / "index"
+        person = {
+            "NAME": "coding-agents",
+            "EMAIL": "coding-agents@localhost",
+            "DATE": f"@{now_ms // 1000} +0000",
+        }
+        self.env = {
+            # Filters of the user's run to hash changed files; git-lfs keeps what it has hashed.
+            **index_env(self._index, {"lfs.storage": str(scratch / "lfs")}),
+            "GIT_OBJECT_DIRECTORY": str(scratch),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(source.repo.common_dir / "objects"),
+            **{f"GIT_AUTHOR_{what}": value for what, value in person.items()},
+            **{f"GIT_COMMITTER_{what}": value for what, value in person.items()},
+        }
+
+    def git(self, *args: str, stdin: bytes | None = None) -> bytes:
+        """Standard output of git with the scratch index and objects."""
+        return self.source.git(args, stdin=stdin, env_extra=self.env).stdout
+
+    def copy_index(self) -> None:
+        """Copy the user's index and bring its stat information up to date."""
+        original = self.source.repo.git_dir / "index"
+        if original.is_file():
+            self.source.copy(original, self._index)
+            self.git("update-index", "-q", "--unmerged", "--refresh", "--force-write-index")
+        else:
+            self.git("read-tree", "--empty")
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Take `paths` out of the scratch index, whatever stands on disk."""
+        self.git("update-index", "--force-remove", "-z", "--stdin", stdin=_lines(paths))
+
+    def add_work_tree(self, others: Iterable[str]) -> None:
+        """Make the scratch index hold the work tree: tracked files as they are on disk, and `others`."""
+        listed = self.git("diff-files", "-z", "--name-status", "--ignore-submodules=all").split(b"\0")
+        changed = dict(zip(paths_of(b"\0".join(listed[1::2])), listed[::2], strict=False))
+        gone = [path for path, status in changed.items() if status == b"D"]
+        if gone:
+            self.remove(gone)
+        there = dict.fromkeys([*(path for path in changed if path not in set(gone)), *others])
+        if there:
+            self.git("update-index", "--add", "--remove", "--replace", "-z", "--stdin", stdin=_lines(there))
+
+    def tree(self) -> Oid:
+        """The tree of the scratch index, which must have no conflicts."""
+        return Oid.parse(self.git("write-tree").decode().strip())
+
+    def new_trees(self) -> list[Oid]:
+        """The tree of the scratch index, unless it is the base's: git caches its trees in the index."""
+        tree = self.tree()
+        return [] if tree == self._base_tree() else [tree]
+
+    def commit(self, tree: Oid | None, what: str) -> Oid | None:
+        """A commit of `tree` upon the base; None when there is no tree, or it is the same as the base's."""
+        if tree is None or tree == self._base_tree():
+            return None
+        parent = ["-p", self.base] if self.base is not None else []
+        return Oid.parse(
+            self.git("commit-tree", tree, *parent, "-m", f"coding-agents: {what}").decode().strip()
+        )
+
+    def _base_tree(self) -> str:
+        if self.base is None:
+            return self.git("mktree", stdin=b"").decode().strip()
+        return self.git("rev-parse", f"{self.base}^{{tree}}").decode().strip()
+
+
+def _move_objects(quarantine: _Quarantine, relay_git_dir: Path, wanted: Sequence[Oid]) -> None:
+    """Copy `wanted` and all that they need beyond the base into the relay, as one pack through a pipe."""
+    source, base = quarantine.source, quarantine.base
+    revisions = [*wanted, *([f"^{base}"] if base is not None else [])]
+    pack = source.command(
+        ["pack-objects", "-q", "--revs", "--delta-base-offset", "--stdout"], env_extra=quarantine.env
+    )
+    unpack = git_command(
+        ["index-pack", "--stdin"],
+        profile=Profile.OWN, env=source.env, git_dir=relay_git_dir, timeout_s=GIT_TIMEOUT_S,
+    )  # fmt: skip
+    with streaming(pack) as packer, streaming(unpack) as unpacker:
+        with suppress(BrokenPipeError):  # the status of the process that died tells why
+            packer.stdin.write("\n".join([*revisions, ""]).encode())
+            packer.stdin.close()
+            shutil.copyfileobj(packer.stdout, unpacker.stdin, 1 << 20)
+        packed, unpacked = packer.finish(), unpacker.finish()
+        require_ok(packed, "git pack-objects")
+        require_ok(unpacked, "git index-pack")
+
+
+def _conflicts(output: bytes) -> dict[str, list[Oid]]:
+    """Paths in conflict and their blobs, from `ls-files -u -z`: `MODE OID STAGE<TAB>PATH`."""
+    conflicts: dict[str, list[Oid]] = {}
+    for record in filter(None, output.split(b"\0")):
+        info, _, path = record.partition(b"\t")
+        mode, oid, _ = info.split(b" ")
+        blobs = conflicts.setdefault(os.fsdecode(path), [])
+        if mode != _GITLINK:
+            blobs.append(Oid.parse(oid.decode()))
+    return conflicts
+
+
+def _lines(paths: Iterable[str]) -> bytes:
+    return b"".join(os.fsencode(path) + b"\0" for path in paths)
+
+
+def _quoted(path: Path) -> str:
+    """A path for GIT_ALTERNATE_OBJECT_DIRECTORIES, where `:` separates unless the path is quoted."""
+    text = str(path)
+    if ":" not in text and not text.startswith('"'):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,0 +1,33 @@
+"""The commands of guest.pyz. Each is imported when it is called: start-up time is the agent's time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from coding_agents_guest import __version__
+
+_MODULES = {
+    "bridge": "coding_agents_guest.bridge",
+    "entrypoint": "coding_agents_guest.entrypoint",
+    "git-relay": "coding_agents_guest.relay_client",
+    "holder": "coding_agents_guest.holder",
+    "probe": "coding_agents_guest.probe",
+    "salvage": "coding_agents_guest.salvage",
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; returns its exit status, 2 for an unknown one."""
+    if list(arguments) == ["version"]:
+        print(__version__)
+        return 0
+    if not arguments or arguments[0] not in _MODULES:
+        print(f"usage: guest.pyz {{{','.join([*_MODULES, 'version'])}}}", file=sys.stderr)
+        return 2
+    return int(import_module(_MODULES[arguments[0]]).main(arguments[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,70 @@
+"""The guest's end of the channel: user 1002's process that owns the sockets in /run/coding-agents.
+
+The supervisor starts it with `ENGINE exec -i -u 1002:1002`; frames go over its standard input and output,
+and it ends when its standard input does. It holds no policy: what a stream may do is decided on the host,
+which learns from us who connected (SO_PEERCRED).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from coding_agents_guest import __version__
+from coding_agents_guest.mux import Mux, Stream
+from coding_agents_guest.paths import SOCKETS
+from coding_agents_guest.probe import read_facts
+from coding_agents_guest.sockets import (
+    Gateway,
+    UnsafeDirectoryError,
+    bind_loopback,
+    bind_unix,
+    check_directory,
+)
+from coding_agents_guest.stdio import open_stdio
+from coding_agents_guest.wire import PROTOCOL, Hello, WireError
+
+MODEL_PORT = 8099
+# Together no more than wire.MAX_STREAMS: a flood of one service leaves room for the others.
+_LIMITS = {"events": 8, "relay": 16, "model": 40}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run until standard input ends. Returns an exit status; 1 with a line on standard error on refusal."""
+    parser = argparse.ArgumentParser(prog="bridge")
+    parser.add_argument(
+        "--model", action="store_true", help=f"serve the model broker on 127.0.0.1:{MODEL_PORT}"
+    )
+    parser.add_argument("--directory", type=Path, default=SOCKETS, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    try:
+        asyncio.run(_bridge(options.directory, model=options.model))
+    except (UnsafeDirectoryError, WireError, OSError) as error:
+        print(f"bridge: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _bridge(directory: Path, *, model: bool) -> None:
+    check_directory(directory, owner_uid=os.geteuid())
+    listeners = {service: bind_unix(directory / f"{service}.sock") for service in ("events", "relay")}
+    if model:
+        listeners["model"] = bind_loopback(MODEL_PORT)
+    reader, writer = await open_stdio()
+    mux = Mux(reader, writer, on_open=_refuse, hello=Hello(PROTOCOL, __version__, read_facts()))
+    gateway = Gateway(mux)
+    try:
+        for service, listener in listeners.items():
+            await gateway.serve(listener, service, limit=_LIMITS[service])
+        await mux.run()
+    finally:
+        await gateway.close()
+
+
+async def _refuse(stream: Stream) -> None:
+    """The host opens no streams in this version of the protocol."""
+    stream.reset(f"no service {stream.service}")

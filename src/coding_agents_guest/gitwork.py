@@ -1,0 +1,130 @@
+"""Running git inside the container, bounded in time and without hooks, prompts or editors.
+
+The repository belongs to the agent, which has our uid: nothing here is protected from it. The settings only
+keep its hooks and habits from holding up or changing what we save.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from coding_agents_guest.events import Identity
+
+_SETTINGS = (
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.untrackedCache=false",
+    "core.safecrlf=false",
+    "core.quotePath=false",
+    "commit.gpgSign=false",
+    "push.gpgSign=false",
+    "push.followTags=false",
+    "push.recurseSubmodules=no",
+    "fetch.recurseSubmodules=false",
+    "i18n.commitEncoding=utf-8",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "credential.helper=",
+    "protocol.allow=never",
+    "protocol.git.allow=always",
+    "protocol.file.allow=always",
+)
+_ENVIRONMENT = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_EDITOR": "true",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_LITERAL_PATHSPECS": "1",
+    "LC_ALL": "C.UTF-8",
+}
+
+
+class GitFailedError(Exception):
+    """A git command ended with a status that its caller did not expect, or ran out of time."""
+
+
+@dataclass(frozen=True)
+class Git:
+    """git in `directory`. `deadline` (of time.monotonic) bounds every command; `settings` come after ours."""
+
+    directory: Path
+    environment: Mapping[str, str]
+    deadline: float
+    settings: tuple[str, ...] = ()
+
+    def within(self, **variables: str) -> Git:
+        """The same git with more environment variables (GIT_INDEX_FILE, GIT_DIR, …)."""
+        return replace(self, environment={**self.environment, **variables})
+
+    def run(self, *arguments: str, stdin: bytes = b"", expected: tuple[int, ...] = (0,)) -> bytes:
+        """Standard output of one command. Raises GitFailedError for another status than `expected`."""
+        status, output, errors = self._finish(arguments, stdin)
+        if status not in expected:
+            lines = errors.decode("utf-8", "replace").strip().splitlines()[-6:]
+            raise GitFailedError(f"git {arguments[0]} ended with {status}: " + " / ".join(lines))
+        return output
+
+    def text(self, *arguments: str) -> str:
+        """Standard output without its line end; undecodable bytes become surrogates."""
+        return os.fsdecode(self.run(*arguments)).rstrip("\n")
+
+    def answer(self, *arguments: str) -> str:
+        """Like `text`, but "" when the command says no (a missing ref, an unset value)."""
+        status, output, _ = self._finish(arguments, b"")
+        return os.fsdecode(output).rstrip("\n") if status == 0 else ""
+
+    def agrees(self, *arguments: str) -> bool:
+        """Whether a command that answers by its status says yes."""
+        return self._finish(arguments, b"")[0] == 0
+
+    def paths(self, *arguments: str) -> list[str]:
+        """The NUL-separated paths that a command prints."""
+        return [os.fsdecode(path) for path in self.run(*arguments).split(b"\0") if path]
+
+    def _finish(self, arguments: tuple[str, ...], stdin: bytes) -> tuple[int, bytes, bytes]:
+        argv = ["git"]
+        for setting in (*_SETTINGS, *self.settings):
+            argv += ["-c", setting]
+        process = subprocess.Popen(
+            [*argv, *arguments],
+            cwd=self.directory,
+            env={**self.environment, **_ENVIRONMENT},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            output, errors = process.communicate(stdin, timeout=max(0.1, self.deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            _end(process)
+            raise GitFailedError(f"git {arguments[0]} ran out of time") from None
+        return process.returncode, output, errors
+
+
+def identity_environment(identity: Identity) -> dict[str, str]:
+    """The variables that make commits be by `identity`."""
+    return {
+        f"GIT_{role}_{part}": value
+        for role in ("AUTHOR", "COMMITTER")
+        for part, value in (("NAME", identity.name), ("EMAIL", identity.email))
+    }
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the command with its helpers, but never wait for one that got away with our pipes."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()

@@ -1,0 +1,197 @@
+"""Committing what is uncommitted and pushing it to the relay, in whatever state the repository is.
+
+A convenience, not the guarantee: the host decides what is saved and salvages what is not. So this module
+always answers, changes as little as it can, and never concludes a merge or rebase for the agent.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from coding_agents_guest.deny import DenyList
+from coding_agents_guest.events import MAX_ITEMS, GuestConfig, Saved
+from coding_agents_guest.gitwork import Git, GitFailedError, identity_environment
+from coding_agents_guest.place import Place
+from coding_agents_guest.snapshot import commit_snapshot, take_snapshot
+
+DEFAULT_MESSAGE = "Save uncommitted work (coding-agents)"
+_ATTEMPTS = 3
+_LOCK_WAIT_S = 5.0
+_UNDER_WAY = {
+    "MERGE_HEAD": "merge",
+    "CHERRY_PICK_HEAD": "cherry-pick",
+    "REVERT_HEAD": "revert",
+    "rebase-merge": "rebase",
+    "rebase-apply": "rebase",
+}
+
+
+@dataclass(frozen=True)
+class _Head:
+    """HEAD's commit ("" when unborn) and branch ("" when detached), and what is under way ("" if nothing)."""
+
+    git_dir: Path
+    commit: str
+    ref: str
+    under_way: str
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The commit that holds the work ("" for none), whether we made it, and what it lacks."""
+
+    commit: str
+    committed: bool = False
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class _BusyError(Exception):
+    """The agent's own git was at work at the same time."""
+
+
+def save(config: GuestConfig, place: Place, *, deadline: float, agent_runs: bool) -> Saved:
+    """Commit and push now. `deadline` is of time.monotonic; `agent_runs` says whether locks can be alive.
+
+    Never raises: what went wrong is in the message, and the host knows from it that it must salvage.
+    """
+    git = Git(place.workspace, {**place.environment(), **identity_environment(config.identity)}, deadline)
+    head = _Head(Path(), "", "", "")
+    try:
+        head = _read_head(git)
+        work = _commit_work(git, head, config, agent_runs=agent_runs)
+        pushed, note = _push_work(git, head, work, config, place.relay)
+    except Exception as error:  # noqa: BLE001 - whatever state it is in, the answer must come
+        return Saved(head.commit, pushed=False, committed=False, message=f"not saved: {error}")
+    notes = [*work.notes, *([note] if note else [])]
+    if len(work.left_out) > MAX_ITEMS:
+        notes.append(f"{len(work.left_out)} files were left out")
+    return Saved(work.commit, pushed, work.committed, work.left_out, "; ".join(notes))
+
+
+def _read_head(git: Git) -> _Head:
+    git_dir = Path(git.text("rev-parse", "--absolute-git-dir"))
+    under_way = [name for file, name in _UNDER_WAY.items() if (git_dir / file).exists()]
+    return _Head(
+        git_dir=git_dir,
+        commit=git.answer("rev-parse", "--verify", "--quiet", "HEAD^{commit}"),
+        ref=git.answer("symbolic-ref", "--quiet", "HEAD"),
+        under_way=under_way[0] if under_way else "",
+    )
+
+
+def _commit_work(git: Git, head: _Head, config: GuestConfig, *, agent_runs: bool) -> _Work:
+    """Try to commit; a running agent can get in between, so more than once."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return _commit_once(git, head, config, agent_runs=agent_runs)
+        except _BusyError:
+            head = _read_head(git)
+    return _Work(
+        head.commit, notes=("the agent's own git was at work: uncommitted changes are not in this save",)
+    )
+
+
+def _commit_once(git: Git, head: _Head, config: GuestConfig, *, agent_runs: bool) -> _Work:
+    index = head.git_dir / "index"
+    ours = head.git_dir / f"coding-agents-{os.getpid()}.index"
+    try:
+        stamp = _stamp(index)
+        with suppress(FileNotFoundError):
+            shutil.copy2(index, ours)
+        inner = git.within(GIT_INDEX_FILE=str(ours))
+        snapshot = take_snapshot(inner, head=head.commit, deny=DenyList(config.deny))
+        commit = commit_snapshot(
+            inner, snapshot, parent=head.commit, message=_message(config.message, head.under_way)
+        )
+        if not commit:
+            return _Work(head.commit, left_out=snapshot.left_out)
+        if head.under_way:
+            return _Work(
+                commit, True, snapshot.left_out, (f"a {head.under_way} is under way and was left so",)
+            )
+        with _locked_index(index, agent_runs=agent_runs):
+            if _stamp(index) != stamp:
+                raise _BusyError
+            _move_head(git, head, commit)
+            ours.replace(index)
+        return _Work(commit, True, snapshot.left_out)
+    finally:
+        for leftover in (ours, ours.with_name(ours.name + ".lock")):
+            with suppress(FileNotFoundError):
+                leftover.unlink()
+
+
+def _move_head(git: Git, head: _Head, commit: str) -> None:
+    """Advance HEAD, but only from where it was read."""
+    old = head.commit or "0" * len(commit)
+    if not git.agrees("update-ref", "-m", "coding-agents: automatic commit", "HEAD", commit, old):
+        raise _BusyError
+
+
+@contextmanager
+def _locked_index(index: Path, *, agent_runs: bool) -> Iterator[None]:
+    """Hold git's own lock on `index`. Once the agent has ended, a lock that is still there is a dead one."""
+    lock = index.with_name("index.lock")
+    give_up = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+            break
+        except FileExistsError:
+            if not agent_runs:
+                lock.unlink()
+            elif time.monotonic() > give_up:
+                raise _BusyError from None
+            else:
+                time.sleep(0.05)
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError):
+            lock.unlink()
+
+
+def _push_work(git: Git, head: _Head, work: _Work, config: GuestConfig, relay: str) -> tuple[bool, str]:
+    """Push to the session's branch. Returns whether the relay now holds the work, and what to say."""
+    if not config.push:
+        return False, "push is off: the work stays in the session's volume"
+    if not work.commit:
+        return False, "there is no commit to push"
+    branch = f"refs/heads/{config.branch}"
+    if head.ref == branch:
+        # A rewritten branch is the agent's right: the relay keeps the old tip.
+        _push(git, relay, f"+{work.commit}:{branch}")
+        return True, ""
+    tip = git.answer("rev-parse", "--verify", "--quiet", f"{branch}^{{commit}}")
+    if not tip or git.agrees("merge-base", "--is-ancestor", tip, work.commit):
+        with suppress(GitFailedError):
+            _push(git, relay, f"{work.commit}:{branch}")
+            return True, ""
+    if tip:
+        _push(git, relay, f"+{tip}:{branch}")
+    where = head.ref[len("refs/heads/") :] or "no branch"
+    return False, f"HEAD is on {where}, which does not continue {config.branch}: its work was not pushed"
+
+
+def _push(git: Git, relay: str, refspec: str) -> None:
+    git.run("push", "--quiet", "--no-verify", relay, refspec)
+
+
+def _message(message: str, under_way: str) -> str:
+    message = message.strip() or DEFAULT_MESSAGE
+    return f"{message}\n\nTaken while a {under_way} was under way." if under_way else message
+
+
+def _stamp(index: Path) -> tuple[int, int, int]:
+    try:
+        found = index.stat()
+    except FileNotFoundError:
+        return (0, 0, 0)
+    return (found.st_ino, found.st_mtime_ns, found.st_size)

@@ -1,0 +1,111 @@
+"""The start sequence inside the container: a table of steps, each timed and reported.
+
+Numbers and order are those of the specification (its startup sequence has eight steps). A number that is
+missing here belongs to a part that does not exist yet: 4 git credentials, 5 MCP configuration, 6 MCP secrets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Callable
+
+from coding_agents_guest.dotnet import DotnetError, install_dotnet
+from coding_agents_guest.events import GuestConfig
+from coding_agents_guest.gitwork import Git, GitFailedError
+from coding_agents_guest.place import Place
+
+
+class StepError(Exception):
+    """A step cannot be done; the message says why."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a step works on."""
+
+    config: GuestConfig
+    place: Place
+    git: Git
+
+
+@dataclass(frozen=True)
+class Step:
+    """`act` does the step and returns what it adds to the environment of the agent. It raises StepError."""
+
+    number: int
+    name: str
+    act: Callable[[Setup], Mapping[str, str]]
+
+    def take(self, setup: Setup) -> Mapping[str, str]:
+        """Do the step. Raises StepError for everything that can go wrong."""
+        try:
+            return self.act(setup)
+        except (GitFailedError, DotnetError, OSError) as error:
+            raise StepError(str(error)) from error
+
+
+def _check_workspace(setup: Setup) -> Mapping[str, str]:
+    """The host has filled the workspace; before the agent has ever run, it must be what was planned."""
+    if not setup.place.workspace.is_dir():
+        raise StepError(f"{setup.place.workspace} is missing")
+    if setup.config.first_start:
+        setup.git.run("rev-parse", "--git-dir")
+        head = setup.git.answer("rev-parse", "--verify", "--quiet", "HEAD")
+        if head != setup.config.base:
+            raise StepError(f"HEAD is at {head or 'no commit'} instead of {setup.config.base or 'no commit'}")
+    return {}
+
+
+def _set_remotes(setup: Setup) -> Mapping[str, str]:
+    """`local` is the host's relay and the default of every push; `origin` is only reached by name."""
+    values = {
+        "remote.local.url": setup.place.relay,
+        "remote.local.fetch": "+refs/heads/*:refs/remotes/local/*",
+        "remote.pushDefault": "local",
+        "push.default": "current",
+    }
+    if setup.config.origin:
+        values["remote.origin.url"] = setup.config.origin
+        values["remote.origin.fetch"] = "+refs/heads/*:refs/remotes/origin/*"
+    if setup.config.first_start:  # later the agent may have had reasons to change them
+        for name, value in values.items():
+            setup.git.run("config", "--local", "--replace-all", name, value)
+    return {}
+
+
+def _make_branch(setup: Setup) -> Mapping[str, str]:
+    """Put HEAD on the session's branch without touching the work tree or the index; set who commits."""
+    config, git = setup.config, setup.git
+    if not config.first_start:
+        return {}
+    branch = f"refs/heads/{config.branch}"
+    if config.base:
+        git.run("update-ref", "-m", "coding-agents: session's branch", branch, config.base)
+    git.run("symbolic-ref", "-m", "coding-agents: session's branch", "HEAD", branch)
+    for name, value in (("user.name", config.identity.name), ("user.email", config.identity.email)):
+        if value and not git.answer("config", "--local", "--get", name):
+            git.run("config", "--local", name, value)
+    git.run("config", "--local", "commit.gpgSign", "false")  # there is no key in here
+    return {}
+
+
+def _install_dotnet(setup: Setup) -> Mapping[str, str]:
+    """The .NET preview, if it was asked for."""
+    config = setup.config
+    if not config.dotnet_channel:
+        return {}
+    environment = {**setup.place.environment(), **config.env}
+    return install_dotnet(
+        config.dotnet_channel, index_url=config.dotnet_index, home=setup.place.home, environment=environment
+    )
+
+
+STEPS = (
+    Step(1, "workspace", _check_workspace),
+    Step(2, "remotes", _set_remotes),
+    Step(3, "branch", _make_branch),
+    Step(7, "dotnet-preview", _install_dotnet),
+)
+SESSION_STEP = "session"
+"""The eighth and last step, which entrypoint.py takes: it starts what the others prepare."""

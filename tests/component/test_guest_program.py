@@ -1,0 +1,147 @@
+"""guest.pyz: the same bytes every time, old Pythons, standard library only; git's relay client."""
+
+from __future__ import annotations
+
+import ast
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import coding_agents_guest
+from coding_agents.channel.pyz import build_guest_pyz, guest_digest
+from coding_agents.proc.runner import Command, run
+from coding_agents_guest.relay_client import splice
+from support.guest import ENV, guest_argv, guest_program
+
+SOURCES = sorted(Path(coding_agents_guest.__file__).parent.rglob("*.py"))
+
+
+def test_the_program_is_the_same_every_time() -> None:
+    program = build_guest_pyz()
+    assert build_guest_pyz() == program
+    assert guest_digest(program) == guest_digest(build_guest_pyz())
+    assert guest_digest(program) != guest_digest(program + b"\0")
+    assert len(guest_digest(program)) == 64
+
+
+def test_it_runs_isolated_and_tells_its_version(tmp_path: Path) -> None:
+    outcome = run(Command(guest_argv(guest_program(tmp_path), "version"), env=ENV, cwd=tmp_path))
+    assert outcome.text() == f"{coding_agents_guest.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [(), ("shell",), ("version", "x")])
+def test_unknown_commands_are_refused(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    outcome = run(Command(guest_argv(guest_program(tmp_path), *arguments), env=ENV))
+    assert outcome.status == 2
+    assert outcome.stderr.startswith(b"usage: guest.pyz {bridge,")
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+def test_the_guest_needs_only_python_3_9_and_its_library(source: Path) -> None:
+    tree = ast.parse(source.read_text(), feature_version=(3, 9))
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert imported <= {*sys.stdlib_module_names, "coding_agents_guest"}
+
+
+def test_a_stray_print_does_not_get_into_the_frames() -> None:
+    code = """
+import asyncio, sys
+sys.path.insert(0, sys.argv[1])
+from coding_agents_guest.stdio import open_stdio
+
+async def main():
+    reader, writer = await open_stdio()
+    print("stray", flush=True)
+    assert sys.stdin.read() == ""
+    writer.write(await reader.read())
+    await writer.drain()
+    writer.close()
+
+asyncio.run(main())
+"""
+    source = Path(coding_agents_guest.__file__).parent.parent
+    outcome = run(Command((sys.executable, "-IS", "-c", code, str(source)), env=ENV, stdin=b"frames"))
+    assert (outcome.stdout, outcome.stderr) == (b"frames", b"stray\n")
+
+
+def test_git_relay_says_when_there_is_no_relay(tmp_path: Path) -> None:
+    outcome = run(Command(guest_argv(guest_program(tmp_path), "git-relay", "coding-agents", "9418"), env=ENV))
+    assert outcome.status == 1
+    assert outcome.stderr.startswith(b"git-relay: the relay is not reachable: ")
+
+
+class Splice:
+    """`splice` in a thread, with our ends of its input, output and connection."""
+
+    def __init__(self) -> None:
+        self.relay, connection = socket.socketpair()
+        incoming, self.stdin = os.pipe()
+        self.stdout, outgoing = os.pipe()
+        self.relay.settimeout(10)
+
+        def carry() -> None:
+            with connection:
+                splice(connection, incoming, outgoing)
+            os.close(outgoing)
+
+        self._incoming = incoming
+        self._thread = threading.Thread(target=carry)
+        self._thread.start()
+
+    def join(self) -> None:
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+    def close(self) -> None:
+        self.relay.close()
+        os.close(self.stdout)
+        os.close(self._incoming)
+
+
+def test_splice_passes_both_half_closes_on() -> None:
+    ends = Splice()
+    os.write(ends.stdin, b"request")
+    assert ends.relay.recv(100) == b"request"
+    os.close(ends.stdin)
+    assert ends.relay.recv(100) == b""
+    ends.relay.sendall(b"answer")
+    assert os.read(ends.stdout, 100) == b"answer"
+    ends.relay.shutdown(socket.SHUT_WR)
+    assert os.read(ends.stdout, 100) == b""
+    ends.join()
+    ends.close()
+
+
+def test_splice_ends_when_the_relay_ends_though_git_would_still_send() -> None:
+    ends = Splice()
+    ends.relay.sendall(b"ERR denied")
+    ends.relay.close()
+    assert os.read(ends.stdout, 100) == b"ERR denied"
+    assert os.read(ends.stdout, 100) == b""
+    ends.join()
+    os.close(ends.stdin)
+    ends.close()
+
+
+def test_splice_ends_when_git_goes_away() -> None:
+    ends = Splice()
+    os.close(ends.stdout)
+    ends.relay.sendall(b"answer")
+    ends.join()
+    os.close(ends.stdin)
+    ends.relay.close()
+    os.close(ends._incoming)

@@ -1,0 +1,278 @@
+"""The save at the end of a session, on real repositories in every state that an agent may leave."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from coding_agents_guest.events import Saved
+from coding_agents_guest.save import DEFAULT_MESSAGE, save
+from support.agentrepo import BRANCH, REF, AgentRepo, make_agent_repo
+
+DENY = (".env", ".env.*", "*.pem", ".aws/", "!*.example")
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> AgentRepo:
+    return make_agent_repo(tmp_path / "r", deny=DENY)
+
+
+def saved(repo: AgentRepo, *, agent_runs: bool = False, budget_s: float = 60.0) -> Saved:
+    return save(repo.config, repo.place, deadline=time.monotonic() + budget_s, agent_runs=agent_runs)
+
+
+def test_everything_that_is_not_ignored_is_committed_and_pushed(repo: AgentRepo) -> None:
+    repo.write("README", "changed\n")
+    repo.write("new/file with space\nand line.txt")
+    repo.write("build.log")
+    repo.write("staged.txt")
+    repo.git("add", "staged.txt")
+
+    report = saved(repo)
+
+    assert report == Saved(repo.tip(), pushed=True, committed=True)
+    assert repo.in_relay("log", "-1", "--format=%an <%ae>%n%B", report.head).strip() == (
+        f"Demo Agent <demo@example.invalid>\n{DEFAULT_MESSAGE}"
+    )
+    assert repo.in_relay("show", f"{report.head}:README") == "changed"
+    assert sorted(repo.in_relay("ls-tree", "-rz", "--name-only", report.head).split("\0")) == sorted(
+        ["", ".gitignore", "README", "new/file with space\nand line.txt", "staged.txt"]
+    )
+    assert repo.status() == ""
+    assert repo.git("rev-parse", "HEAD") == report.head
+
+
+def test_deletions_modes_and_links_are_kept(repo: AgentRepo) -> None:
+    (repo.work / "README").unlink()
+    repo.write("run.sh").chmod(0o755)
+    (repo.work / "link").symlink_to("/nowhere")
+
+    report = saved(repo)
+
+    listed = repo.in_relay("ls-tree", "-r", "--format=%(objectmode) %(path)", report.head).splitlines()
+    assert listed == ["100644 .gitignore", "120000 link", "100755 run.sh"]
+
+
+def test_nothing_to_do_makes_no_commit_but_pushes_the_agents_own(repo: AgentRepo) -> None:
+    commit = repo.commit("work.txt")
+
+    assert saved(repo) == Saved(commit, pushed=True, committed=False)
+    assert repo.tip() == commit
+    assert saved(repo) == Saved(commit, pushed=True, committed=False)
+
+
+def test_secrets_are_left_out_unless_tracked_and_named(repo: AgentRepo) -> None:
+    repo.commit(".env", "TRACKED=1\n")
+    repo.write(".env", "TRACKED=2\n")
+    repo.write("deep/key.PEM")
+    repo.write("deep/.aws/config")
+    repo.write("deep/.env.example")
+    repo.write("other.pem")
+    repo.git("add", "other.pem")  # staged by the agent, but in no commit
+
+    report = saved(repo)
+
+    assert report.left_out == ("deep/.aws/config", "deep/key.PEM", "other.pem")
+    assert repo.files(report.head) == [".env", ".gitignore", "README", "deep/.env.example"]
+    assert repo.in_relay("show", f"{report.head}:.env") == "TRACKED=2"
+    assert (repo.work / "other.pem").exists()
+
+
+def test_nested_repositories_and_unreadable_files_are_left_out(repo: AgentRepo) -> None:
+    (repo.work / "nested").mkdir()
+    repo.git("init", "--quiet", "nested")
+    repo.write("nested/file")
+    repo.write("fine.txt")
+    left_out = {"nested/"}
+    if os.geteuid() != 0:  # root reads everything
+        repo.write("secret").chmod(0)
+        left_out.add("secret")
+
+    report = saved(repo)
+
+    assert set(report.left_out) == left_out
+    assert repo.files(report.head) == [".gitignore", "README", "fine.txt"]
+
+
+def test_first_commit_of_an_unborn_branch(tmp_path: Path) -> None:
+    repo = make_agent_repo(tmp_path / "r", unborn=True)
+    assert saved(repo) == Saved("", pushed=False, committed=False, message="there is no commit to push")
+    repo.write("first.txt")
+
+    report = saved(repo)
+
+    assert report == Saved(repo.tip(), pushed=True, committed=True)
+    assert repo.status() == ""
+
+
+def test_push_can_be_off(tmp_path: Path) -> None:
+    repo = make_agent_repo(tmp_path / "r", push=False, message="My words")
+    before = repo.tip()
+    repo.write("new.txt")
+
+    report = saved(repo)
+
+    assert (report.pushed, report.committed) == (False, True)
+    assert repo.tip() == before
+    assert repo.git("log", "-1", "--format=%s") == "My words"
+
+
+def test_rewritten_branch_is_pushed(repo: AgentRepo) -> None:
+    repo.commit("work.txt")
+    saved(repo)
+    repo.git("commit", "--quiet", "--amend", "--message", "Better")
+
+    report = saved(repo)
+
+    assert report == Saved(repo.git("rev-parse", "HEAD"), pushed=True, committed=False)
+    assert repo.tip() == report.head
+
+
+def test_detached_head_that_continues_the_branch_is_pushed(repo: AgentRepo) -> None:
+    repo.git("checkout", "--quiet", "--detach")
+    repo.write("new.txt")
+
+    report = saved(repo)
+
+    assert report == Saved(repo.tip(), pushed=True, committed=True)
+    assert repo.git("rev-parse", "HEAD") == report.head
+    assert repo.git("rev-parse", REF) == repo.config.base
+
+
+def test_other_branch_that_does_not_continue_it_is_not_pushed(repo: AgentRepo) -> None:
+    repo.git("checkout", "--quiet", "-b", "elsewhere")
+    repo.git("commit", "--quiet", "--amend", "--message", "Another root")
+    repo.git("checkout", "--quiet", BRANCH)
+    tip = repo.commit("on-branch.txt")
+    repo.git("checkout", "--quiet", "elsewhere")
+    repo.write("new.txt")
+
+    report = saved(repo)
+
+    assert (report.pushed, report.committed) == (False, True)
+    assert "HEAD is on elsewhere" in report.message
+    assert repo.git("rev-parse", "elsewhere") == report.head
+    assert repo.tip() == tip  # the session's own branch is saved all the same
+
+
+def test_merge_under_way_is_saved_but_not_concluded(repo: AgentRepo) -> None:
+    repo.git("checkout", "--quiet", "-b", "side")
+    repo.commit("README", "theirs\n")
+    repo.git("checkout", "--quiet", BRANCH)
+    head = repo.commit("README", "ours\n")
+    repo.git("merge", "side", expected=(1,))
+    repo.write("new.txt")
+    before = repo.status()
+
+    report = saved(repo)
+
+    assert report.pushed
+    assert "merge is under way" in report.message
+    assert repo.tip() == report.head
+    assert "<<<<<<<" in repo.in_relay("show", f"{report.head}:README")
+    assert repo.git("rev-parse", "HEAD") == head
+    assert repo.status() == before
+    assert (repo.work / ".git/MERGE_HEAD").exists()
+
+
+def test_rebase_under_way_keeps_the_branch_as_it_was(repo: AgentRepo) -> None:
+    repo.git("branch", "upstream")
+    tip = repo.commit("README", "ours\n")
+    repo.git("checkout", "--quiet", "upstream")
+    repo.commit("README", "theirs\n")
+    repo.git("checkout", "--quiet", BRANCH)
+    repo.git("rebase", "upstream", expected=(1,))
+
+    report = saved(repo)
+
+    assert not report.pushed
+    assert "rebase is under way" in report.message
+    assert repo.tip() == tip
+    assert (repo.work / ".git/rebase-merge").exists()
+
+
+def test_dead_lock_does_not_stop_the_last_save(repo: AgentRepo) -> None:
+    repo.write("new.txt")
+    repo.write(".git/index.lock", "")
+
+    report = saved(repo)
+
+    assert report == Saved(repo.tip(), pushed=True, committed=True)
+    assert repo.status() == ""
+    assert not (repo.work / ".git/index.lock").exists()
+
+
+def test_living_lock_is_respected(repo: AgentRepo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coding_agents_guest.save._LOCK_WAIT_S", 0.05)
+    head = repo.commit("work.txt")
+    repo.write("new.txt")
+    lock = repo.write(".git/index.lock", "")
+
+    report = saved(repo, agent_runs=True)
+
+    assert (report.head, report.pushed, report.committed) == (head, True, False)
+    assert "at work" in report.message
+    assert lock.exists()
+    assert repo.git("rev-parse", "HEAD") == head
+
+
+def test_hooks_signing_and_editors_of_the_agent_do_not_matter(repo: AgentRepo) -> None:
+    for hook in ("pre-commit", "pre-push", "reference-transaction", "post-index-change"):
+        repo.write(f".git/hooks/{hook}", f"#!/bin/sh\ntouch {repo.root}/ran\nexit 1\n").chmod(0o755)
+    repo.git("config", "commit.gpgSign", "true")
+    repo.git("config", "gpg.program", "/bin/false")
+    repo.git("config", "core.editor", "/bin/false")
+    repo.git("config", "core.fsmonitor", f"touch {repo.root}/ran")
+    repo.git("config", "user.useConfigOnly", "true")
+    repo.write("new.txt")
+
+    assert saved(repo).pushed
+    assert not (repo.root / "ran").exists()
+
+
+@pytest.mark.parametrize("damage", ["no-git", "no-objects", "bad-head", "bad-index", "no-relay"])
+def test_damage_is_reported_never_raised(repo: AgentRepo, damage: str) -> None:
+    repo.write("new.txt")
+    git_dir = repo.work / ".git"
+    match damage:
+        case "no-git":
+            git_dir.rename(repo.root / "gone")
+        case "no-objects":
+            (git_dir / "objects").rename(repo.root / "gone")
+        case "bad-head":
+            (git_dir / "HEAD").write_text("nonsense\n")
+        case "bad-index":
+            (git_dir / "index").write_bytes(b"DIRC" + b"\xff" * 200)
+        case "no-relay":
+            repo.relay.rename(repo.root / "gone")
+
+    report = saved(repo)
+
+    assert not report.pushed
+    assert report.message.startswith("not saved: ")
+
+
+def test_time_is_bounded_even_when_helpers_hang(repo: AgentRepo) -> None:
+    repo.write(".gitattributes", "*.txt filter=slow\n")
+    repo.git("config", "filter.slow.clean", "sleep 60")
+    repo.git("config", "filter.slow.required", "true")
+    repo.write("new.txt")
+    began = time.monotonic()
+
+    report = saved(repo, budget_s=0.5)
+
+    assert time.monotonic() - began < 10
+    assert "ran out of time" in report.message
+    assert not list((repo.work / ".git").glob("coding-agents-*"))
+
+
+def test_many_left_out_files_are_counted(repo: AgentRepo) -> None:
+    for number in range(120):
+        repo.write(f"keys/{number}.pem")
+
+    report = saved(repo)
+
+    assert report.message == "120 files were left out"

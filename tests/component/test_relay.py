@@ -1,0 +1,418 @@
+"""The relay against real git clients, and against guests that are not git."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from coding_agents.gitsync.base import BaseStore, give, open_base
+from coding_agents.gitsync.discover import discover
+from coding_agents.gitsync.pktline import FLUSH, pkt
+from coding_agents.gitsync.relay import RelayLimits
+from coding_agents.gitsync.relay_repo import Identity, Relay, create_relay
+from coding_agents.gitsync.rules import load_policy
+from coding_agents.model.refs import Oid
+from coding_agents.policy.matrix import Operation, Policy
+from support.relay_server import URL, RelayServer, serving
+from support.repos import BRANCH, commit, git_env, head, make_repo, sh, sh_fails
+
+PUSH = b"git-receive-pack /workspace\0host=coding-agents\0"
+FETCH = b"git-upload-pack /workspace\0host=coding-agents\0"
+
+
+@dataclass
+class Scene:
+    """A user's repository with a private branch, its relay, and a guest's clone of the base."""
+
+    user: Path
+    guest: Path
+    relay: Relay
+    base_store: BaseStore
+    base: Oid
+    private: Oid
+    sibling: Oid
+    env: dict[str, str]
+    tmp: Path
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    env = git_env(tmp_path / "home")
+    user = make_repo(tmp_path / "user", env=env)
+    base = head(user, env=env)
+    sh(user, "checkout", "-qb", "private", env=env)
+    private = commit(user, "secret", "the crown jewels\n", env=env)
+    sh(user, "checkout", "-q", "main", env=env)
+    facts = discover(user, env=env)
+    base_store = open_base(tmp_path / "data", facts, env=env)
+    give(base_store, facts, base)
+    sh(user, "checkout", "-qb", "elsewhere", env=env)
+    sibling = commit(user, "sibling", "another session's base\n", env=env)
+    sh(user, "checkout", "-q", "main", env=env)
+    give(base_store, facts, sibling)
+    relay = create_relay(
+        tmp_path / "relay.git", base_store=base_store, branch=BRANCH, base=base, base_branch="main"
+    )
+    guest = tmp_path / "guest"
+    guest.mkdir()
+    sh(guest, "init", "-q", env=env)
+    sh(guest, "remote", "add", "local", URL, env=env)
+    return Scene(user, guest, relay, base_store, base, private, sibling, env, tmp_path)
+
+
+@pytest.fixture
+def server(scene: Scene) -> Iterator[RelayServer]:
+    with serving(scene.relay, scene.tmp / "run") as running:
+        yield running
+
+
+@pytest.fixture
+def guest_env(scene: Scene, server: RelayServer) -> dict[str, str]:
+    env = server.guest_env(scene.env)
+    sh(scene.guest, "fetch", "-q", "local", env=env)
+    sh(scene.guest, "checkout", "-qB", BRANCH.short, f"local/{BRANCH.short}", env=env)
+    return env
+
+
+def eventually(what: Callable[[], bool]) -> None:
+    """The service finishes its own work after the client has its answer."""
+    deadline = time.monotonic() + 10
+    while not what():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+def read_all(link: socket.socket) -> bytes:
+    """Everything up to the end of the conversation, however it ends."""
+    received = b""
+    with suppress(ConnectionResetError):
+        while data := link.recv(65536):
+            received += data
+    return received
+
+
+def tip(scene: Scene, ref: str = BRANCH.ref) -> Oid | None:
+    return scene.relay.store.resolve(ref)
+
+
+# --- what works -----------------------------------------------------------------------------------------
+
+
+def test_a_fetch_brings_the_base_and_nothing_else(scene: Scene, guest_env: dict[str, str]) -> None:
+    refs = sh(scene.guest, "ls-remote", "local", env=guest_env).split("\n")
+    assert {line.split("\t")[1] for line in refs} == {"HEAD", BRANCH.ref, "refs/heads/main"}
+    assert head(scene.guest, env=guest_env) == scene.base
+
+
+def test_a_push_of_the_session_branch_is_carried_out_and_recorded(
+    scene: Scene, server: RelayServer, guest_env: dict[str, str]
+) -> None:
+    new = commit(scene.guest, "work", "done\n", env=guest_env)
+    sh(scene.guest, "push", "-q", "local", f"HEAD:{BRANCH.ref}", env=guest_env)
+    assert tip(scene) == new
+    eventually(lambda: len(server.changes) == 1)
+    change = server.changes[0]
+    assert (change.ref, change.old, change.new, change.archived) == (BRANCH.ref, scene.base, new, None)
+    event = server.events[-1]
+    assert (event.type, event.outcome, event.rule) == ("push", "allowed", "git-push-session-branch")
+    assert event.detail["new"] == new
+    assert event.detail["old"] == scene.base
+
+
+def test_a_push_with_nothing_new_records_nothing(
+    scene: Scene, server: RelayServer, guest_env: dict[str, str]
+) -> None:
+    sh(scene.guest, "push", "-q", "local", f"HEAD:{BRANCH.ref}", env=guest_env)
+    assert server.events == []
+
+
+def test_a_rewrite_keeps_the_old_tip(scene: Scene, server: RelayServer, guest_env: dict[str, str]) -> None:
+    tips = []
+    for text in ("one\n", "two\n", "three\n"):
+        sh(scene.guest, "reset", "-q", "--hard", scene.base, env=guest_env)
+        tips.append(commit(scene.guest, "work", text, env=guest_env))
+        sh(scene.guest, "push", "-qf", "local", f"HEAD:{BRANCH.ref}", env=guest_env)
+    eventually(lambda: len(server.changes) == 3)
+    assert [change.archived for change in server.changes] == [
+        None, "refs/coding-agents/archive/1", "refs/coding-agents/archive/2",
+    ]  # fmt: skip
+    assert tip(scene, "refs/coding-agents/archive/1") == tips[0]
+    assert tip(scene, "refs/coding-agents/archive/2") == tips[1]
+    assert [event.rule for event in server.events].count("git-push-rewrite") == 2
+
+
+def test_a_policy_without_rewrites_refuses_them(scene: Scene) -> None:
+    strict = Policy(
+        {op: rule for op, rule in load_policy().rules.items() if op is not Operation.PUSH_REWRITE}
+    )
+    with serving(scene.relay, scene.tmp / "run", policy=strict) as server:
+        env = server.guest_env(scene.env)
+        sh(scene.guest, "fetch", "-q", "local", env=env)
+        sh(scene.guest, "checkout", "-qb", "x", scene.base, env=env)
+        first = commit(scene.guest, "work", "one\n", env=env)
+        sh(scene.guest, "push", "-q", "local", f"HEAD:{BRANCH.ref}", env=env)
+        sh(scene.guest, "commit", "-q", "--amend", "-m", "other", env=env)
+        assert "non-fast-forward" in sh_fails(
+            scene.guest, "push", "-f", "local", f"HEAD:{BRANCH.ref}", env=env
+        )
+        assert tip(scene) == first
+
+
+def test_a_large_push_goes_through(scene: Scene, server: RelayServer, guest_env: dict[str, str]) -> None:
+    (scene.guest / "big").write_bytes(os.urandom(9 << 20))
+    sh(scene.guest, "add", "big", env=guest_env)
+    sh(scene.guest, "commit", "-qm", "big", env=guest_env)
+    sh(scene.guest, "push", "-q", "local", f"HEAD:{BRANCH.ref}", env=guest_env)
+    assert tip(scene) == head(scene.guest, env=guest_env)
+
+
+def test_an_unborn_session_gets_its_first_commit(tmp_path: Path) -> None:
+    env = git_env(tmp_path / "home")
+    user = tmp_path / "user"
+    user.mkdir()
+    sh(user, "init", "-q", env=env)
+    facts = discover(user, env=env)
+    relay = create_relay(
+        tmp_path / "relay.git",
+        base_store=open_base(tmp_path / "data", facts, env=env),
+        branch=BRANCH, base=None, base_branch=None,
+    )  # fmt: skip
+    with serving(relay, tmp_path / "run") as server:
+        guest = make_repo(tmp_path / "guest", env=env, commits=1)
+        sh(guest, "push", "-q", URL, f"HEAD:{BRANCH.ref}", env=server.guest_env(env))
+        assert relay.store.resolve(BRANCH.ref) == head(guest, env=env)
+
+
+# --- what is refused ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "ref",
+    [
+        "refs/heads/main",
+        "refs/heads/demo/other",
+        "refs/heads/demo/Work",
+        "refs/heads/demo/work/deeper",
+        "refs/tags/v1",
+        "refs/notes/commits",
+        "refs/replace/0123456789012345678901234567890123456789",
+        "refs/coding-agents/base",
+        "refs/coding-agents/salvage/head",
+        "refs/coding-agents/archive/1",
+        "refs/x/y",
+    ],
+)
+def test_any_other_ref_is_refused_with_the_reason(
+    scene: Scene, server: RelayServer, guest_env: dict[str, str], ref: str
+) -> None:
+    commit(scene.guest, "work", "done\n", env=guest_env)
+    before = scene.relay.store.refs()
+    shown = sh_fails(scene.guest, "push", "local", f"HEAD:{ref}", env=guest_env)
+    assert "[remote rejected]" in shown
+    assert "only the session's branch can be pushed here" in shown
+    assert scene.relay.store.refs() == before
+    assert [event.type for event in server.events] == ["push-refused"]
+    assert server.events[0].subject == ref
+    assert server.changes == []
+
+
+def test_a_mixed_push_is_refused_whole(scene: Scene, server: RelayServer, guest_env: dict[str, str]) -> None:
+    commit(scene.guest, "work", "done\n", env=guest_env)
+    shown = sh_fails(
+        scene.guest, "push", "local", f"HEAD:{BRANCH.ref}", "HEAD:refs/heads/main", env=guest_env
+    )
+    assert "another ref of the same push was refused" in shown
+    assert tip(scene) == scene.base
+
+
+def test_deletion_is_refused(scene: Scene, server: RelayServer, guest_env: dict[str, str]) -> None:
+    shown = sh_fails(scene.guest, "push", "local", f":{BRANCH.ref}", env=guest_env)
+    assert "a branch cannot be deleted here" in shown
+    assert tip(scene) == scene.base
+
+
+def test_what_cannot_be_recorded_is_refused(
+    scene: Scene, server: RelayServer, guest_env: dict[str, str]
+) -> None:
+    server.unrecordable = True
+    commit(scene.guest, "work", "done\n", env=guest_env)
+    shown = sh_fails(scene.guest, "push", "local", f"HEAD:{BRANCH.ref}", env=guest_env)
+    assert "the audit log cannot be written" in shown
+    assert tip(scene) == scene.base
+
+
+def test_a_large_refused_push_still_shows_the_reason(
+    scene: Scene, server: RelayServer, guest_env: dict[str, str]
+) -> None:
+    (scene.guest / "big").write_bytes(os.urandom(12 << 20))
+    sh(scene.guest, "add", "big", env=guest_env)
+    sh(scene.guest, "commit", "-qm", "big", env=guest_env)
+    shown = sh_fails(scene.guest, "push", "local", "HEAD:refs/heads/main", env=guest_env)
+    assert "only the session's branch can be pushed here" in shown
+
+
+@pytest.mark.parametrize("version", ["0", "1", "2"])
+@pytest.mark.parametrize("what", ["commit", "blob", "unreachable"])
+def test_foreign_objects_cannot_be_fetched_by_id(
+    scene: Scene, guest_env: dict[str, str], version: str, what: str
+) -> None:
+    oid = {
+        "commit": scene.private,
+        "blob": sh(scene.user, "rev-parse", "private:secret", env=scene.env),
+        "unreachable": sh(scene.user, "hash-object", "-w", "--stdin", env=scene.env, stdin="never committed"),
+    }[what]
+    sh_fails(scene.guest, "-c", f"protocol.version={version}", "fetch", "local", oid, env=guest_env)
+    assert sh(scene.guest, "cat-file", "-e", oid, env=guest_env, check=False) == ""
+    sh_fails(scene.guest, "cat-file", "-e", oid, env=guest_env)
+
+
+def test_hidden_commits_of_the_relay_cannot_be_fetched_by_id(
+    scene: Scene, server: RelayServer, guest_env: dict[str, str]
+) -> None:
+    store = scene.relay.store
+    tree = store.git("rev-parse", f"{scene.base}^{{tree}}").text().strip()
+    identity = {
+        "GIT_AUTHOR_NAME": "x",
+        "GIT_AUTHOR_EMAIL": "x",
+        "GIT_COMMITTER_NAME": "x",
+        "GIT_COMMITTER_EMAIL": "x",
+    }
+    hidden = sh(scene.relay.git_dir, "commit-tree", "-m", "launch state", tree, env={**scene.env, **identity})
+    store.git("update-ref", "refs/coding-agents/launch", hidden)
+    for version in ("0", "2"):
+        sh_fails(scene.guest, "-c", f"protocol.version={version}", "fetch", "local", hidden, env=guest_env)
+        sh_fails(scene.guest, "fetch", "local", "refs/coding-agents/launch", env=guest_env)
+
+
+def test_no_have_lines_and_an_empty_pack_naming_a_foreign_commit_is_refused(
+    scene: Scene, server: RelayServer
+) -> None:
+    empty_pack = b"PACK" + (2).to_bytes(4, "big") + (0).to_bytes(4, "big")
+    empty_pack += bytes.fromhex("029d08823bd8a8eab510ad6ac75c823cfd3ed31e")
+    line = f"{scene.base} {scene.private} {BRANCH.ref}\0report-status".encode()
+    with server.connect() as link:
+        link.sendall(pkt(PUSH))
+        advertised = b""
+        while not advertised.endswith(FLUSH):
+            advertised += link.recv(65536)
+        link.sendall(pkt(line) + FLUSH + empty_pack)
+        answer = read_all(link)
+    assert b".have" not in advertised
+    assert scene.private.encode() not in advertised
+    assert scene.sibling.encode() not in advertised
+    assert b"ng refs/heads/demo/work" in answer
+    assert tip(scene) == scene.base
+    eventually(lambda: [event.outcome for event in server.events] == ["allowed", "failed"])
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        pkt(b"git-upload-archive /workspace\0host=coding-agents\0"),
+        pkt(b"git-upload-pack /etc\0host=coding-agents\0"),
+        pkt(b"git-upload-pack /workspace/../x\0host=coding-agents\0"),
+        pkt(b"git-upload-pack --help\0host=coding-agents\0"),
+        pkt(b"git-upload-pack /workspace\0host=other\0"),
+        pkt(b"git-upload-pack /workspace\0host=coding-agents\0\0version=2\0evil=1\0"),
+        FLUSH,
+        b"zzzz",
+        b"0003",
+        b"ffff" + b"x" * 100,
+        b"GET / HTTP/1.0\r\n\r\n",
+    ],
+)
+def test_any_other_request_ends_the_conversation(server: RelayServer, request_line: bytes) -> None:
+    with server.connect() as link:
+        link.sendall(request_line)
+        link.shutdown(1)
+        answer = read_all(link)
+    assert answer == b"" or b"ERR " in answer
+    assert b"refs/" not in answer
+
+
+def test_a_push_certificate_is_refused(scene: Scene, server: RelayServer) -> None:
+    with server.connect() as link:
+        link.sendall(pkt(PUSH))
+        received = link.recv(65536)
+        assert b"push-cert" not in received
+        link.sendall(pkt(b"push-cert\0report-status") + FLUSH)
+        link.shutdown(1)
+        received += read_all(link)
+    assert b"push certificates are refused" in received
+
+
+def test_too_many_conversations_are_turned_away(scene: Scene) -> None:
+    with serving(scene.relay, scene.tmp / "run", limits=RelayLimits(conversations=2)) as server:
+        idle = [server.connect() for _ in range(2)]
+        for link in idle:
+            link.sendall(pkt(PUSH))
+            assert link.recv(10)
+        with server.connect() as third:
+            assert read_all(third) == b""
+        for link in idle:
+            link.close()
+
+
+def test_a_silent_guest_is_cut_off(scene: Scene) -> None:
+    limits = RelayLimits(request_s=0.1)
+    with serving(scene.relay, scene.tmp / "run", limits=limits) as server, server.connect() as link:
+        assert read_all(link) == b""
+
+
+def test_a_push_beyond_the_budget_is_refused(scene: Scene) -> None:
+    with serving(scene.relay, scene.tmp / "run", limits=RelayLimits(push_bytes=1 << 20)) as server:
+        env = server.guest_env(scene.env)
+        sh(scene.guest, "fetch", "-q", "local", env=env)
+        sh(scene.guest, "checkout", "-qb", "x", scene.base, env=env)
+        (scene.guest / "big").write_bytes(os.urandom(4 << 20))
+        sh(scene.guest, "add", "big", env=env)
+        sh(scene.guest, "commit", "-qm", "big", env=env)
+        sh_fails(scene.guest, "push", "local", f"HEAD:{BRANCH.ref}", env=env)
+        assert tip(scene) == scene.base
+
+
+def test_a_relay_whose_budget_is_used_up_takes_no_more(scene: Scene) -> None:
+    with serving(scene.relay, scene.tmp / "run", limits=RelayLimits(disk_bytes=1000)) as server:
+        env = server.guest_env(scene.env)
+        sh(scene.guest, "fetch", "-q", "local", env=env)
+        sh(scene.guest, "checkout", "-qb", "x", scene.base, env=env)
+        commit(scene.guest, "work", "done\n", env=env)
+        shown = sh_fails(scene.guest, "push", "local", f"HEAD:{BRANCH.ref}", env=env)
+        assert "space on the host is used up" in shown
+        assert server.events[-1].rule == "relay-budget"
+
+
+def test_hostile_tree_names_are_refused(scene: Scene, server: RelayServer, guest_env: dict[str, str]) -> None:
+    blob = sh(scene.guest, "hash-object", "-w", "--stdin", env=guest_env, stdin="[core]\n")
+    inner = sh(scene.guest, "mktree", env=guest_env, stdin=f"100644 blob {blob}\tconfig\n")
+    tree = sh(scene.guest, "mktree", env=guest_env, stdin=f"040000 tree {inner}\t.git\n")
+    evil = sh(scene.guest, "commit-tree", "-p", scene.base, "-m", "x", tree, env=guest_env)
+    shown = sh_fails(scene.guest, "push", "local", f"{evil}:{BRANCH.ref}", env=guest_env)
+    assert "hasDotgit" in shown or "unpacker error" in shown
+    assert tip(scene) == scene.base
+
+
+# --- salvage --------------------------------------------------------------------------------------------
+
+
+def test_salvage_may_push_its_refs_and_not_the_branch(scene: Scene) -> None:
+    with serving(scene.relay, scene.tmp / "run", identity=Identity.SALVAGE) as server:
+        env = server.guest_env(scene.env)
+        sh(scene.guest, "fetch", "-q", "local", env=env)
+        sh(scene.guest, "checkout", "-qb", "x", scene.base, env=env)
+        new = commit(scene.guest, "work", "saved\n", env=env)
+        sh(scene.guest, "push", "-q", URL, "HEAD:refs/coding-agents/salvage/head", env=env)
+        assert tip(scene, "refs/coding-agents/salvage/head") == new
+        eventually(lambda: len(server.changes) == 1)
+        assert server.changes[0].identity is Identity.SALVAGE
+        assert server.events[0].rule == "git-push-salvage"
+        sh_fails(scene.guest, "push", "-q", URL, f"HEAD:{BRANCH.ref}", env=env)
+        sh_fails(scene.guest, "push", "-q", URL, "HEAD:refs/coding-agents/salvage/other", env=env)
+        assert tip(scene) == scene.base

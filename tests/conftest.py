@@ -1,0 +1,77 @@
+"""Real engines for the tests that need one, and what must hold for every test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from support.engines import EngineUnderTest, connect_for_tests, contract_engines, find_missing, real_engines
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("engines")
+    group.addoption(
+        "--engine",
+        choices=("none", "docker", "podman", "all"),
+        default="none",
+        help="real engines to run the tests marked `engine` on (default: none, these tests are skipped)",
+    )
+    group.addoption(
+        "--require-engine",
+        action="store_true",
+        help="a chosen engine that does not answer fails its tests instead of skipping them (CI=true implies it)",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--engine") == "none":
+        skip = pytest.mark.skip(reason="needs --engine=docker|podman|all")
+        for item in items:
+            if item.get_closest_marker("engine"):
+                item.add_marker(skip)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    chosen = str(metafunc.config.getoption("--engine"))
+    if "engine" in metafunc.fixturenames:
+        metafunc.parametrize("engine", real_engines(chosen), indirect=True, scope="session")
+    if "contract_engine" in metafunc.fixturenames:
+        metafunc.parametrize("contract_engine", contract_engines(chosen), indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def engine(request: pytest.FixtureRequest) -> Iterator[EngineUnderTest]:
+    """A real engine; what carries this test run's label is removed at the end. Mark such tests `engine`."""
+    require = bool(request.config.getoption("--require-engine")) or os.environ.get("CI") == "true"
+    if problem := find_missing(request.param):
+        if require:
+            pytest.fail(f"{request.param} is required: {problem}")
+        pytest.skip(problem)
+    under_test = connect_for_tests(request.param)
+    yield under_test
+    under_test.reap()
+
+
+@pytest.fixture(scope="session")
+def contract_engine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EngineUnderTest]:
+    """The fake or a real engine: all must pass the same suite."""
+    require = bool(request.config.getoption("--require-engine")) or os.environ.get("CI") == "true"
+    if problem := find_missing(request.param):
+        if require:
+            pytest.fail(f"{request.param} is required: {problem}")
+        pytest.skip(problem)
+    under_test = connect_for_tests(request.param, directory=tmp_path_factory.mktemp("fake-engine"))
+    yield under_test
+    under_test.reap()
+
+
+@pytest.fixture(autouse=True)
+def _unchanged_environment() -> Iterator[None]:
+    """No test may leave the environment changed (pytest's own variable aside)."""
+    before = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    yield
+    after = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    assert after == before

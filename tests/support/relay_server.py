@@ -1,0 +1,156 @@
+"""A RelayService on a Unix socket, and what a guest's git needs to reach it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coding_agents.errors import AuditError
+from coding_agents.gitsync.relay import RelayEvent, RelayLimits, RelayService, TipChange
+from coding_agents.gitsync.relay_repo import Identity, Relay
+from coding_agents.gitsync.rules import load_policy
+from coding_agents.policy.matrix import Policy
+
+URL = "git://coding-agents/workspace"
+
+_DEFAULT_LIMITS = RelayLimits()
+
+# What /usr/lib/coding-agents/git-relay does in a container: splice stdio with the socket.
+_PROXY = """#!{python} -IS
+import socket, sys, threading, os
+link = socket.socket(socket.AF_UNIX)
+link.connect({path!r})
+def send():
+    while data := os.read(0, 65536):
+        try:
+            link.sendall(data)
+        except OSError:
+            return
+    link.shutdown(socket.SHUT_WR)
+threading.Thread(target=send, daemon=True).start()
+while data := link.recv(65536):
+    os.write(1, data)
+os._exit(0)
+"""
+
+
+class SocketStream:
+    """A stream of the channel, over an ordinary socket."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def read(self, limit: int = 65536, /) -> bytes:
+        return await self._reader.read(limit)
+
+    async def write(self, data: bytes, /) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    def write_eof(self) -> None:
+        self._writer.write_eof()
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def reset(self, reason: str, /) -> None:
+        self._writer.transport.abort()
+
+
+@dataclass
+class RelayServer:
+    """A running server: its socket and everything that it recorded."""
+
+    socket_path: Path
+    proxy: Path
+    events: list[RelayEvent] = field(default_factory=list)
+    changes: list[TipChange] = field(default_factory=list)
+    unrecordable: bool = False
+
+    def guest_env(self, env: Mapping[str, str], **more: str) -> dict[str, str]:
+        """The environment of a guest's git."""
+        return {**env, "GIT_PROXY_COMMAND": str(self.proxy), **more}
+
+    def connect(self) -> socket.socket:
+        """A raw connection, for a guest that does not use git."""
+        link = socket.socket(socket.AF_UNIX)
+        link.settimeout(20)
+        link.connect(str(self.socket_path))
+        return link
+
+
+@contextmanager
+def serving(
+    relay: Relay,
+    directory: Path,
+    *,
+    identity: Identity = Identity.AGENT,
+    limits: RelayLimits = _DEFAULT_LIMITS,
+    policy: Policy | None = None,
+) -> Iterator[RelayServer]:
+    """Serve `relay` in a thread until the block is left; an exception in the service fails the test."""
+    directory.mkdir(exist_ok=True)
+    server = RelayServer(directory / "s", directory / "git-relay")
+    server.proxy.write_text(_PROXY.format(python=sys.executable, path=str(server.socket_path)))
+    server.proxy.chmod(0o755)
+    started, failures = threading.Event(), list[BaseException]()
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def record(event: RelayEvent) -> None:
+        if server.unrecordable:
+            raise AuditError("the log is full")
+        server.events.append(event)
+
+    async def on_update(change: TipChange) -> None:
+        server.changes.append(change)
+
+    async def main() -> None:
+        service = RelayService(
+            relay, policy=policy or load_policy(), record=record, on_update=on_update, limits=limits
+        )
+
+        handlers = set[asyncio.Task[None]]()
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            handlers.add(task)
+            task.add_done_callback(handlers.discard)
+            try:
+                await service.serve(SocketStream(reader, writer), identity=identity)
+            except BaseException as error:
+                failures.append(error)
+                raise
+            finally:
+                writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()
+
+        listener = await asyncio.start_unix_server(handle, str(server.socket_path))
+        started.set()
+        async with listener:
+            await stop.wait()
+            if handlers:
+                _, unfinished = await asyncio.wait(handlers, timeout=10)
+                assert not unfinished, "a conversation does not end"
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(main()))
+    thread.start()
+    if not started.wait(10):
+        raise AssertionError("the relay server does not start")
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(20)
+        loop.close()
+    if failures:
+        raise failures[0]

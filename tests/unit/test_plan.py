@@ -1,0 +1,169 @@
+"""Plans: what a session consists of in each network mode, and that any input gives a safe one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.specs import ENGINE_ID, GUEST_VOLUME, IMAGE, identity, plan_input, session_plan
+
+from coding_agents.engine.argv import RlimitCeiling, create_argv
+from coding_agents.engine.features import ENGINES
+from coding_agents.errors import NotBuiltError
+from coding_agents.model.limits import Limits
+from coding_agents.sandbox.invariants import argv_violations, spec_violations
+from coding_agents.sandbox.plan import (
+    PlanInput,
+    describe,
+    fit_to_host,
+    plan_filler,
+    plan_salvage,
+    plan_session,
+    to_json,
+)
+from coding_agents.sandbox.spec import (
+    BridgeNetwork,
+    ContainerSpec,
+    JoinContainer,
+    Network,
+    NoNetwork,
+    SandboxSpec,
+    VolumeMount,
+)
+
+_NAMES = st.from_regex(r"[a-z0-9][a-z0-9.-]{0,61}[a-z0-9]", fullmatch=True)
+_IMAGES = st.from_regex(r"sha256:[0-9a-f]{64}", fullmatch=True)
+_ADDRESSES = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str)
+_LIMITS = st.builds(
+    Limits,
+    cpus=st.decimals(min_value=Decimal("0.1"), max_value=4096, places=2),
+    memory_bytes=st.integers(min_value=1 << 28, max_value=1 << 46),
+    pids=st.integers(min_value=64, max_value=1 << 22),
+)
+
+
+@st.composite
+def plan_inputs(draw: st.DrawFn) -> PlanInput:
+    """Any input that the rest of the program may hand over: hostile texts in labels, any limits, any addresses."""
+    who = identity(
+        name=draw(_NAMES),
+        agent=draw(st.from_regex(r"[a-z][a-z0-9-]{0,30}", fullmatch=True)),
+        repo=draw(st.text(max_size=60)),
+        repo_path=draw(st.text(max_size=200)),
+        branch=draw(st.text(max_size=200)),
+        network=draw(st.sampled_from([Network.ALLOW_ALL, Network.RESTRICTED])),
+    )
+    dns = draw(st.lists(_ADDRESSES, max_size=3))
+    return PlanInput(
+        identity=who,
+        image=draw(_IMAGES),
+        base_image=draw(_IMAGES),
+        guest_volume=draw(_NAMES),
+        limits=draw(_LIMITS),
+        host_cpus=draw(st.none() | st.integers(min_value=1, max_value=256)),
+        resolvers=tuple(dns),
+        holder_options=tuple(word for address in dns for word in ("--dns", address)),
+        runtime=draw(st.sampled_from(["", "runc", "crun", "runsc"])),
+    )
+
+
+@given(plan_inputs(), st.sampled_from(sorted(ENGINES)), st.sampled_from([None, 4096, 1 << 20]))
+def test_every_plan_passes_both_gates(facts: PlanInput, engine: str, hard: int | None) -> None:
+    plan = plan_session(facts)
+    sandbox = plan.sandbox if plan.holder is None else plan.sandbox.joined_to(ENGINE_ID)
+    specs: list[ContainerSpec] = [*plan.containers, sandbox, plan_salvage(facts), _filler()]
+    for spec in specs:
+        assert spec_violations(spec) == []
+        if spec.network == JoinContainer(f"{facts.identity.name}-holder"):
+            continue  # is created only after `joined_to`
+        argv = create_argv(spec, ENGINES[engine], ceiling=RlimitCeiling(hard, hard))
+        assert argv_violations(argv, role=spec.role) == []
+
+
+def test_allow_all_has_a_holder_and_no_interface_of_its_own() -> None:
+    plan = session_plan(network=Network.ALLOW_ALL)
+    assert plan.holder is not None and plan.network is not None
+    assert plan.holder.network == BridgeNetwork("demo-shop-session-1-net")
+    assert plan.sandbox.network == JoinContainer("demo-shop-session-1-holder")
+    assert plan.sandbox.joined_to(ENGINE_ID).network == JoinContainer(ENGINE_ID)
+    assert plan.holder.argv[3:] == ("holder", "--dns", "192.0.2.53", "--allow", "10.1.2.3:443")
+    assert plan.holder.volumes == (VolumeMount(GUEST_VOLUME, "/opt/coding-agents"),)
+
+
+def test_restricted_has_neither_holder_nor_network() -> None:
+    plan = session_plan(network=Network.RESTRICTED)
+    assert (plan.holder, plan.network, plan.sandbox.network) == (None, None, NoNetwork())
+
+
+def test_squid_is_refused_until_it_is_built() -> None:
+    with pytest.raises(NotBuiltError, match="squid"):
+        session_plan(network=Network.SQUID)
+
+
+def test_labels_identify_the_session_and_the_kind() -> None:
+    plan = session_plan()
+    labels = dict(plan.sandbox.labels)
+    assert labels == {
+        "coding-agents.type": "agent",
+        "coding-agents.session": "0123456789ab",
+        "coding-agents.agent": "demo",
+        "coding-agents.repo": "shop",
+        "coding-agents.repo-path": "/home/ann/shop",
+        "coding-agents.branch": "demo/session-1",
+        "coding-agents.network-policy": "allow-all",
+        "coding-agents.version": "0.1.0",
+        "coding-agents.nonce": "0f" * 16,
+    }
+    assert plan.holder is not None
+    assert dict(plan.holder.labels)["coding-agents.type"] == "holder"
+    assert dict(plan.workspace.labels)["coding-agents.type"] == "volume"
+
+
+def test_labels_hold_no_control_characters_and_no_keys() -> None:
+    who = identity(repo_path="/home/a\n\udc80b", branch="demo/ghp_" + "a" * 36)
+    labels = dict(who.labels("agent"))
+    assert labels["coding-agents.repo-path"] == "/home/a??b"
+    assert labels["coding-agents.branch"] == "(GitHub token)"
+
+
+def test_limits_fit_the_machine() -> None:
+    assert fit_to_host(Limits(), host_cpus=2).cpus == 2
+    assert fit_to_host(Limits(), host_cpus=64) == Limits()
+    assert fit_to_host(Limits(), host_cpus=None) == Limits()
+    assert fit_to_host(Limits(), host_cpus=0) == Limits()
+
+
+def test_salvage_cannot_write_the_workspace_and_has_no_network() -> None:
+    spec = plan_salvage(plan_input())
+    assert VolumeMount("demo-shop-session-1-workspace", "/workspace", writable=False) in spec.volumes
+    assert spec.network == NoNetwork()
+    assert spec.interactive and spec.argv[-1] == "salvage" and spec.image != IMAGE
+
+
+def test_the_plan_is_shown_whole() -> None:
+    shown = "\n".join(describe(session_plan()))
+    for part in ("demo-shop-session-1-holder", IMAGE, "1000:1000", "2 CPUs, 8g memory, 4096 processes", "/workspace"):
+        assert part in shown
+    assert "no interface but loopback" in "\n".join(describe(session_plan(network=Network.RESTRICTED)))
+
+
+def test_the_plan_as_json() -> None:
+    plan = to_json(session_plan())
+    assert json.loads(json.dumps(plan)) == plan
+    assert plan["network_name"] == "demo-shop-session-1-net"
+    assert [one["role"] for one in plan["containers"]] == ["holder", "agent"]  # type: ignore[attr-defined]
+
+
+def test_specs_are_frozen() -> None:
+    spec: SandboxSpec = session_plan().sandbox
+    with pytest.raises(AttributeError):
+        spec.user = "0:0"  # type: ignore[misc]
+    assert replace(spec, user="0:0") != spec
+
+
+def _filler() -> ContainerSpec:
+    return plan_filler(guest_volume=GUEST_VOLUME, image=IMAGE, suffix="fill-01", version="0.1.0")

@@ -1,0 +1,102 @@
+"""Decisions: the shipped matrix, default deny, and that taking a rule away never opens anything."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coding_agents.errors import ConfigError
+from coding_agents.gitsync.rules import load_policy
+from coding_agents.model.refs import Oid, RefUpdate
+from coding_agents.policy.decide import UNLISTED, Allow, Deny, PushRequest, decide, decide_push
+from coding_agents.policy.matrix import Operation, Policy, Tier, parse_matrix
+
+A, B = Oid("a" * 40), Oid("b" * 40)
+OWN = "refs/heads/demo/x"
+SHIPPED = load_policy()
+
+REFS = st.sampled_from([OWN, f"{OWN}/y", "refs/heads/demo/X", "refs/heads/main", "refs/tags/v1", "HEAD", ""])
+UPDATES = st.builds(
+    RefUpdate, st.sampled_from([None, A]), st.sampled_from([None, B]), REFS | st.text(max_size=20)
+)
+REQUESTS = st.builds(
+    PushRequest, st.lists(UPDATES, max_size=5).map(tuple), st.just(frozenset({OWN})), st.booleans()
+)
+POLICIES = st.sets(st.sampled_from(list(Operation))).map(
+    lambda kept: Policy({op: rule for op, rule in SHIPPED.rules.items() if op in kept})
+)
+
+ROW = '[[rule]]\nid = "r"\noperation = "push.delete"\ntier = 3\neffect = "refuse"\nreason = "no"\n'
+
+
+def test_every_operation_has_a_row() -> None:
+    assert set(SHIPPED.rules) == set(Operation)
+
+
+@pytest.mark.parametrize(
+    ("operation", "allowed", "tier"),
+    [
+        (Operation.PUSH_SESSION_BRANCH, True, Tier.SILENT),
+        (Operation.PUSH_REWRITE, True, Tier.RECORDED),
+        (Operation.PUSH_OTHER_REF, False, Tier.ASK),
+        (Operation.PUSH_DELETE, False, Tier.ASK),
+        (Operation.PUSH_SALVAGE, True, Tier.RECORDED),
+        (Operation.FETCH_RELAY, True, Tier.SILENT),
+    ],
+)
+def test_the_shipped_matrix(operation: Operation, allowed: bool, tier: Tier) -> None:
+    decision = decide(SHIPPED, operation)
+    assert isinstance(decision, Allow if allowed else Deny)
+    assert decision.tier is tier
+    assert decision.rule == SHIPPED.rules[operation].rule_id
+
+
+@given(REQUESTS)
+def test_only_the_own_ref_is_ever_allowed(request: PushRequest) -> None:
+    decisions = decide_push(SHIPPED, request)
+    assert len(decisions) == len(request.updates)
+    for update, decision in zip(request.updates, decisions, strict=True):
+        assert isinstance(decision, Allow) == (update.ref == OWN and update.new is not None)
+
+
+@given(POLICIES, REQUESTS)
+def test_taking_rules_away_never_opens_anything(policy: Policy, request: PushRequest) -> None:
+    for less, full in zip(decide_push(policy, request), decide_push(SHIPPED, request), strict=True):
+        assert isinstance(less, Deny) or less == full
+
+
+def test_no_row_means_no() -> None:
+    decision = decide(Policy({}), Operation.FETCH_RELAY)
+    assert isinstance(decision, Deny)
+    assert decision.rule == UNLISTED
+
+
+def test_a_salvage_push_has_a_rule_of_its_own() -> None:
+    request = PushRequest((RefUpdate(None, A, OWN),), frozenset({OWN}), salvage=True)
+    assert decide_push(SHIPPED, request)[0].rule == "git-push-salvage"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "x = 1", "rule = 1", "[[rule]]", "not toml", "rule = []\nother = 1",
+        ROW + ROW,
+        ROW.replace("push.delete", "push.everything"),
+        ROW.replace("tier = 3", "tier = 4"),
+        ROW.replace("tier = 3", 'tier = "3"'),
+        ROW.replace("tier = 3", "tier = true"),
+        ROW.replace('"refuse"', '"perhaps"'),
+        ROW.replace('"refuse"', '"allow"'),
+        ROW.replace('"no"', '""'),
+        ROW + "extra = 1\n",
+        ROW + ROW.replace("push.delete", "push.rewrite"),
+    ],
+)  # fmt: skip
+def test_a_damaged_matrix_is_an_error(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_matrix(text)
+
+
+def test_an_undamaged_row_is_read() -> None:
+    assert parse_matrix(ROW).rules[Operation.PUSH_DELETE].reason == "no"

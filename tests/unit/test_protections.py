@@ -1,0 +1,157 @@
+"""The verdict on measured facts: real ones of both engines, each one changed, and none at all."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.specs import sandbox
+
+from coding_agents.sandbox.protections import LAYER_NAMES, LAYERS, Evidence, Need, judge
+from coding_agents.sandbox.spec import Network
+
+_DATA = Path(__file__).parent / "data" / "guest"
+_ENGINES = ("docker", "podman")
+_REQUIRED = {layer.name for layer in LAYERS if layer.need is Need.REQUIRED}
+
+
+def _facts(engine: str, mode: str = "allow-all") -> dict[str, Any]:
+    facts = json.loads((_DATA / f"facts-{engine}-{mode}.json").read_text())
+    assert isinstance(facts, dict)
+    return facts
+
+
+@pytest.mark.parametrize("engine", _ENGINES)
+@pytest.mark.parametrize(("mode", "shown"), [("allow-all", "guarded"), ("restricted", "none")])
+def test_real_containers_hold(engine: str, mode: str, shown: str) -> None:
+    evidence = Evidence(_facts(engine, mode), sandbox(mode=Network(mode)), guard=[], userns=False)
+    verdict = judge(evidence, asked=("memory", "swap", "cpus", "pids"))
+    assert verdict.violations == ()
+    assert verdict.layers == {
+        "user": "on",
+        "capabilities": "on",
+        "no-new-privileges": "on",
+        "seccomp": "on",
+        "read-only-root": "on",
+        "mounts": "on",
+        "host-paths": "on",
+        "network": shown,
+        "memory": "8g",
+        "swap": "on",
+        "cpus": "2",
+        "pids": "4096",
+        "apparmor": "absent",
+        "userns": "off",
+    }
+
+
+Edit = Callable[[dict[str, Any]], Any]
+
+
+def _process(key: str, value: object) -> Edit:
+    return lambda facts: facts["process"].__setitem__(key, value)
+
+
+def _cgroup(key: str, value: object) -> Edit:
+    return lambda facts: facts["cgroup"].__setitem__(key, value)
+
+
+def _options(path: str, *options: str) -> Edit:
+    return lambda facts: facts["mounts"][path].__setitem__("options", list(options))
+
+
+_WEAKENED: dict[str, tuple[str, str, Edit]] = {
+    "root": ("user", "off", _process("Uid", [0, 0, 0, 0])),
+    "root saved id": ("user", "off", _process("Uid", [1000, 1000, 0, 1000])),
+    "root group": ("user", "off", _process("Gid", [1000, 0, 1000, 1000])),
+    "effective capability": ("capabilities", "off", _process("CapEff", "0000000000200000")),
+    "bounding capability": ("capabilities", "off", _process("CapBnd", "00000000a80425fb")),
+    "new privileges": ("no-new-privileges", "off", _process("NoNewPrivs", 0)),
+    "no seccomp": ("seccomp", "off", _process("Seccomp", 0)),
+    "strict seccomp": ("seccomp", "off", _process("Seccomp", 1)),
+    "writable root": ("read-only-root", "off", _options("/", "rw", "relatime")),
+    "writable guest": ("mounts", "off", _options("/opt/coding-agents", "rw")),
+    "programs in /run": ("mounts", "off", _options("/run", "rw", "nosuid", "nodev")),
+    "devices in /tmp": ("mounts", "off", _options("/tmp", "rw", "nosuid")),
+    "larger tmpfs": ("mounts", "off", lambda facts: facts["mounts"]["/tmp"].__setitem__("size_bytes", 1 << 50)),
+    "disk at /tmp": ("mounts", "off", lambda facts: facts["mounts"]["/tmp"].__setitem__("type", "ext4")),
+    "host path": ("host-paths", "off", lambda facts: facts["other_mounts"].append("/host")),
+    "engine socket": ("host-paths", "off", lambda facts: facts["other_mounts"].append("/var/run/docker.sock")),
+    "no memory limit": ("memory", "off", _cgroup("memory_max", None)),
+    "more memory": ("memory", "16g", _cgroup("memory_max", 16 << 30)),
+    "swap": ("swap", "off", _cgroup("memory_swap_max", None)),
+    "no cpu limit": ("cpus", "off", _cgroup("cpu_quota_us", None)),
+    "more cpus": ("cpus", "4", _cgroup("cpu_quota_us", 400000)),
+    "no process limit": ("pids", "off", _cgroup("pids_max", None)),
+    "unconfined": ("apparmor", "off", lambda facts: facts.__setitem__("label", "unconfined")),
+    "complain mode": ("apparmor", "off", lambda facts: facts.__setitem__("label", "docker-default (complain)")),
+}
+
+
+@pytest.mark.parametrize("engine", _ENGINES)
+@pytest.mark.parametrize("name", _WEAKENED)
+def test_each_weakening_is_seen(engine: str, name: str) -> None:
+    layer, shown, edit = _WEAKENED[name]
+    facts = copy.deepcopy(_facts(engine))
+    edit(facts)
+    evidence = Evidence(facts, sandbox(), guard=[])
+    verdict = judge(evidence, asked=(layer,))
+    assert verdict.layers[layer] == shown
+    assert any(line.startswith(f"{layer} is {shown}") for line in verdict.violations)
+    unasked = judge(evidence)
+    assert (layer in _REQUIRED) == any(line.startswith(layer) for line in unasked.violations)
+    assert (layer in _REQUIRED) == bool(judge(evidence, asked=(layer,), best_effort=(layer,)).violations)
+
+
+def test_apparmor_in_force() -> None:
+    facts = {**_facts("docker"), "label": "docker-default (enforce)"}
+    assert judge(Evidence(facts, sandbox(), guard=[])).layers["apparmor"] == "on"
+
+
+def test_an_interface_in_restricted_mode() -> None:
+    facts = _facts("docker", "restricted")
+    facts["interfaces"].append("eth0")
+    verdict = judge(Evidence(facts, sandbox(mode=Network.RESTRICTED)))
+    assert verdict.layers["network"] == "off" and "eth0" in verdict.violations[0]
+
+
+@pytest.mark.parametrize(("guard", "shown"), [(None, "unknown"), (["udp is open"], "off"), ([], "guarded")])
+def test_the_guard_must_have_been_read_back(guard: list[str] | None, shown: str) -> None:
+    verdict = judge(Evidence(_facts("docker"), sandbox(), guard=guard))
+    assert verdict.layers["network"] == shown
+    assert bool(verdict.violations) == (shown != "guarded")
+
+
+def test_without_facts_everything_is_unknown_and_nothing_is_on() -> None:
+    verdict = judge(Evidence({}, sandbox()))
+    assert set(verdict.layers) == set(LAYER_NAMES)
+    assert set(verdict.layers.values()) <= {"unknown", "absent"}
+    assert len(verdict.violations) == len(_REQUIRED)
+
+
+def test_a_named_protection_that_does_not_exist_here() -> None:
+    verdict = judge(Evidence(_facts("docker"), sandbox(), guard=[]), asked=("disk",))
+    assert verdict.violations == ("disk is absent (this version cannot enforce it)",)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=10), children, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.data())
+def test_a_lying_guest_never_breaks_the_judge(data: st.DataObject) -> None:
+    facts = copy.deepcopy(_facts("docker"))
+    for key in data.draw(st.lists(st.sampled_from(sorted(facts)), min_size=1, unique=True)):
+        facts[key] = data.draw(_JSON)
+    verdict = judge(Evidence(facts, sandbox(), guard=[]))
+    assert set(verdict.layers) == set(LAYER_NAMES)
+    assert all(value.isprintable() for value in verdict.layers.values())

@@ -1,0 +1,46 @@
+"""Builds the images that the engine tests need, on each engine of CODING_AGENTS_TEST_ENGINES.
+
+The first engine builds them; the others get them by save and load, which is faster than building again.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from coding_agents.config.environ import read_environment
+from coding_agents.engine.find import find_engine
+from coding_agents.images.build import BuildSettings, current_image, ensure_image, plan_images
+
+AGENTS = ("demo", "claude")
+
+
+def main() -> None:
+    environ = read_environment().environ
+    names = environ.get("CODING_AGENTS_TEST_ENGINES", "docker").split()
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = BuildSettings(
+            work_dir=Path(scratch), environment=environ, on_line=lambda line: print(line, file=sys.stderr)
+        )
+        first, *others = (find_engine(name, environ) for name in names)
+        for agent in AGENTS:
+            ensure_image(first, agent, settings)
+        recipes = {recipe.ref: recipe for agent in AGENTS for recipe in plan_images(agent)}
+        for engine in others:
+            missing = [ref for ref, recipe in recipes.items() if current_image(engine, recipe) is None]
+            if missing:
+                copy_images(names[0], engine.info.name, missing)
+
+
+def copy_images(source: str, target: str, refs: list[str]) -> None:
+    """Images by name from one engine's store into another's."""
+    with subprocess.Popen((source, "save", *refs), stdout=subprocess.PIPE) as saving:
+        subprocess.run((target, "load", "--quiet"), stdin=saving.stdout, stdout=subprocess.DEVNULL, check=True)
+    if saving.returncode != 0:
+        raise SystemExit(f"{source} save failed with status {saving.returncode}")
+
+
+if __name__ == "__main__":
+    main()
