@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import pytest
 
 from coding_agents.config.edit import set_setting
 from coding_agents.config.environ import HostEnvironment
-from coding_agents.config.load import find_project, load_settings
+from coding_agents.config.load import OTHER_VARIABLES, find_project, load_settings
 from coding_agents.errors import CodingAgentsError, ConfigError, UntrustedSettingError, UsageError
-from coding_agents.model.settings import Origin, Settings, Source
+from coding_agents.model.settings import SETTINGS, Origin, Settings, Source
 from support.host import host_environment
 
 
@@ -201,6 +202,21 @@ def test_mistyped_variables_are_errors_and_those_of_tests_are_not_ours(host: Hos
     with pytest.raises(ConfigError, match="CODING_AGENTS_LIMITS_CPU"):
         host.load(CODING_AGENTS_LIMITS_CPU="many")
     assert host.load(CODING_AGENTS_TEST_X="1", XCODING_AGENTS_ENGINE="x").engine == "auto"
+
+
+def test_every_variable_that_our_own_files_name_is_a_setting_or_listed() -> None:
+    root = Path(__file__).parents[2]
+    texts = [path.read_text() for path in (root / "src").rglob("*.py")]
+    texts += [path.read_text() for path in (root / "dev", root / ".ci" / "run") if path.exists()]
+    named = {name for text in texts for name in re.findall(r"(?<!_)CODING_AGENTS_[A-Z_]*[A-Z]\b", text)}
+    known = {setting.variable for setting in SETTINGS} | OTHER_VARIABLES
+    unknown = {name for name in named - known if not name.startswith("CODING_AGENTS_TEST_")}
+    assert not unknown
+    assert len(named & known) > 3
+
+
+def test_variables_of_other_use_are_left_alone(host: Host) -> None:
+    assert host.load(CODING_AGENTS_MODEL_UPSTREAM="http://127.0.0.1:1").engine == "auto"
 
 
 def test_a_wrong_flag_is_a_usage_error(host: Host) -> None:

@@ -61,8 +61,7 @@ def test_whole_life_of_a_command(root: Path) -> None:
         events = host.until(Exit)
         assert ended(process) == 7
         assert host.next() is None
-        assert process.stdout is not None
-        assert process.stdout.read().decode().splitlines() == [f"{repo.place.home} hello", str(repo.work)]
+    assert (root / "stdout").read_text().splitlines() == [f"{repo.place.home} hello", str(repo.work)]
 
     assert events == [Saved(repo.tip(), pushed=True, committed=True), Exit(7)]
     assert repo.files(repo.tip()) == [".gitignore", "README", "new.txt"]
@@ -148,8 +147,7 @@ def test_a_failing_step_is_named(root: Path, change: dict[str, object], step: st
         host.send(Go(replace(repo.config, **{"command": ENDS_AT_ONCE, **change})))  # type: ignore[arg-type]
         failed = host.until(Failed)[-1]
         assert ended(process) == 125
-        assert process.stderr is not None
-        assert step in process.stderr.read().decode()
+    assert step in (root / "stderr").read_text()
     assert isinstance(failed, Failed)
     assert failed.step == step
     assert message in failed.message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -146,6 +147,33 @@ def test_a_rewrite_keeps_the_old_tip(scene: Scene, server: RelayServer, guest_en
     assert tip(scene, "refs/coding-agents/archive/1") == tips[0]
     assert tip(scene, "refs/coding-agents/archive/2") == tips[1]
     assert [event.rule for event in server.events].count("git-push-rewrite") == 2
+
+
+def test_a_push_counts_although_the_guest_is_gone_before_the_answer(
+    scene: Scene, server: RelayServer, guest_env: dict[str, str]
+) -> None:
+    new = commit(scene.guest, "work", "last words\n", env=guest_env)
+    pack = subprocess.run(
+        ["git", "pack-objects", "--revs", "--stdout", "-q"],
+        cwd=scene.guest, env=guest_env, input=f"{new}\n^{scene.base}\n".encode(), capture_output=True, check=True,
+    ).stdout  # fmt: skip
+    with server.connect() as link:
+        link.sendall(pkt(PUSH))
+        link.recv(65536)
+        link.sendall(pkt(f"{scene.base} {new} {BRANCH.ref}\0report-status".encode()) + FLUSH + pack)
+    eventually(lambda: len(server.changes) == 1)
+    assert (tip(scene), server.changes[0].new) == (new, new)
+
+
+def test_half_a_push_changes_nothing(scene: Scene, server: RelayServer, guest_env: dict[str, str]) -> None:
+    new = commit(scene.guest, "work", "done\n", env=guest_env)
+    with server.connect() as link:
+        link.sendall(pkt(PUSH))
+        link.recv(65536)
+        line = pkt(f"{scene.base} {new} {BRANCH.ref}\0report-status".encode())
+        link.sendall(line + FLUSH + b"PACK" + (2).to_bytes(4, "big") + (3).to_bytes(4, "big"))
+    eventually(lambda: [event.outcome for event in server.events] == ["allowed", "failed"])
+    assert tip(scene) == scene.base
 
 
 def test_a_policy_without_rewrites_refuses_them(scene: Scene) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from coding_agents.model.refs import Oid
 from coding_agents.workspace.fill import write_workspace_tar
 from coding_agents.workspace.launch_state import INDEX_REF, WORKTREE_REF
 from support.repos import sh
-from support.workspaces import NOW_MS, Filled, Host, fill, guest_git, make_host
+from support.workspaces import NOW_MS, Filled, Host, fill, guest_git, make_host, run_git
 
 Change = Callable[[Host], None]
 
@@ -85,6 +86,8 @@ def detached(host: Host) -> None:
 def intent_to_add(host: Host) -> None:
     host.write("later", "x\n")
     host.git("add", "--intent-to-add", "later")
+    empty = host.git("hash-object", "-t", "blob", "/dev/null")
+    (host.work / ".git/objects" / empty[:2] / empty[2:]).unlink()  # git need not have it
 
 
 def conflict(host: Host) -> None:
@@ -231,7 +234,7 @@ def test_status_inside_is_the_status_outside(host: Host, change: Change) -> None
     assert host.inside(filled, "diff", "--cached", "--raw", "--no-abbrev") == host.git(
         "diff", "--cached", "--raw", "--no-abbrev"
     )
-    assert host.inside(filled, "fsck", "--full", "--strict") == ""
+    assert host.inside(filled, "fsck", "--full", "--strict", "--no-dangling") == ""
     expected = set(host.git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")) - {
         ""
     }
@@ -368,7 +371,7 @@ def test_launch_state_when_a_file_became_a_directory(host: Host) -> None:
 
 
 def relay(host: Host, filled: Filled, *args: str) -> str:
-    return sh(filled.relay, *args, env=host.env)
+    return run_git(filled.relay, *args, env=host.env)
 
 
 def test_unborn(tmp_path: Path) -> None:
@@ -491,6 +494,11 @@ def test_lfs_files_stay_clean(host: Host) -> None:
     assert sorted((host.work / ".git/lfs").rglob("*")) == before
     host.git("checkout", "--quiet", "a.bin")
     assert (host.fill(clean=True).inside / "a.bin").read_text() == "large\n"
+    for stored in (host.work / ".git/lfs/objects").rglob("*/*/*"):
+        stored.unlink()
+    left = sorted((host.work / ".git/lfs").rglob("*"))
+    assert (host.fill(clean=True).inside / "a.bin").read_text().startswith("version https://git-lfs")
+    assert sorted((host.work / ".git/lfs").rglob("*")) == left
 
 
 def test_a_base_branch_that_collides_with_the_sessions_branch_stays_out(host: Host) -> None:
@@ -571,18 +579,18 @@ def test_no_filter_of_the_tree_runs_for_a_clean_copy_of_ours(host: Host, tmp_pat
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root launches on another user's repository")
-def test_root_reads_another_users_repository_as_that_user(tmp_path: Path) -> None:
-    host = make_host(tmp_path)
-    staged_and_modified(host)
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:3]:
-        parent.chmod(parent.stat().st_mode | 0o055)
-    for path in [host.work, *host.work.rglob("*")]:
-        os.lchown(path, 65534, 65534)
-    filled = host.fill()
-    assert host.inside(filled, "status", "--porcelain") == "MM changed"
-    assert {path.lstat().st_uid for path in host.work.rglob("*")} == {65534}
-    assert relay(host, filled, "cat-file", "-p", f"{WORKTREE_REF}:changed") == "even later"
+def test_root_reads_another_users_repository_as_that_user() -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own directory is closed to other users
+        Path(name).chmod(0o755)
+        host = make_host(Path(name))
+        staged_and_modified(host)
+        for path in [host.work, *host.work.rglob("*")]:
+            os.lchown(path, 65534, 65534)
+        filled = host.fill()
+        assert host.inside(filled, "status", "--porcelain") == "MM changed"
+        assert {path.lstat().st_uid for path in host.work.rglob("*")} == {65534}
+        assert relay(host, filled, "cat-file", "-p", f"{WORKTREE_REF}:changed") == "even later"
+        assert filled.plan == host.plan()
 
 
 def test_ten_thousand_files_are_planned_and_streamed_in_seconds(host: Host) -> None:

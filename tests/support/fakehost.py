@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -93,17 +93,27 @@ def fake_host(place: Place) -> Iterator[FakeHost]:
 
 @contextmanager
 def entry_point(place: Place, *, wrapper: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[bytes]]:
-    """The entry point as a process (run by `wrapper`, if given); killed after the block if it still runs."""
+    """The entry point as a process (run by `wrapper`, if given); ended after the block if it still runs.
+
+    Its output goes to the files `stdout` and `stderr` beside the workspace.
+    """
     values = [f"{name}={value}" for name, value in asdict(place).items()]
-    process = subprocess.Popen(
-        (*wrapper, sys.executable, "-IS", "-c", _PROGRAM, str(SOURCES), *values),
-        env={"PATH": PATH, "LC_ALL": "C.UTF-8"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    root = place.workspace.parent
+    with (root / "stdout").open("wb") as stdout, (root / "stderr").open("wb") as stderr:
+        process = subprocess.Popen(
+            (*wrapper, sys.executable, "-IS", "-c", _PROGRAM, str(SOURCES), *values),
+            env={"PATH": PATH, "LC_ALL": "C.UTF-8"},
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+        )
     try:
         yield process
     finally:
+        for _ in range(100):  # each request after the first kills the agent at once
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.1)
+                break
         process.kill()
-        process.communicate()
+        process.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import tarfile
 import time
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from coding_agents.workspace.copyset import CopyPlan
 from coding_agents.workspace.fill import write_workspace_tar
 from coding_agents.workspace.launch_state import LaunchState, record_launch_state
 from coding_agents.workspace.listing import plan_copy
-from support.repos import BRANCH, git_env, make_repo, sh
+from support.repos import BRANCH, git_env, make_repo
 
 NOW_MS = 1_700_000_000_000
 
@@ -42,7 +43,7 @@ class Host:
     env: dict[str, str]
 
     def git(self, *args: str) -> str:
-        return sh(self.work, *args, env=self.env)
+        return run_git(self.work, *args, env=self.env)
 
     def write(self, name: str, content: str | bytes, *, aged: bool = True) -> Path:
         """Write a file; `aged` by a minute, so that git can trust its time."""
@@ -128,4 +129,12 @@ def unpack(tar: bytes, target: Path) -> None:
 def guest_git(inside: Path, *args: str) -> str:
     """Run git as the agent does: no configuration but the workspace's own."""
     env = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
-    return sh(inside, *args, env=env)
+    return run_git(inside, *args, env=env)
+
+
+def run_git(cwd: Path, *args: str, env: dict[str, str]) -> str:
+    """Run git, which must succeed; bytes that are not UTF-8 come back as surrogates."""
+    done = subprocess.run(["git", *args], cwd=cwd, env=env, capture_output=True, check=False)
+    if done.returncode != 0:
+        raise AssertionError(f"git {' '.join(args)}: {os.fsdecode(done.stdout + done.stderr)}")
+    return os.fsdecode(done.stdout).removesuffix("\n")

@@ -10,12 +10,13 @@ import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from coding_agents import __version__
 from coding_agents.app.bring_up import Guarding, bring_up
 from coding_agents.app.gather import Gathered, gather
 from coding_agents.app.guest import guest_config
+from coding_agents.app.images import build_settings
 from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.app.naming import Naming, choose_name, new_session_id, require_free_branch
 from coding_agents.app.narrate import Narrator
@@ -34,7 +35,7 @@ from coding_agents.config.environ import HostEnvironment
 from coding_agents.errors import BranchError
 from coding_agents.gitsync.branches import BranchState, archive_existing
 from coding_agents.images.api import ImageRef
-from coding_agents.images.build import BuildSettings, ensure_image, plan_images
+from coding_agents.images.build import ensure_image, plan_images
 from coding_agents.model.audit import RecordType
 from coding_agents.model.session import RepoRef, SessionRecord, Volumes
 from coding_agents.network.dns import read_resolvers
@@ -187,14 +188,7 @@ class Launch:
             return facts.engine.create(spec)
 
     def _images(self, facts: Gathered) -> tuple[ImageRef, ImageRef]:
-        settings = BuildSettings(
-            work_dir=self.env.data_dir / "images",
-            environment=self.env.environ,
-            on_line=self.narrator.progress,
-            user_dir=self.env.config_dir / "agents",
-            host_ca=self.request.settings.network_ca == "host",
-        )
-        announced = _announcing(settings, self.narrator)
+        announced = build_settings(self.env, self.request.settings, _announcing(self.narrator))
         return ensure_image(facts.engine, facts.manifest.name, announced), ensure_image(
             facts.engine, None, announced
         )
@@ -328,13 +322,13 @@ class Launch:
                                   detail={"repo": session.record.repo.path, "base": session.record.base})  # fmt: skip
 
 
-def _announcing(settings: BuildSettings, narrator: Narrator) -> BuildSettings:
+def _announcing(narrator: Narrator) -> Callable[[str], None]:
     """Lines that begin a build are said; the engine's own output is progress only."""
 
     def on_line(line: str) -> None:
         (narrator.say if line.startswith("building ") else narrator.progress)(line)
 
-    return replace(settings, on_line=on_line)
+    return on_line
 
 
 def _remover(remove: Callable[[str], None], name: str) -> Callable[[], None]:

@@ -111,7 +111,7 @@ def _run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return 130
     except BrokenPipeError:
-        sys.stdout = None   # whoever read us has gone; the interpreter must not flush
+        sys.stdout = None  # whoever read us has gone; the interpreter must not flush
         return 141
     return status if isinstance(status, int) else 0
 

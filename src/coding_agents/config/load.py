@@ -27,6 +27,10 @@ _LIMIT = 64 * 1024
 _MOST_LINES = 1000
 _PREFIX = "CODING_AGENTS_"
 _TESTS = "CODING_AGENTS_TEST_"
+# Variables of ours that are not settings: where a model answers, what a session is told, and ./dev's own.
+OTHER_VARIABLES = frozenset(
+    _PREFIX + name for name in ("MODEL_UPSTREAM", "SESSION", "NO_SERVICES", "REQUIRE_ENGINES", "FUZZ_SECONDS")
+)
 
 
 def load_settings(
@@ -131,7 +135,7 @@ def _environment_layer(environ: Mapping[str, str]) -> Layer:
     values: dict[str, Value] = {}
     wrong: list[str] = []
     for name in sorted(environ):
-        if not name.startswith(_PREFIX) or name.startswith(_TESTS):
+        if not name.startswith(_PREFIX) or name.startswith(_TESTS) or name in OTHER_VARIABLES:
             continue
         setting = by_variable.get(name)
         try:

@@ -34,7 +34,7 @@ from coding_agents.gitsync.splice import (
     running,
     splice,
 )
-from coding_agents.model.refs import Oid
+from coding_agents.model.refs import Oid, RefUpdate
 from coding_agents.policy.decide import Allow, Decision, Deny, PushRequest, decide, decide_push
 from coding_agents.policy.matrix import Operation, Policy, Tier
 
@@ -158,18 +158,21 @@ class RelayService:
             if commands is None or not commands.updates:
                 return  # nothing to push
             async with self._one_push:
-                decisions = await self._decide(commands, identity)
+                used, refs = await asyncio.to_thread(self._look)
+                decisions = await self._decide(commands, identity, used, refs)
                 if any(isinstance(decision, Deny) for decision in decisions):
                     await _refuse_push(stream, commands, decisions)
                 else:
-                    await self._carry_out(stream, process, commands, identity)
+                    await self._carry_out(stream, process, commands, identity, refs)
 
-    async def _decide(self, commands: PushCommands, identity: Identity) -> tuple[Decision, ...]:
+    async def _decide(
+        self, commands: PushCommands, identity: Identity, used: int, refs: Mapping[str, Oid]
+    ) -> tuple[Decision, ...]:
         """The decision for each update, after it is in the audit log."""
         salvage = identity is Identity.SALVAGE
         own = frozenset(SALVAGE_REFS if salvage else (self._relay.branch.ref,))
         decisions = decide_push(self._policy, PushRequest(commands.updates, own, salvage))
-        used, archives = await asyncio.to_thread(self._usage)
+        archives = sum(ref.startswith(f"{ARCHIVE}/") for ref in refs)
         if used >= self._limits.disk_bytes or archives >= self._limits.archives:
             decisions = (_NO_SPACE,) * len(decisions)
         refused = any(isinstance(decision, Deny) for decision in decisions)
@@ -201,52 +204,56 @@ class RelayService:
         process: GitProcess,
         commands: PushCommands,
         identity: Identity,
+        before: Mapping[str, Oid],
     ) -> None:
-        refs = [update.ref for update in commands.updates]
-        before = await asyncio.to_thread(self._tips, refs)
-        await splice(
-            stream, process, first=commands.raw + commands.rest, budget=self._limits.push_bytes + _MIB
-        )
-        after = await asyncio.to_thread(self._tips, refs)
+        """Let git do it, tell the client's end that it is done, then see what became of each ref."""
+        first = commands.raw + commands.rest
+        await splice(stream, process, first=first, budget=self._limits.push_bytes + _MIB)
+        with suppress(OSError):  # the guest may be gone; its push counts all the same
+            stream.write_eof()
+        after = await asyncio.to_thread(self._relay.store.refs)
         for update in commands.updates:
-            old, new = before[update.ref], after[update.ref]
+            old, new = before.get(update.ref), after.get(update.ref)
+            if new != update.new:
+                await self._note("failed", "git", Tier.SILENT, update, identity, {})
             if new is None or new == old:
-                if update.new != new:
-                    detail = {"old": old or "", "new": update.new or "", "by": identity.value}
-                    await self._try_record(
-                        RelayEvent("push", "failed", Tier.SILENT, "git", update.shown, detail)
-                    )
                 continue
-            archived = await asyncio.to_thread(self._archive, old, new)
+            archived = await asyncio.to_thread(self._archive, old, new, after)
             if archived is not None:
                 rule = decide(self._policy, Operation.PUSH_REWRITE)
-                detail = {"old": old or "", "new": new, "archived": archived, "by": identity.value}
-                await self._try_record(
-                    RelayEvent("push", "allowed", rule.tier, rule.rule, update.shown, detail)
-                )
+                await self._note("allowed", rule.rule, rule.tier, update, identity, {"archived": archived})
             await self._on_update(TipChange(identity, update.ref, old, new, archived))
 
-    def _tips(self, refs: list[str]) -> dict[str, Oid | None]:
-        return {ref: self._relay.store.resolve(ref) for ref in refs}
+    async def _note(
+        self,
+        outcome: str,
+        rule: str,
+        tier: Tier,
+        update: RefUpdate,
+        identity: Identity,
+        more: Mapping[str, str],
+    ) -> None:
+        detail = {"old": update.old or "", "new": update.new or "", "by": identity.value, **more}
+        await self._try_record(RelayEvent("push", outcome, tier, rule, update.shown, detail))
 
-    def _archive(self, old: Oid | None, new: Oid) -> str | None:
+    def _archive(self, old: Oid | None, new: Oid, refs: Mapping[str, Oid]) -> str | None:
         """Keep `old` under the next free archive ref unless `new` contains it."""
         store = self._relay.store
         if old is None or store.is_ancestor(old, new):
             return None
-        numbers = (name.rpartition("/")[2] for name in store.refs(ARCHIVE))
-        ref = f"{ARCHIVE}/{1 + max((int(number) for number in numbers), default=0)}"
+        numbers = (int(ref.rpartition("/")[2]) for ref in refs if ref.startswith(f"{ARCHIVE}/"))
+        ref = f"{ARCHIVE}/{1 + max(numbers, default=0)}"
         store.git("update-ref", ref, old, "")
         return ref
 
-    def _usage(self) -> tuple[int, int]:
-        """Bytes that the relay takes on disk, and how many archive refs it has."""
+    def _look(self) -> tuple[int, dict[str, Oid]]:
+        """Bytes that the relay takes on disk, and its refs."""
         size = 0
         for directory, _, names in os.walk(self._relay.git_dir):
             for name in names:
                 with suppress(FileNotFoundError):  # git's own temporary files come and go
                     size += os.lstat(os.path.join(directory, name)).st_size  # noqa: PTH118 - hot loop
-        return size, len(self._relay.store.refs(ARCHIVE))
+        return size, self._relay.store.refs()
 
 
 def _failure(error: GitError) -> RelayEvent:

@@ -74,7 +74,7 @@ class Layer:
 
 
 def judge(evidence: Evidence, *, asked: Collection[str] = (), best_effort: Collection[str] = ()) -> Enforced:
-    """Measure every layer. `asked` are layers the user named, `best_effort` those that may still be missing."""
+    """Measure every layer. `asked` are layers the user named, `best_effort` those that may be missing."""
     layers: dict[str, str] = {}
     violations = []
     for layer in LAYERS:

@@ -91,7 +91,12 @@ class Ending:
         self._journal.note(
             RecordType.SALVAGED,
             subject=result.ref,
-            detail={"head": found.head, "worktree": found.worktree, "clean": int(found.clean)},
+            detail={
+                "head": found.head,
+                "worktree": found.worktree,
+                "clean": int(found.clean),
+                "notes": "; ".join(found.notes),
+            },
         )
         return saved_of(result, left_out=found.left_out, verified=True, note=trouble)
 

@@ -38,7 +38,7 @@ async def salvage(
     image = await asyncio.to_thread(engine.image_id, BASE_IMAGE)
     if image is None:
         raise ImageBuildError(f"{BASE_IMAGE} is missing", hint="Run `coding-agents images build base`.")
-    spec = plan_salvage(plan_input_of(session.record, base_image=image))
+    spec = plan_salvage(plan_input_of(session.record, base_image=image, host_cpus=engine.info.cpus or None))
     check_spec(spec)
 
     async def serve_relay(stream: Stream) -> None:

@@ -13,6 +13,8 @@ import re
 # Printable by category, yet drawn as nothing: they hide text or make two names look alike.
 _INVISIBLE = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef"
 _HIDING = re.compile(f"[{_INVISIBLE}]")
+_WHOLE = re.compile(r"\r\n|\x1b\[([0-9;:]{0,48})m")
+_UNUSUAL = re.compile(r"[^ -~]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 _MAX_SEQUENCE = 64
@@ -28,13 +30,17 @@ def escape(text: str, *, keep: str = "") -> str:
     The result is printable (but for `keep`) and is returned unchanged by a second call. It is for
     reading, not reversible: a backslash stays as it is.
     """
-    if text.isprintable() and not _HIDING.search(text):
-        return text
-    return "".join(char if char in keep or _is_visible(char) else _escaped(char) for char in text)
+    return _UNUSUAL.sub(lambda match: _escape_run(match[0], keep), text)
 
 
-def _is_visible(char: str) -> bool:
-    return char.isprintable() and not _HIDING.match(char)
+def _escape_run(run: str, keep: str) -> str:
+    if _is_visible(run):
+        return run
+    return "".join(char if char in keep or _is_visible(char) else _escaped(char) for char in run)
+
+
+def _is_visible(text: str) -> bool:
+    return text.isprintable() and not _HIDING.search(text)
 
 
 def _escaped(char: str) -> str:
@@ -82,6 +88,11 @@ class StreamEscaper:
                 position = end
                 if position == len(text):
                     break
+                if whole := _WHOLE.match(text, position):
+                    # Nearly all control characters of real output; the rest goes one by one.
+                    out.append("\n" if whole[1] is None else self._colour(whole[1]))
+                    position = whole.end()
+                    continue
             out.append(self._step(text[position]))
             position += 1
         return "".join(out).encode("utf-8")
@@ -123,13 +134,13 @@ class StreamEscaper:
         if char < final:
             return ""
         self._state = _TEXT
-        return self._colour() if self._sequence[0] == "[" and char == "m" else ""
+        return self._colour(self._sequence[1:-1]) if self._sequence[0] == "[" and char == "m" else ""
 
-    def _colour(self) -> str:
-        kept = safe_sgr(self._sequence[1:-1]) if self._colours else None
+    def _colour(self, parameters: str) -> str:
+        kept = safe_sgr(parameters) if self._colours else None
         if kept is None:
             return ""
-        self._coloured = kept not in ("", "0")
+        self._coloured = kept != "0"
         return f"\x1b[{kept}m"
 
     def _string(self, char: str) -> str:

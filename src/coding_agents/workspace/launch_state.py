@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -27,6 +28,8 @@ WORKTREE_REF = "refs/coding-agents/launch"
 INDEX_REF = "refs/coding-agents/launch-index"
 
 _GITLINK = b"160000"
+_GONE = b"D"
+_INTENT_TO_ADD = b"A"
 
 
 @dataclass(frozen=True)
@@ -66,17 +69,22 @@ def record_launch_state(
     with source.scratch(relay_git_dir) as scratch:
         quarantine = _Quarantine(source, scratch, base, now_ms)
         quarantine.copy_index()
+        changed = quarantine.changed()
+        intended = [quarantine.empty_blob()] if _INTENT_TO_ADD in changed.values() else []
         conflicts = _conflicts(quarantine.git("ls-files", "-u", "-z"))
-        index_tree = None if conflicts else quarantine.tree()
         index, index_mtime_s = read_whole(scratch, "index")
         if conflicts:
             quarantine.remove(conflicts)
-        staged = (*dict.fromkeys(chain.from_iterable(conflicts.values())), *quarantine.new_trees())
-        quarantine.add_work_tree([*conflicts, *plan.untracked])
-        commits = {
-            INDEX_REF: quarantine.commit(index_tree, "the index at launch"),
-            WORKTREE_REF: quarantine.commit(quarantine.tree(), "the work tree at launch"),
-        }
+        tree = quarantine.tree()
+        # git keeps ids of trees in the index, and what it names there must exist.
+        trees = [tree] if tree != quarantine.base_tree else []
+        staged = (*intended, *chain.from_iterable(conflicts.values()), *trees)
+        commits = {INDEX_REF: None if conflicts else quarantine.commit(tree, "the index at launch")}
+        others = [*conflicts, *plan.untracked]
+        if changed or others:
+            quarantine.add_work_tree(changed, others)
+            tree = quarantine.tree()
+        commits[WORKTREE_REF] = quarantine.commit(tree, "the work tree at launch")
         wanted = [*filter(None, commits.values()), *staged]
         if wanted:
             _move_objects(quarantine, relay_git_dir, wanted)
@@ -130,36 +138,40 @@ class _Quarantine:
         """Take `paths` out of the scratch index, whatever stands on disk."""
         self.git("update-index", "--force-remove", "-z", "--stdin", stdin=_lines(paths))
 
-    def add_work_tree(self, others: Iterable[str]) -> None:
-        """Make the scratch index hold the work tree: tracked files as they are on disk, and `others`."""
+    def changed(self) -> dict[str, bytes]:
+        """Paths whose file differs from the scratch index, with git's letter for how."""
         listed = self.git("diff-files", "-z", "--name-status", "--ignore-submodules=all").split(b"\0")
-        changed = dict(zip(paths_of(b"\0".join(listed[1::2])), listed[::2], strict=False))
-        gone = [path for path, status in changed.items() if status == b"D"]
+        return dict(zip(paths_of(b"\0".join(listed[1::2])), listed[::2], strict=False))
+
+    def add_work_tree(self, changed: Mapping[str, bytes], others: Iterable[str]) -> None:
+        """Make the scratch index hold the work tree: what `changed` says, and the files `others`."""
+        gone = [path for path, status in changed.items() if status == _GONE]
+        there = [path for path, status in changed.items() if status != _GONE]
         if gone:
             self.remove(gone)
-        there = dict.fromkeys([*(path for path in changed if path not in set(gone)), *others])
-        if there:
-            self.git("update-index", "--add", "--remove", "--replace", "-z", "--stdin", stdin=_lines(there))
+        if paths := [*there, *others]:
+            self.git("update-index", "--add", "--remove", "--replace", "-z", "--stdin", stdin=_lines(paths))
+
+    def empty_blob(self) -> Oid:
+        """What the index names for a file that is only intended to be added; git need not have stored it."""
+        return Oid.parse(self.git("hash-object", "-w", "--stdin", stdin=b"").decode().strip())
 
     def tree(self) -> Oid:
         """The tree of the scratch index, which must have no conflicts."""
         return Oid.parse(self.git("write-tree").decode().strip())
 
-    def new_trees(self) -> list[Oid]:
-        """The tree of the scratch index, unless it is the base's: git caches its trees in the index."""
-        tree = self.tree()
-        return [] if tree == self._base_tree() else [tree]
-
-    def commit(self, tree: Oid | None, what: str) -> Oid | None:
-        """A commit of `tree` upon the base; None when there is no tree, or it is the same as the base's."""
-        if tree is None or tree == self._base_tree():
+    def commit(self, tree: Oid, what: str) -> Oid | None:
+        """A commit of `tree` upon the base; None when it is the same as the base's tree."""
+        if tree == self.base_tree:
             return None
         parent = ["-p", self.base] if self.base is not None else []
         return Oid.parse(
             self.git("commit-tree", tree, *parent, "-m", f"coding-agents: {what}").decode().strip()
         )
 
-    def _base_tree(self) -> str:
+    @cached_property
+    def base_tree(self) -> str:
+        """The tree of the base, the empty one while there is none."""
         if self.base is None:
             return self.git("mktree", stdin=b"").decode().strip()
         return self.git("rev-parse", f"{self.base}^{{tree}}").decode().strip()

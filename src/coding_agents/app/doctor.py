@@ -1,0 +1,129 @@
+"""Checks of this machine: what sessions need, what is absent, and one thing to do about each."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from coding_agents.config.environ import HostEnvironment
+from coding_agents.config.load import load_settings
+from coding_agents.engine.api import Engine
+from coding_agents.engine.find import find_engine
+from coding_agents.errors import CodingAgentsError
+from coding_agents.images.listing import list_images
+from coding_agents.network.dns import read_resolvers
+from coding_agents.proc.git import Profile, git
+from coding_agents.store.sessions import SessionStore
+
+Status = Literal["ok", "warn", "fail", "absent"]
+
+_LOW_DISK_BYTES = 5 << 30  # an agent's image and a few workspaces
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding; `fix` is one thing to do, empty when nothing is wrong."""
+
+    id: str
+    status: Status
+    detail: str
+    fix: str = ""
+
+
+def examine(env: HostEnvironment, store: SessionStore) -> tuple[Check, ...]:
+    """All checks, in an order in which the first failure explains later ones. Never raises."""
+    checks = [_guarded("settings", lambda: _settings(env)), _guarded("git", lambda: _git(env))]
+    engine: Engine | None = None
+    try:
+        engine = find_engine(load_settings(env).engine, env.environ)
+    except CodingAgentsError as error:
+        checks.append(Check("engine", "fail", error.message, error.hint))
+    if engine is not None:
+        checks += _engine_checks(env, engine)
+    checks += [
+        _guarded("resolver", _resolver),
+        _guarded("sessions", lambda: _sessions(store)),
+        _guarded("disk", lambda: _disk(env)),
+    ]
+    return tuple(checks)
+
+
+def _guarded(name: str, check: Callable[[], Check]) -> Check:
+    try:
+        return check()
+    except CodingAgentsError as error:
+        return Check(name, "fail", error.message, error.hint)
+
+
+def _settings(env: HostEnvironment) -> Check:
+    settings = load_settings(env)
+    return Check("settings", "ok", f"agent {settings.agent}, network {settings.network_mode}")
+
+
+def _git(env: HostEnvironment) -> Check:
+    version = git(("--version",), profile=Profile.OWN, env=env.for_git()).text().split()[2]
+    numbers = tuple(int(part) for part in version.split(".")[:2])
+    if numbers < (2, 36):
+        return Check("git", "warn", f"git {version}: no core.fsync", "Install git 2.36 or later.")
+    return Check("git", "ok", f"git {version}")
+
+
+def _engine_checks(env: HostEnvironment, engine: Engine) -> Iterator[Check]:
+    info = engine.info
+    kind = "rootless" if info.rootless else "rootful"
+    yield Check("engine", "ok", f"{info.title} {info.version}, {kind}, cgroup v{info.cgroup_version}")
+    if info.limits_enforced:
+        yield Check("limits", "ok", "memory, CPUs and processes are limited")
+    else:
+        yield Check(
+            "limits",
+            "warn",
+            "this engine accepts limits and ignores them",
+            "Use cgroup v2, or a rootful engine.",
+        )
+    if info.seccomp:
+        yield Check("seccomp", "ok", "the engine applies a seccomp profile")
+    else:
+        yield Check("seccomp", "fail", "the engine has no seccomp", "Use a kernel and engine with seccomp.")
+    if info.apparmor:
+        yield Check("apparmor", "ok", "the engine applies an AppArmor profile")
+    else:
+        yield Check("apparmor", "absent", "this kernel or engine has no AppArmor")
+    for image in list_images(engine, env.config_dir / "agents"):
+        status: Status = (
+            "ok" if image.state == "current" else "warn" if image.state == "outdated" else "absent"
+        )
+        fix = (
+            ""
+            if status == "ok"
+            else f"It is built by the next launch, or by `coding-agents images build {image.agent}`."
+        )
+        yield Check(f"image-{image.agent}", status, f"{image.ref} is {image.state}", fix)
+
+
+def _resolver() -> Check:
+    found = read_resolvers()
+    if not found:
+        return Check(
+            "resolver", "warn", "no resolver that a container could reach", "Check /etc/resolv.conf."
+        )
+    return Check("resolver", "ok", ", ".join(found))
+
+
+def _sessions(store: SessionStore) -> Check:
+    broken = [entry.id for entry in store.list() if not hasattr(entry, "nonce")]
+    if broken:
+        return Check("sessions", "warn", f"unreadable: {', '.join(broken)}", "See `coding-agents list -a`.")
+    return Check("sessions", "ok", f"{len(store.list())} known")
+
+
+def _disk(env: HostEnvironment) -> Check:
+    place = next((path for path in (env.data_dir, *env.data_dir.parents) if path.exists()), env.home)
+    free = shutil.disk_usage(place).free
+    if free < _LOW_DISK_BYTES:
+        return Check(
+            "disk", "warn", f"{free >> 20} MiB free at {place}", "Free some space: `coding-agents prune`."
+        )
+    return Check("disk", "ok", f"{free >> 30} GiB free at {place}")

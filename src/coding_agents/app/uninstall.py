@@ -1,0 +1,77 @@
+"""Take everything away that coding-agents made on this machine; the program itself is the package manager's."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from coding_agents.config.environ import HostEnvironment
+from coding_agents.engine.api import Engine
+from coding_agents.engine.find import find_engine
+from coding_agents.errors import CodingAgentsError, StoreError, UnsavedWorkError
+from coding_agents.images.listing import prune_images
+from coding_agents.sandbox.spec import LABEL
+from coding_agents.store.sessions import SessionStore
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something to remove, in words that a person understands."""
+
+    what: str
+    path: Path | None = None
+
+
+def inventory(env: HostEnvironment, store: SessionStore) -> tuple[Item, ...]:
+    """What is there to be removed. Raises UnsavedWorkError while there are sessions: their work goes first."""
+    if sessions := store.list():
+        raise UnsavedWorkError(
+            f"{len(sessions)} session(s) are still there",
+            hint="Run `coding-agents prune`, or `remove` each of them.",
+        )
+    clones = env.data_dir / "repos"
+    if clones.is_dir() and any(clones.rglob("HEAD")):
+        raise UnsavedWorkError(
+            f"work may be in the repositories below {clones}",
+            hint="Fetch what you want to keep and remove it.",
+        )
+    items = [Item("images, guest volumes and leftovers in the engines")]
+    items += [Item(str(path), path) for path in (env.state_dir, env.data_dir) if path.exists()]
+    return tuple(items)
+
+
+def uninstall(env: HostEnvironment, items: tuple[Item, ...]) -> Iterator[str]:
+    """Remove `items`; yields a line about each thing removed. Settings stay, as they are the user's own."""
+    for name in ("docker", "podman"):
+        try:
+            engine = find_engine(name, env.environ)
+        except CodingAgentsError:
+            continue
+        yield from _clear_engine(engine, env)
+    for item in items:
+        if item.path is not None:
+            try:
+                shutil.rmtree(item.path)
+            except OSError as error:
+                raise StoreError(f"cannot remove {item.path}: {error}") from error
+            yield f"removed {item.path}"
+    if env.config_dir.exists():
+        yield f"kept your settings in {env.config_dir}"
+
+
+def _clear_engine(engine: Engine, env: HostEnvironment) -> Iterator[str]:
+    for role in ("helper", "holder", "agent"):
+        for state in engine.find({f"{LABEL}type": role}):
+            if not state.running:
+                engine.remove(state.id, force=True)
+                yield f"removed container {state.name}"
+    for volume in engine.list_volumes({f"{LABEL}type": "guest"}):
+        engine.remove_volume(volume)
+        yield f"removed volume {volume}"
+    for network in engine.list_networks({f"{LABEL}type": "network"}):
+        engine.remove_network(network)
+        yield f"removed network {network}"
+    for image in prune_images(engine, unused=True, user_dir=env.config_dir / "agents").removed:
+        yield f"removed image {image}"
