@@ -6,7 +6,15 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
 from support.engines import EngineUnderTest, connect_for_tests, contract_engines, find_missing, real_engines
+
+# A loaded machine must not fail a property by its clock, and every run tries the same examples;
+# `pytest --hypothesis-profile=fuzz` looks for new ones.
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.register_profile("fuzz", deadline=None, max_examples=20_000)
+settings.load_profile("steady")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--require-engine",
         action="store_true",
-        help="a chosen engine that does not answer fails its tests instead of skipping them (CI=true implies it)",
+        help="a chosen engine that does not answer fails its tests, not skips them (CI=true implies it)",
     )
 
 
@@ -35,14 +43,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     chosen = str(metafunc.config.getoption("--engine"))
     if "engine" in metafunc.fixturenames:
-        metafunc.parametrize("engine", real_engines(chosen), indirect=True, scope="session")
+        marked = [pytest.param(name, marks=pytest.mark.engine) for name in real_engines(chosen)]
+        metafunc.parametrize("engine", marked, indirect=True, scope="session")
     if "contract_engine" in metafunc.fixturenames:
         metafunc.parametrize("contract_engine", contract_engines(chosen), indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
 def engine(request: pytest.FixtureRequest) -> Iterator[EngineUnderTest]:
-    """A real engine; what carries this test run's label is removed at the end. Mark such tests `engine`."""
+    """A real engine; what carries this test run's label is removed at the end. Marks its tests `engine`."""
     require = bool(request.config.getoption("--require-engine")) or os.environ.get("CI") == "true"
     if problem := find_missing(request.param):
         if require:

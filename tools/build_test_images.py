@@ -1,11 +1,11 @@
-"""Builds the images that the engine tests need, on each engine of CODING_AGENTS_TEST_ENGINES.
+"""Builds the images that the engine tests need: build_test_images.py ENGINE...
 
 The first engine builds them; the others get them by save and load, which is faster than building again.
 """
 
 from __future__ import annotations
 
-import subprocess
+import subprocess  # noqa: TID251 - a pipe between two programs, in a tool that is not part of the product
 import sys
 import tempfile
 from pathlib import Path
@@ -19,7 +19,7 @@ AGENTS = ("demo", "claude")
 
 def main() -> None:
     environ = read_environment().environ
-    names = environ.get("CODING_AGENTS_TEST_ENGINES", "docker").split()
+    names = sys.argv[1:]
     with tempfile.TemporaryDirectory() as scratch:
         settings = BuildSettings(
             work_dir=Path(scratch), environment=environ, on_line=lambda line: print(line, file=sys.stderr)
@@ -37,7 +37,9 @@ def main() -> None:
 def copy_images(source: str, target: str, refs: list[str]) -> None:
     """Images by name from one engine's store into another's."""
     with subprocess.Popen((source, "save", *refs), stdout=subprocess.PIPE) as saving:
-        subprocess.run((target, "load", "--quiet"), stdin=saving.stdout, stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(
+            (target, "load", "--quiet"), stdin=saving.stdout, stdout=subprocess.DEVNULL, check=True
+        )
     if saving.returncode != 0:
         raise SystemExit(f"{source} save failed with status {saving.returncode}")
 

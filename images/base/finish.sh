@@ -51,9 +51,10 @@ EOF
 find / -xdev -type f -perm /6000 -exec chmod a-s {} +
 for program in $(find / -xdev -type f -exec getcap {} + 2>/dev/null | cut -d' ' -f1); do setcap -r "$program"; done
 
-# What must differ between machines, and what can be fetched again.
+# What must differ between machines, and what can be fetched again. /tmp is left alone: mmdebstrap still has
+# its apt configuration there, and without it would go on to clean the lists of the machine that builds.
 : > /etc/machine-id
 rm -f /var/lib/dbus/machine-id /etc/ssh/ssh_host_*
 rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb /var/cache/debconf/*-old \
   /var/lib/dpkg/*-old /var/log/apt /var/log/dpkg.log /var/log/alternatives.log /var/log/bootstrap.log \
-  /var/cache/ldconfig/aux-cache /tmp/* /var/tmp/*
+  /var/cache/ldconfig/aux-cache /var/tmp/*

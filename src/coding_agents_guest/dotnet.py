@@ -17,13 +17,15 @@ import shutil
 import ssl
 import tarfile
 import tempfile
-import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Callable
+from typing import IO, Any, Callable
 from urllib.parse import urljoin, urlsplit
+from urllib.response import addinfourl
 
 _INDEX_LIMIT = 4 << 20
 _RELEASES_LIMIT = 64 << 20
@@ -66,7 +68,7 @@ def install_dotnet(
         root = home / ".dotnet" / archive.version
         if not root.is_dir():
             _install(fetch, archive, root)
-    except (OSError, urllib.error.URLError, tarfile.TarError, ValueError) as error:
+    except (OSError, HTTPException, tarfile.TarError, EOFError, zlib.error, ValueError) as error:
         raise DotnetError(f".NET {channel}: {error}") from error
     return {
         "DOTNET_ROOT": str(root),
@@ -113,7 +115,7 @@ def select_sdk(releases: Any, rid: str, releases_url: str) -> Archive:
     return Archive(version, _joined(releases_url, url), sha512)
 
 
-def unpack(archive: BinaryIO, directory: Path) -> None:
+def unpack(archive: IO[bytes], directory: Path) -> None:
     """Unpack a .tar.gz below `directory`. Raises DotnetError for what is not a plain file or link in it."""
     budget = _UNPACKED_LIMIT
     with tarfile.open(fileobj=archive, mode="r:gz") as tar:
@@ -128,7 +130,7 @@ def unpack(archive: BinaryIO, directory: Path) -> None:
             tar.extract(member, directory, set_attrs=not member.issym())
 
 
-_Fetch = Callable[[str], BinaryIO]
+_Fetch = Callable[[str], addinfourl]
 
 
 def _install(fetch: _Fetch, archive: Archive, root: Path) -> None:
@@ -148,7 +150,7 @@ def _install(fetch: _Fetch, archive: Archive, root: Path) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _copy_hashed(source: BinaryIO, target: BinaryIO) -> str:
+def _copy_hashed(source: addinfourl, target: IO[bytes]) -> str:
     digest, size = hashlib.sha512(), 0
     while chunk := source.read(1 << 20):
         size += len(chunk)
@@ -175,6 +177,7 @@ def _fetcher(environment: Mapping[str, str]) -> _Fetch:
 
 def _json(fetch: _Fetch, url: str, limit: int) -> Any:
     with fetch(url) as response:
+        _joined(url, response.url)  # a redirection may not leave https either
         text = response.read(limit + 1)
     if len(text) > limit:
         raise DotnetError(f"{url} is too large")
@@ -183,8 +186,11 @@ def _json(fetch: _Fetch, url: str, limit: int) -> Any:
 
 def _joined(base: str, url: str) -> str:
     """`url` as seen from `base`: https, or exactly where `base` lies (a mirror without TLS)."""
-    absolute = urljoin(base, url)
-    ours, theirs = urlsplit(base), urlsplit(absolute)
+    try:
+        absolute = urljoin(base, url)
+        ours, theirs = urlsplit(base), urlsplit(absolute)
+    except ValueError as error:
+        raise DotnetError(f"{url!r} is not a URL: {error}") from error
     if theirs.scheme != "https" and (theirs.scheme, theirs.netloc) != (ours.scheme, ours.netloc):
         raise DotnetError(f"{absolute!r} is not an https URL")
     return absolute

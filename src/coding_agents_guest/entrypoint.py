@@ -68,6 +68,7 @@ class EntryPoint:
             if session is None:
                 return 128 + self._signals.requests[0] if self._signals.requests else OUR_FAILURE
             status = self._watch(session, config)
+            session.close()
             end_all_others()
             self._report(save(config, self._place, deadline=_soon(_SAVE_BUDGET_S), agent_runs=False))
             self._report(Exit(status))
@@ -115,15 +116,15 @@ class EntryPoint:
 
     def _watch(self, session: Session, config: GuestConfig) -> int:
         """Until the agent has ended: reap, pass on signals, save when asked, find a lost host again."""
-        while session.process.poll() is None:
+        while (status := session.status) is None:
             self._pass_on_signals(session)
             if self._link is None and self._connect():
                 self._report(Running())
-            for event in self._receive(self._wait(self._patience())):
+            for event in self._receive(self._wait(self._patience(), session.files)):
                 if isinstance(event, Save):
                     self._report(save(config, self._place, deadline=_soon(_SAVE_BUDGET_S), agent_runs=True))
-            reap([session.process])
-        return session.status()
+            reap(session.processes)
+        return status
 
     def _pass_on_signals(self, session: Session) -> None:
         """The first request to end is passed on as SIGTERM; a second one, or 10 s, kills."""
@@ -139,9 +140,11 @@ class EntryPoint:
             return max(0.05, self._kill_at - time.monotonic())
         return _RECONNECT_S if self._link is None else None
 
-    def _wait(self, seconds: float | None) -> bool:
-        """Sleep until a signal, a message or the time; returns whether there is a message."""
+    def _wait(self, seconds: float | None, files: Sequence[int] = ()) -> bool:
+        """Sleep until a signal, a message, one of `files` or the time; returns whether there is a message."""
         with selectors.DefaultSelector() as selector:
+            for file in files:
+                selector.register(file, selectors.EVENT_READ)
             selector.register(self._signals, selectors.EVENT_READ)
             if self._link is not None:
                 selector.register(self._link, selectors.EVENT_READ)

@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from coding_agents_guest import __version__
@@ -29,8 +29,8 @@ from coding_agents_guest.gitwork import Git, GitFailedError, identity_environmen
 from coding_agents_guest.mux import Mux, Stream
 from coding_agents_guest.place import Place
 from coding_agents_guest.probe import read_facts
-from coding_agents_guest.sockets import Gateway, UnsafeDirectoryError, bind_unix, check_directory
 from coding_agents_guest.snapshot import commit_snapshot, take_snapshot
+from coding_agents_guest.sockets import Gateway, UnsafeDirectoryError, bind_unix, check_directory
 from coding_agents_guest.stdio import open_stdio
 from coding_agents_guest.wire import PROTOCOL, Hello, WireError
 
@@ -110,25 +110,30 @@ def salvage(config: GuestConfig, place: Place, deadline: float) -> Salvaged:
 
     Never raises: what could not be had is in the notes. `head` is the volume's HEAD, and is in the relay.
     """
+    notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="salvage-") as scratch:
-        work = _Salvage(config, place, _fresh_git(config, place, Path(scratch), deadline))
         try:
-            return work.run()
+            git = _fresh_git(config, place, Path(scratch), deadline)
+            return _Salvage(config, place, git, notes).run()
         except Exception as error:  # noqa: BLE001 - whatever a hostile volume causes, the answer must come
-            return Salvaged("", "", clean=False, notes=(*work.notes, f"nothing was salvaged: {error}"))
+            return Salvaged("", "", clean=False, notes=(*notes, f"nothing was salvaged: {error}"))
 
 
 def _fresh_git(config: GuestConfig, place: Place, scratch: Path, deadline: float) -> Git:
+    """git with a git directory of our own, made here, and the volume as its work tree."""
     variables = {
         **place.environment(),
         **identity_environment(config.identity),
-        "GIT_DIR": str(scratch / "salvage.git"),
-        "GIT_WORK_TREE": str(place.workspace),
-        "GIT_INDEX_FILE": str(scratch / "index"),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_ALLOW_PROTOCOL": "git:file",
     }
-    return Git(scratch, variables, deadline, settings=_NO_FILTERS)
+    git = Git(scratch, variables, deadline, settings=_NO_FILTERS)
+    object_format = "sha256" if len(config.base) == 64 else "sha1"
+    git_dir = scratch / "salvage.git"
+    git.run("init", "--quiet", "--bare", f"--object-format={object_format}", str(git_dir))
+    return git.within(
+        GIT_DIR=str(git_dir), GIT_WORK_TREE=str(place.workspace), GIT_INDEX_FILE=str(scratch / "index")
+    )
 
 
 @dataclass
@@ -138,7 +143,7 @@ class _Salvage:
     config: GuestConfig
     place: Place
     git: Git
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
 
     def run(self) -> Salvaged:
         """Raises GitFailedError and OSError."""
@@ -148,14 +153,13 @@ class _Salvage:
         head = self._read_head(source)
         pushed_head = self._push(head, f"{REFS}/head") if head and head != relay_tip else head
         self._push_branches(source, head or relay_tip)
-        worktree, left_out = self._push_worktree(source, head or relay_tip)
-        return Salvaged(pushed_head, worktree, not worktree, left_out, tuple(self.notes))
+        commit, left_out = self._commit_worktree(source, head or relay_tip)
+        worktree = self._push(commit, f"{REFS}/worktree") if commit else ""
+        return Salvaged(pushed_head, worktree, not commit, left_out, tuple(self.notes))
 
     def _prepare(self, source: Path) -> None:
-        """Make our git directory; it borrows the volume's objects and takes over its rules for files."""
+        """Let our git directory borrow the volume's objects and take over its rules for files."""
         git_dir = Path(self.git.environment["GIT_DIR"])
-        object_format = "sha256" if len(self.config.base) == 64 else "sha1"
-        self.git.run("init", "--quiet", "--bare", f"--object-format={object_format}")
         self.git.run("config", "core.bare", "false")
         if not source.is_dir():
             self.notes.append("the volume has no git directory")
@@ -199,8 +203,8 @@ class _Salvage:
         if len(listed) > _MAX_BRANCHES:
             self.notes.append(f"{len(listed) - _MAX_BRANCHES} more branches were not salvaged")
 
-    def _push_worktree(self, source: Path, parent: str) -> tuple[str, tuple[str, ...]]:
-        """Commit the files on top of `parent` and push that. Returns the commit, "" if they do not differ."""
+    def _commit_worktree(self, source: Path, parent: str) -> tuple[str, tuple[str, ...]]:
+        """Commit the files on top of `parent`. Returns the commit ("" if not needed) and what it lacks."""
         index = Path(self.git.environment["GIT_INDEX_FILE"])
         deny = DenyList(self.config.deny)
         try:
@@ -215,8 +219,7 @@ class _Salvage:
                 self.git.run("read-tree", parent)
             snapshot = take_snapshot(self.git, head=parent, deny=deny)
         message = self.config.message.strip() or DEFAULT_MESSAGE
-        commit = commit_snapshot(self.git, snapshot, parent=parent, message=message)
-        return (self._push(commit, f"{REFS}/worktree") if commit else ""), snapshot.left_out
+        return commit_snapshot(self.git, snapshot, parent=parent, message=message), snapshot.left_out
 
     def _fetch(self, source: object, refspec: str) -> bool:
         options = (

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import selectors
+import shutil
 import signal
 import subprocess
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from coding_agents_guest.children import exit_status, start_child
 
 TMUX_SESSION = "agent"
-_TMUX_TIMEOUT_S = 10.0
-_ENDED = "coding-agents-ended"
-_UNKNOWN = 128 + signal.SIGHUP  # what a program is told when the terminal under it goes away
+
+_TMUX_TIMEOUT_S = 20.0
+_HUNG_UP = 128 + signal.SIGHUP  # what a program is told when the terminal under it goes away
+_MAX_TOLD = 64
+# Tells us through a FIFO its pid, then the status of the program in "$@". That it has ended, in whatever way,
+# the kernel tells us: the end of the file. tmux is no witness: 3.3a misses the end of one program in twelve.
+_WITNESS = 'exec 3>"$0"; echo $$ >&3; trap : INT QUIT TERM; "$@" 3>&-; echo $? >&3'
 
 
 class SessionError(Exception):
@@ -23,13 +30,22 @@ class SessionError(Exception):
 
 
 class Session(ABC):
-    """A started agent. `process` is ours to wait for; its end is the end of the session."""
+    """A started agent."""
 
-    process: subprocess.Popen[bytes]
-
+    @property
     @abstractmethod
-    def status(self) -> int:
-        """The exit status, once `process` has ended."""
+    def status(self) -> int | None:
+        """The exit status (128+n for signal n), None while the agent runs."""
+
+    @property
+    def processes(self) -> Sequence[subprocess.Popen[bytes]]:
+        """Children whose status is ours to collect."""
+        return ()
+
+    @property
+    def files(self) -> Sequence[int]:
+        """Descriptors that become readable when the status may have changed; else a SIGCHLD tells it."""
+        return ()
 
     @abstractmethod
     def terminate(self) -> None:
@@ -39,24 +55,37 @@ class Session(ABC):
     def kill(self) -> None:
         """End it now."""
 
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what the session held, once it has ended."""
+
 
 class CommandSession(Session):
     """A command whose output is the container's output."""
 
     def __init__(self, argv: tuple[str, ...], *, cwd: Path, env: Mapping[str, str]) -> None:
         try:
-            self.process = start_child(argv, cwd=cwd, env=dict(env))
-        except (OSError, ValueError) as error:
-            raise SessionError(f"{argv[0]}: {error}") from error
+            self._process = start_child(argv, cwd=cwd, env=dict(env))
+        except (OSError, ValueError, IndexError, subprocess.SubprocessError) as error:
+            raise SessionError(f"{' '.join(argv[:1])}: {error}") from error
 
-    def status(self) -> int:
-        return exit_status(self.process.returncode)
+    @property
+    def status(self) -> int | None:
+        returncode = self._process.poll()
+        return None if returncode is None else exit_status(returncode)
+
+    @property
+    def processes(self) -> Sequence[subprocess.Popen[bytes]]:
+        return (self._process,)
 
     def terminate(self) -> None:
-        _signal_group(self.process.pid, signal.SIGTERM)
+        _signal_group(self._process.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        _signal_group(self.process.pid, signal.SIGKILL)
+        _signal_group(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        pass
 
 
 class TmuxSession(Session):
@@ -64,60 +93,73 @@ class TmuxSession(Session):
 
     def __init__(self, argv: tuple[str, ...], *, cwd: Path, env: Mapping[str, str]) -> None:
         self._cwd, self._env = cwd, dict(env)
-        # tmux gives a single word to a shell and runs several words as they are: with env there are several.
-        program = ("env", "--", *argv)
-        pane = ("-p", "-t", f"{TMUX_SESSION}:")
-        self._tmux(
-            *(
-                "new-session",
-                "-d",
-                "-s",
-                TMUX_SESSION,
-                "-x",
-                "200",
-                "-y",
-                "50",
-                "--",
-                *map(_literal, program),
-                ";",
-            ),
-            *(
-                "set-option",
-                *pane,
-                "remain-on-exit",
-                "on",
-                ";",
-            ),  # keeps the exit status until we have read it
-            *("set-hook", *pane, "pane-died", f"wait-for -S {_ENDED}"),
-        )
-        self._pane = self._tmux("display-message", "-p", "-t", f"{TMUX_SESSION}:", "#{pane_id}")
-        self._status = _UNKNOWN
-        # Ends when the pane's program has ended, or when the server is gone.
-        self.process = start_child(("tmux", "wait-for", _ENDED), cwd=cwd, env=self._env)
+        self._directory = Path(tempfile.mkdtemp(prefix="session-"))
+        self._told = b""
+        self._status = _HUNG_UP
+        self._fifo = -1
+        try:
+            self._start(argv)
+        except BaseException:
+            self.close()
+            raise
 
-    def status(self) -> int:
-        with suppress(SessionError, ValueError):
-            shown = self._tmux(
-                "display-message", "-p", "-t", self._pane, "#{pane_dead_status}:#{pane_dead_signal}"
-            )
-            status, number = shown.split(":")
-            self._status = int(status) if status else 128 + int(number)
-            self._tmux("kill-server")
-        return self._status
+    def _start(self, argv: tuple[str, ...]) -> None:
+        fifo = self._directory / "status"
+        os.mkfifo(fifo, 0o600)
+        self._fifo = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        if not argv or shutil.which(argv[0], path=self._env.get("PATH")) is None:
+            raise SessionError(f"{' '.join(argv[:1])}: no such program")
+        witness = ("sh", "-c", _WITNESS, str(fifo), *argv)
+        size = ("-x", "200", "-y", "50")
+        self._tmux("new-session", "-d", "-s", TMUX_SESSION, *size, "--", *map(_literal, witness))
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._fifo, selectors.EVENT_READ)
+            if not selector.select(_TMUX_TIMEOUT_S):
+                raise SessionError("tmux does not start the program")
+        self._told = os.read(self._fifo, _MAX_TOLD)
+        shutil.rmtree(self._directory)
+        if not self._number(0):
+            raise SessionError("tmux ended before the program started")
+
+    @property
+    def status(self) -> int | None:
+        try:
+            told = os.read(self._fifo, _MAX_TOLD)
+        except BlockingIOError:
+            return None
+        if told:  # the end of the file comes next
+            self._told = (self._told + told)[:_MAX_TOLD]
+            return None
+        number = self._number(1)
+        return self._status if number is None else min(number, 255)
+
+    @property
+    def files(self) -> Sequence[int]:
+        return (self._fifo,)
 
     def terminate(self) -> None:
-        with suppress(SessionError, ValueError):
-            _signal_group(
-                int(self._tmux("display-message", "-p", "-t", self._pane, "#{pane_pid}")), signal.SIGTERM
-            )
+        _signal_group(self._number(0) or 0, signal.SIGTERM)
 
     def kill(self) -> None:
-        with suppress(SessionError, ValueError):
-            _signal_group(
-                int(self._tmux("display-message", "-p", "-t", self._pane, "#{pane_pid}")), signal.SIGKILL
-            )
+        self._status = 128 + signal.SIGKILL
+        _signal_group(self._number(0) or 0, signal.SIGKILL)
 
-    def _tmux(self, *arguments: str) -> str:
+    def close(self) -> None:
+        """Also ends whatever else people have opened in the session."""
+        if self._told:
+            with suppress(SessionError):
+                self._tmux("kill-server")
+        if self._fifo != -1:
+            os.close(self._fifo)
+            self._fifo = -1
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _number(self, line: int) -> int | None:
+        """What the witness said in this line; the agent may have written there too."""
+        lines = self._told.split(b"\n")
+        return int(lines[line]) if line < len(lines) and lines[line].isdigit() else None
+
+    def _tmux(self, *arguments: str) -> None:
         try:
             done = subprocess.run(
                 ("tmux", *arguments),
@@ -133,7 +175,6 @@ class TmuxSession(Session):
             raise SessionError(f"tmux: {error}") from error
         if done.returncode != 0:
             raise SessionError(f"tmux {arguments[0]}: {done.stderr.strip()}")
-        return done.stdout.strip()
 
 
 def _literal(word: str) -> str:
@@ -142,5 +183,6 @@ def _literal(word: str) -> str:
 
 
 def _signal_group(pid: int, number: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
+    if pid > 1:  # 1 and 0 would mean every process, and our own group
+        with suppress(ProcessLookupError, PermissionError, OverflowError):
+            os.killpg(pid, number)

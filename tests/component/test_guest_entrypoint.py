@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -97,7 +96,9 @@ def test_uncommitted_changes_survive_the_start_and_remotes_are_set(root: Path) -
     repo.git("add", "staged.txt")
     before = repo.status()
     with fake_host(repo.place) as host, entry_point(repo.place) as process:
-        started(repo, host, "sh", "-c", "git status --porcelain > ../status", origin="https://example.invalid/r")
+        started(
+            repo, host, "sh", "-c", "git status --porcelain > ../status", origin="https://example.invalid/r"
+        )
         ended(process)
 
     assert (root / "status").read_text().rstrip("\n") == before
@@ -218,8 +219,7 @@ def test_garbage_from_the_host_only_drops_the_connection(root: Path) -> None:
     with fake_host(repo.place) as host, entry_point(repo.place):
         host.accept()
         host.next()
-        assert isinstance(host._connection, socket.socket)
-        host._connection.sendall(b'{"type":"go"}\n')
+        host.send_raw(b'{"type":"go"}\n')
         host.accept()
         assert host.next() == Ready()
 
@@ -305,7 +305,9 @@ class TestTmux:
         assert "work" in repo.files(repo.tip())
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a pid namespace; tests/engine does it in containers")
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs root for a pid namespace; tests/engine does it in containers"
+)
 def test_as_the_first_process_it_ends_everything_that_the_agent_left_running(root: Path) -> None:
     repo = make_agent_repo(root)
     stray = "(setsid sh -c 'while :; do date +%N > ../alive; sleep 0.02; done' &) ; touch ../up"

@@ -99,6 +99,13 @@ def read_all(link: socket.socket) -> bytes:
     return received
 
 
+def read_advertisement(link: socket.socket) -> bytes:
+    received = b""
+    while not received.endswith(FLUSH):
+        received += link.recv(65536)
+    return received
+
+
 def tip(scene: Scene, ref: str = BRANCH.ref) -> Oid | None:
     return scene.relay.store.resolve(ref)
 
@@ -155,11 +162,12 @@ def test_a_push_counts_although_the_guest_is_gone_before_the_answer(
     new = commit(scene.guest, "work", "last words\n", env=guest_env)
     pack = subprocess.run(
         ["git", "pack-objects", "--revs", "--stdout", "-q"],
-        cwd=scene.guest, env=guest_env, input=f"{new}\n^{scene.base}\n".encode(), capture_output=True, check=True,
+        cwd=scene.guest, env=guest_env, input=f"{new}\n^{scene.base}\n".encode(),
+        capture_output=True, check=True,
     ).stdout  # fmt: skip
     with server.connect() as link:
         link.sendall(pkt(PUSH))
-        link.recv(65536)
+        read_advertisement(link)
         link.sendall(pkt(f"{scene.base} {new} {BRANCH.ref}\0report-status".encode()) + FLUSH + pack)
     eventually(lambda: len(server.changes) == 1)
     assert (tip(scene), server.changes[0].new) == (new, new)
@@ -169,7 +177,7 @@ def test_half_a_push_changes_nothing(scene: Scene, server: RelayServer, guest_en
     new = commit(scene.guest, "work", "done\n", env=guest_env)
     with server.connect() as link:
         link.sendall(pkt(PUSH))
-        link.recv(65536)
+        read_advertisement(link)
         line = pkt(f"{scene.base} {new} {BRANCH.ref}\0report-status".encode())
         link.sendall(line + FLUSH + b"PACK" + (2).to_bytes(4, "big") + (3).to_bytes(4, "big"))
     eventually(lambda: [event.outcome for event in server.events] == ["allowed", "failed"])
@@ -327,9 +335,7 @@ def test_no_have_lines_and_an_empty_pack_naming_a_foreign_commit_is_refused(
     line = f"{scene.base} {scene.private} {BRANCH.ref}\0report-status".encode()
     with server.connect() as link:
         link.sendall(pkt(PUSH))
-        advertised = b""
-        while not advertised.endswith(FLUSH):
-            advertised += link.recv(65536)
+        advertised = read_advertisement(link)
         link.sendall(pkt(line) + FLUSH + empty_pack)
         answer = read_all(link)
     assert b".have" not in advertised
@@ -368,7 +374,7 @@ def test_any_other_request_ends_the_conversation(server: RelayServer, request_li
 def test_a_push_certificate_is_refused(scene: Scene, server: RelayServer) -> None:
     with server.connect() as link:
         link.sendall(pkt(PUSH))
-        received = link.recv(65536)
+        received = read_advertisement(link)
         assert b"push-cert" not in received
         link.sendall(pkt(b"push-cert\0report-status") + FLUSH)
         link.shutdown(1)
@@ -441,6 +447,7 @@ def test_salvage_may_push_its_refs_and_not_the_branch(scene: Scene) -> None:
         eventually(lambda: len(server.changes) == 1)
         assert server.changes[0].identity is Identity.SALVAGE
         assert server.events[0].rule == "git-push-salvage"
-        sh_fails(scene.guest, "push", "-q", URL, f"HEAD:{BRANCH.ref}", env=env)
-        sh_fails(scene.guest, "push", "-q", URL, "HEAD:refs/coding-agents/salvage/other", env=env)
+        assert "in-pack: 3" in sh(scene.relay.git_dir, "count-objects", "-v", env=env)
+        for ref in (BRANCH.ref, "refs/coding-agents/salvage/other", "refs/coding-agents/base"):
+            assert "[remote rejected]" in sh_fails(scene.guest, "push", URL, f"HEAD:{ref}", env=env)
         assert tip(scene) == scene.base

@@ -16,7 +16,7 @@ from coding_agents.model.refs import Oid
 from coding_agents.workspace.fill import write_workspace_tar
 from coding_agents.workspace.launch_state import INDEX_REF, WORKTREE_REF
 from support.repos import sh
-from support.workspaces import NOW_MS, Filled, Host, fill, guest_git, make_host, run_git
+from support.workspaces import NOW_MS, Filled, Host, fill, guest_git, make_host, run_git, unpack
 
 Change = Callable[[Host], None]
 
@@ -382,7 +382,7 @@ def test_unborn(tmp_path: Path) -> None:
     filled = host.fill()
     assert host.inside(filled, "symbolic-ref", "HEAD") == "refs/heads/fresh"
     assert host.inside(filled, "status", "--porcelain") == host.git("status", "--porcelain")
-    assert host.inside(filled, "fsck", "--full") == ""
+    assert host.inside(filled, "fsck", "--full", "--no-dangling") == ""
     names = relay(host, filled, "ls-tree", "--name-only", str(filled.launch.worktree_commit)).split()
     assert names == ["README", "changed", "kept", "new"]
 
@@ -524,8 +524,7 @@ def test_a_file_that_vanished_after_the_plan_counts_as_deleted(host: Host) -> No
             env=host.env,
         )
     target = host.root / "late"
-    target.mkdir()
-    subprocess.run(["tar", "--no-same-owner", "-xf", str(out), "-C", str(target)], check=True)
+    unpack(out.read_bytes(), target)
     assert guest_git(target, "status", "--porcelain") == " D kept"
 
 

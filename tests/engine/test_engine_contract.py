@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from support.engines import EngineUnderTest
 
 from coding_agents.engine.drift import drift
 from coding_agents.errors import EngineError, InvariantError
 from coding_agents.proc import runner
 from coding_agents.sandbox.spec import PYTHON, ContainerSpec, VolumeMount
+from support.engines import EngineUnderTest
 
 # `set -e` of the contract: SIGTERM must end these, as PID 1 has no default handlers.
-_FOREVER = "import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); print('up', flush=True); signal.pause()"
-_DEAF = "import signal; signal.signal(15, signal.SIG_IGN); print('up', flush=True)\nwhile True: signal.pause()"
+_FOREVER = (
+    "import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); print('up', flush=True); signal.pause()"
+)
+_DEAF = (
+    "import signal; signal.signal(15, signal.SIG_IGN); print('up', flush=True)\nwhile True: signal.pause()"
+)
 
 
 @pytest.fixture
@@ -72,21 +76,27 @@ def test_life_of_a_container(contract_engine: EngineUnderTest, run: Callable[[Co
     engine.start(container)
     _wait(lambda: b"up" in engine.logs(container))
     started = engine.inspect(spec.name)
-    assert started is not None and started.running and started.pid > 0 and started.started_at
+    assert started is not None
+    assert started.running
+    assert started.pid > 0
+    assert started.started_at
     assert started.labels.items() >= dict(spec.labels).items()
 
     engine.stop(container, timeout_s=10)
     ended = engine.inspect(container)
-    assert ended is not None and not ended.running
+    assert ended is not None
+    assert not ended.running
     assert (ended.status, ended.exit_code) == ("exited", 7)
 
     engine.start(container)
     _wait(lambda: _running(contract_engine, container))
     again = engine.inspect(container)
-    assert again is not None and again.started_at != started.started_at
+    assert again is not None
+    assert again.started_at != started.started_at
 
     engine.remove(container, force=True)
-    assert engine.inspect(container) is None and engine.inspect(spec.name) is None
+    assert engine.inspect(container) is None
+    assert engine.inspect(spec.name) is None
 
 
 def test_exit_status_and_log(contract_engine: EngineUnderTest, run: Callable[[ContainerSpec], str]) -> None:
@@ -94,16 +104,21 @@ def test_exit_status_and_log(contract_engine: EngineUnderTest, run: Callable[[Co
     container = run(contract_engine.python(code))
     _wait(lambda: not _running(contract_engine, container))
     state = contract_engine.api.inspect(container)
-    assert state is not None and state.exit_code == 3
+    assert state is not None
+    assert state.exit_code == 3
     assert {b"one", b"two", b"three"} <= set(contract_engine.api.logs(container).split())
     assert len(contract_engine.api.logs(container, tail=1).split()) == 1
 
 
-def test_stop_kills_after_its_timeout(contract_engine: EngineUnderTest, run: Callable[[ContainerSpec], str]) -> None:
+def test_stop_kills_after_its_timeout(
+    contract_engine: EngineUnderTest, run: Callable[[ContainerSpec], str]
+) -> None:
     container = run(contract_engine.python(_DEAF))
     contract_engine.api.stop(container, timeout_s=1)
     state = contract_engine.api.inspect(container)
-    assert state is not None and not state.running and state.exit_code == 137
+    assert state is not None
+    assert not state.running
+    assert state.exit_code == 137
 
 
 def test_kill(contract_engine: EngineUnderTest, run: Callable[[ContainerSpec], str]) -> None:
@@ -111,7 +126,8 @@ def test_kill(contract_engine: EngineUnderTest, run: Callable[[ContainerSpec], s
     contract_engine.api.kill(container)
     _wait(lambda: not _running(contract_engine, container))
     state = contract_engine.api.inspect(container)
-    assert state is not None and state.exit_code == 137
+    assert state is not None
+    assert state.exit_code == 137
     contract_engine.api.kill(container)  # has ended already
 
 
@@ -197,13 +213,18 @@ def test_exec(contract_engine: EngineUnderTest, run: Callable[[ContainerSpec], s
     code = "import sys; data = sys.stdin.buffer.read(); sys.stdout.buffer.write(data[::-1]); sys.exit(5)"
     outcome = engine.exec(container, (PYTHON, "-c", code), user="1000:1000", stdin=b"\x00abc\xff")
     assert (outcome.status, outcome.stdout) == (5, b"\xffcba\x00")
-    slow = engine.exec(container, (PYTHON, "-c", "import time; time.sleep(30)"), user="1000:1000", timeout_s=1)
-    assert slow.timed_out and not slow.ok
+    slow = engine.exec(
+        container, (PYTHON, "-c", "import time; time.sleep(30)"), user="1000:1000", timeout_s=1
+    )
+    assert slow.timed_out
+    assert not slow.ok
     command = engine.exec_command(container, (PYTHON, "-c", "print('x')"), user="1000:1000")
     assert runner.run(replace(command, timeout_s=30)).stdout == b"x\n"
 
 
-def test_files_go_into_a_volume_of_a_created_container_and_out_again(contract_engine: EngineUnderTest) -> None:
+def test_files_go_into_a_volume_of_a_created_container_and_out_again(
+    contract_engine: EngineUnderTest,
+) -> None:
     engine = contract_engine.api
     volume = contract_engine.volume()
     mount = VolumeMount(volume, "/opt/coding-agents", writable=True)
@@ -212,7 +233,9 @@ def test_files_go_into_a_volume_of_a_created_container_and_out_again(contract_en
     engine.copy_in(filler, "/opt/coding-agents", _tar({"guest.pyz": content, "other": b"x"}))
     assert engine.read_file(filler, "/opt/coding-agents/guest.pyz") == content
     engine.remove(filler)
-    reader = engine.create(contract_engine.python("pass", volumes=(VolumeMount(volume, "/opt/coding-agents"),)))
+    reader = engine.create(
+        contract_engine.python("pass", volumes=(VolumeMount(volume, "/opt/coding-agents"),))
+    )
     assert engine.read_file(reader, "/opt/coding-agents/guest.pyz") == content
     with pytest.raises(EngineError, match="larger than"):
         engine.copy_out(reader, "/opt/coding-agents/guest.pyz", max_bytes=1000)
@@ -239,7 +262,8 @@ def test_volumes(contract_engine: EngineUnderTest) -> None:
     name = contract_engine.fresh_name()
     labels = {**contract_engine.labels, "test.mark": name}
     engine.create_volume(name, labels=labels)
-    assert engine.volume_exists(name) and engine.list_volumes({"test.mark": name}) == (name,)
+    assert engine.volume_exists(name)
+    assert engine.list_volumes({"test.mark": name}) == (name,)
     with pytest.raises(EngineError, match=f"cannot create volume {name}"):
         engine.create_volume(name, labels=labels)
     container = engine.create(contract_engine.python("pass", volumes=(VolumeMount(name, "/workspace"),)))
@@ -248,7 +272,8 @@ def test_volumes(contract_engine: EngineUnderTest) -> None:
     engine.remove(container)
     assert engine.volume_exists(name)  # a volume outlives its containers
     engine.remove_volume(name)
-    assert not engine.volume_exists(name) and engine.list_volumes({"test.mark": name}) == ()
+    assert not engine.volume_exists(name)
+    assert engine.list_volumes({"test.mark": name}) == ()
 
 
 def test_networks(contract_engine: EngineUnderTest) -> None:
@@ -264,7 +289,9 @@ def test_networks(contract_engine: EngineUnderTest) -> None:
     assert engine.list_networks({"test.mark": name}) == ()
 
 
-def test_images_are_built_from_a_context_and_known_by_label(contract_engine: EngineUnderTest, tmp_path: Path) -> None:
+def test_images_are_built_from_a_context_and_known_by_label(
+    contract_engine: EngineUnderTest, tmp_path: Path
+) -> None:
     engine = contract_engine.api
     tag = f"{contract_engine.fresh_name()}:local"
     (tmp_path / "file").write_text("x")
@@ -272,24 +299,29 @@ def test_images_are_built_from_a_context_and_known_by_label(contract_engine: Eng
     lines: list[str] = []
     mark = contract_engine.fresh_name()
     image = engine.build(
-        tmp_path, tag=tag, dockerfile="Dockerfile.other", build_args={"WHAT": "y"}, labels={"test.mark": mark},
+        tmp_path, tag=tag, dockerfile="Dockerfile.other", build_args={"WHAT": "y"},
+        labels={"test.mark": mark},
         on_line=lines.append,
     )  # fmt: skip
     try:
-        assert lines and not any("\n" in line for line in lines)
-        assert engine.image_id(tag) == image and image.startswith("sha256:")
+        assert lines
+        assert not any("\n" in line for line in lines)
+        assert engine.image_id(tag) == image
+        assert image.startswith("sha256:")
         assert engine.image_labels(tag)["test.mark"] == mark
         assert engine.image_size(image) >= 1
-        assert [one.id for one in engine.list_images(f"test.mark={mark}")] == [image]
+        assert [one.id for one in engine.list_images(f"test.mark={mark}") if one.tags] == [image]
         assert engine.list_images("test.mark=none") == ()
         other = tag.replace(":local", ":other")
         engine.tag(image, other)
         engine.remove_image(tag)
-        assert engine.image_id(tag) is None and engine.image_id(other) == image
+        assert engine.image_id(tag) is None
+        assert engine.image_id(other) == image
         engine.remove_image(other)
         assert engine.image_id(image) is None
     finally:
-        engine.remove_image(image)
+        for left in engine.list_images(f"test.mark={mark}"):
+            engine.remove_image(left.id)
 
 
 def test_a_failing_build_says_why(contract_engine: EngineUnderTest, tmp_path: Path) -> None:
@@ -301,7 +333,9 @@ def test_a_failing_build_says_why(contract_engine: EngineUnderTest, tmp_path: Pa
     assert contract_engine.api.image_id(tag) is None
 
 
-def test_images_are_imported_from_a_root_file_system(contract_engine: EngineUnderTest, tmp_path: Path) -> None:
+def test_images_are_imported_from_a_root_file_system(
+    contract_engine: EngineUnderTest, tmp_path: Path
+) -> None:
     engine = contract_engine.api
     tag = f"{contract_engine.fresh_name()}:local"
     with (tmp_path / "root.tar").open("wb") as file:

@@ -1,4 +1,4 @@
-"""Captures what a real engine says about itself and our containers, for the golden files of tests/unit/data/engine.
+"""Captures what a real engine says about itself and our containers, for the files in tests/unit/data/engine.
 
     PYTHONPATH=src:tests python -m support.capture_engine_data docker IMAGE
 
@@ -14,11 +14,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from support.specs import plan_input
-
 from coding_agents.engine.find import find_engine
 from coding_agents.sandbox.plan import plan_session
 from coding_agents.sandbox.spec import Network, SandboxSpec
+from support.specs import plan_input
 
 _TARGET = Path(__file__).parent.parent / "unit" / "data" / "engine"
 _KEEP = {
@@ -27,8 +26,8 @@ _KEEP = {
         "BoundingCaps", "EffectiveCaps", "AppArmorProfile",
     },
     "docker-info": {
-        "ServerVersion", "SecurityOptions", "CgroupVersion", "Runtimes", "DefaultRuntime", "DockerRootDir", "OSType",
-        "Architecture", "NCPU", "MemTotal", "MemoryLimit", "SwapLimit", "PidsLimit", "CpuCfsQuota",
+        "ServerVersion", "SecurityOptions", "CgroupVersion", "Runtimes", "DefaultRuntime", "DockerRootDir",
+        "OSType", "Architecture", "NCPU", "MemTotal", "MemoryLimit", "SwapLimit", "PidsLimit", "CpuCfsQuota",
     },
     "podman-info": {"host", "store", "version"},
     "image": {"Id", "RepoTags", "Size", "Created", "Config", "Labels"},
@@ -41,7 +40,8 @@ def main(name: str, ref: str) -> None:
     assert image is not None, ref
     facts = replace(plan_input(), image=image, base_image=image)
     plan = plan_session(facts)
-    assert plan.holder is not None and plan.network is not None
+    assert plan.holder is not None
+    assert plan.network is not None
     info = "{{json .}}" if name == "docker" else "json"
     _write(f"{name}-info", engine.run("ask", ("info", f"--format={info}")).stdout, _KEEP[f"{name}-info"])
     _write(f"{name}-image", engine.run("ask", ("image", "inspect", ref)).stdout, _KEEP["image"])

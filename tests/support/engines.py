@@ -1,4 +1,4 @@
-"""Engines for tests: which to use, names that are nobody else's, and removal of exactly what this run has made."""
+"""Engines for tests: which to use, names of nobody else, removal of exactly what this run has made."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fake_engine import FakeEngine
-from support.specs import helper
 
 from coding_agents.engine.api import Engine
 from coding_agents.engine.find import find_engine
 from coding_agents.errors import CodingAgentsError
 from coding_agents.sandbox.spec import PYTHON, HelperSpec
+from support.fake_engine import FakeEngine
+from support.specs import helper
 
 RUN_LABEL = "coding-agents.test-run"
 IMAGES = ("coding-agents-base:local", "ca-scratch:dev")
 
 
 def engine_environ() -> dict[str, str]:
-    """The environment in which tests look for an engine; CODING_AGENTS_TEST_DOCKER_HOST chooses the daemon."""
+    """Where tests look for an engine; CODING_AGENTS_TEST_DOCKER_HOST chooses the daemon."""
     environ = dict(os.environ)
     if host := environ.get("CODING_AGENTS_TEST_DOCKER_HOST"):
         environ["DOCKER_HOST"] = host
@@ -72,7 +72,9 @@ class EngineUnderTest:
 
     def python(self, code: str, *arguments: str, **changes: Any) -> HelperSpec:
         """A walled container that runs `code`."""
-        spec = helper(name=self.fresh_name(), image=self.image, argv=(PYTHON, "-c", code, *arguments), **changes)
+        spec = helper(
+            name=self.fresh_name(), image=self.image, argv=(PYTHON, "-c", code, *arguments), **changes
+        )
         return _labelled(spec, self.run)
 
     def volume(self) -> str:

@@ -1,4 +1,4 @@
-"""An engine without isolation: containers are child processes, volumes directories. Passes the engine contract.
+"""An engine without isolation: containers are child processes, volumes directories. Passes the contract.
 
 For tests of what *uses* an engine. It judges each spec as the real ones do, and gives the same states,
 errors and None for what is missing.
@@ -79,14 +79,21 @@ class FakeEngine:
     @property
     def info(self) -> EngineInfo:
         return EngineInfo(
-            name="docker", title="Fake", version="99.0", rootless=False, cgroup_version=2, security_options=("seccomp",),
-            runtimes=("runc",), default_runtime="runc", data_root=str(self.directory), os="linux", arch="x86_64",
+            name="docker", title="Fake", version="99.0", rootless=False, cgroup_version=2,
+            security_options=("seccomp",),
+            runtimes=("runc",), default_runtime="runc", data_root=str(self.directory),
+            os="linux", arch="x86_64",
             cpus=2, memory_bytes=16 << 30, limits_enforced=True,
         )  # fmt: skip
 
     def add_image(self, ref: str, labels: Mapping[str, str] | None = None, *, content: bytes = b"") -> str:
         """Make an image out of nothing; its id."""
-        image = "sha256:" + hashlib.sha256(ref.encode() + content + repr(sorted((labels or {}).items())).encode()).hexdigest()
+        image = (
+            "sha256:"
+            + hashlib.sha256(
+                ref.encode() + content + repr(sorted((labels or {}).items())).encode()
+            ).hexdigest()
+        )
         known = self._images.get(image)
         self.remove_image(ref)
         tags = (*(known.tags if known else ()), ref)
@@ -119,7 +126,12 @@ class FakeEngine:
             return
         with self._log_path(found).open("ab") as log:
             found.process = subprocess.Popen(
-                found.spec.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_ENV, start_new_session=True
+                found.spec.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=_ENV,
+                start_new_session=True,
             )
         found.starts += 1
 
@@ -192,7 +204,11 @@ class FakeEngine:
         return single_file(self.copy_out(container, path, max_bytes=max_bytes + (1 << 20)), path)
 
     def logs(self, container: str, *, tail: int | None = None) -> bytes:
-        lines = self._log_path(self._required(container, "read the log of")).read_bytes().splitlines(keepends=True)
+        lines = (
+            self._log_path(self._required(container, "read the log of"))
+            .read_bytes()
+            .splitlines(keepends=True)
+        )
         return b"".join(lines if tail is None else lines[-tail:])
 
     def exec(
@@ -223,7 +239,10 @@ class FakeEngine:
 
     def logs_command(self, container: str, *, follow: bool, tail: int | None = None) -> Command:
         path = self._log_path(self._required(container, "read the log of"))
-        return Command(("tail", *(("-f",) if follow else ()), "-n", "+1" if tail is None else str(tail), str(path)), env=_ENV)
+        return Command(
+            ("tail", *(("-f",) if follow else ()), "-n", "+1" if tail is None else str(tail), str(path)),
+            env=_ENV,
+        )
 
     def wait_command(self, container: str) -> Command:
         process = self._required(container, "wait for").process
@@ -271,7 +290,9 @@ class FakeEngine:
     # images
 
     def image_id(self, ref: str) -> str | None:
-        return next((image.id for image in self._images.values() if ref == image.id or ref in image.tags), None)
+        return next(
+            (image.id for image in self._images.values() if ref == image.id or ref in image.tags), None
+        )
 
     def image_labels(self, ref: str) -> Mapping[str, str]:
         found = self.image_id(ref)
@@ -286,7 +307,9 @@ class FakeEngine:
     def list_images(self, label: str) -> tuple[ImageState, ...]:
         key, _, value = label.partition("=")
         return tuple(
-            image for image in self._images.values() if key in image.labels and value in ("", image.labels[key])
+            image
+            for image in self._images.values()
+            if key in image.labels and value in ("", image.labels[key])
         )
 
     def tag(self, image: str, ref: str) -> None:
@@ -322,7 +345,9 @@ class FakeEngine:
         on_line(f"Step 1 : {tag}")
         if not path.is_file() or not path.read_text().startswith("FROM"):
             raise EngineError(f"cannot build {tag}", details="no Dockerfile that begins with FROM")
-        return self.add_image(tag, labels, content=path.read_bytes() + repr(sorted(build_args.items())).encode())
+        return self.add_image(
+            tag, labels, content=path.read_bytes() + repr(sorted(build_args.items())).encode()
+        )
 
     def import_image(self, tar: Path, *, tag: str, changes: Sequence[str] = ()) -> str:
         self._called("import_image")
@@ -385,19 +410,18 @@ class FakeEngine:
 
 
 def _config(spec: ContainerSpec) -> ContainerConfig:
-    limits = spec.limits
+    limits, runs = spec.limits, {True: "exec", False: "noexec"}
     return ContainerConfig(
         argv=spec.argv, user=spec.user, env=dict(spec.env), workdir=spec.workdir,
         mounts=frozenset(Mounted("volume", one.volume, one.path, one.writable) for one in spec.volumes),
         tmpfs={
-            one.path: frozenset({"nosuid", "nodev", f"size={one.size_bytes}", "exec" if one.executable else "noexec"})
+            one.path: frozenset({"nosuid", "nodev", f"size={one.size_bytes}", runs[one.executable]})
             for one in spec.tmpfs
         },
         network=network_text(spec.network), dns=spec.dns, capabilities=frozenset(spec.capabilities),
         read_only=True, privileged=False, security_options=frozenset({"no-new-privileges"}), devices=0,
-        namespaces={}, memory_bytes=limits.memory_bytes, memory_swap_bytes=limits.memory_bytes, cpus=limits.cpus,
+        namespaces={}, memory_bytes=limits.memory_bytes, memory_swap_bytes=limits.memory_bytes,
+        cpus=limits.cpus,
         pids=limits.pids, shm_bytes=limits.shm_bytes, restart="no", auto_remove=False,
         stop_timeout_s=spec.stop_timeout_s, apparmor="",
     )  # fmt: skip
-
-

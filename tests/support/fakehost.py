@@ -42,13 +42,17 @@ class FakeHost:
 
     def accept(self) -> None:
         """Take the entry point's next connection."""
+        self.hang_up()
         self._connection, _ = self._listener.accept()
         self._connection.settimeout(_TIMEOUT_S)
         self._lines = b""
 
     def send(self, event: Event) -> None:
+        self.send_raw(encode_event(event))
+
+    def send_raw(self, data: bytes) -> None:
         assert self._connection is not None
-        self._connection.sendall(encode_event(event))
+        self._connection.sendall(data)
 
     def next(self) -> Event | None:
         """The next event, None at the end of the stream."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
-from support.specs import ENGINE_ID, IMAGE, holder, sandbox
-
 from coding_agents.engine.argv import RlimitCeiling, create_argv, network_text
 from coding_agents.engine.features import DOCKER, PODMAN, PROXY_VARIABLES
 from coding_agents.sandbox.spec import BridgeNetwork, JoinContainer, Network, NoNetwork
+from support.specs import ENGINE_ID, IMAGE, holder, sandbox
 
 _WALLS = (
     "--pull=never",
@@ -24,7 +23,9 @@ _WALLS = (
 
 
 def test_the_agent_on_docker() -> None:
-    argv = create_argv(replace(sandbox(mode=Network.RESTRICTED), labels=(("coding-agents.type", "agent"),)), DOCKER)
+    argv = create_argv(
+        replace(sandbox(mode=Network.RESTRICTED), labels=(("coding-agents.type", "agent"),)), DOCKER
+    )
     assert argv == (
         "create",
         "--name=demo-shop-session-1",
@@ -85,7 +86,9 @@ def test_the_holder_gets_its_four_capabilities_and_resolvers() -> None:
         "--cap-add=SETGID",
         "--cap-add=SETPCAP",
     ]
-    assert "--dns=192.0.2.53" in argv and "--user=0:0" in argv and "--network=demo-shop-session-1-net" in argv
+    assert "--dns=192.0.2.53" in argv
+    assert "--user=0:0" in argv
+    assert "--network=demo-shop-session-1-net" in argv
 
 
 def test_rlimits_fit_under_the_hosts_hard_ones() -> None:

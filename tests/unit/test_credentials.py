@@ -42,7 +42,9 @@ def test_ordinary_values(text: str) -> None:
     assert credential_in(text) == ""
 
 
-@pytest.mark.parametrize("name", ["GITHUB_TOKEN", "ANTHROPIC_API_KEY", "MY_SECRET", "db_password", "KEY", "AWS_CREDENTIALS"])
+@pytest.mark.parametrize(
+    "name", ["GITHUB_TOKEN", "ANTHROPIC_API_KEY", "MY_SECRET", "db_password", "KEY", "AWS_CREDENTIALS"]
+)
 def test_names_of_secrets_need_dummy_values(name: str) -> None:
     assert credentials_in_environment([(name, "swordfish")]) == [
         f"environment variable {name} has the name of a secret and a value"
@@ -58,4 +60,6 @@ def test_a_value_is_never_repeated() -> None:
 
 
 def test_ordinary_names() -> None:
-    assert credentials_in_environment([("KEYBOARD", "us"), ("MONKEY", "no"), ("HOME", "/home/agentuser")]) == []
+    assert (
+        credentials_in_environment([("KEYBOARD", "us"), ("MONKEY", "no"), ("HOME", "/home/agentuser")]) == []
+    )

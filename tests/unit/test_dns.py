@@ -35,7 +35,6 @@ def test_at_most_three() -> None:
     assert len(usable(tuple(f"10.0.0.{n}" for n in range(1, 9)))) == 3
 
 
-
 def test_behind_a_local_stub_are_the_real_servers() -> None:
     files = {_MAIN: "nameserver 127.0.0.53\n", _STUB: "nameserver 10.9.8.7\n"}
     assert read_resolvers(files.__getitem__) == ("10.9.8.7",)

@@ -84,6 +84,12 @@ def test_clones_stay_in_their_folder_and_apart(one: str, two: str) -> None:
         assert len(same) == 1 or one.strip("/").split("/") == two.strip("/").split("/")
 
 
+def test_a_host_named_empty_does_not_meet_the_empty_sessions() -> None:
+    url = parse_url("ssh://empty/demo-x")
+    assert url is not None
+    assert url.directory != PurePosixPath("empty/demo-x.git")
+
+
 @pytest.mark.parametrize("url", ["/srv/x", "git@h:x", "", "C:\\x"])
 def test_what_has_no_userinfo_stays(url: str) -> None:
     assert strip_userinfo(url) == url

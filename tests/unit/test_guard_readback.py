@@ -19,7 +19,9 @@ def test_options() -> None:
     assert holder_options(dns=[], allow=[]) == ()
 
 
-@pytest.mark.parametrize(("text", "spelled"), [(" 10.1.2.3:443 ", "10.1.2.3:443"), ("[FD00::1]:8443", "[fd00::1]:8443")])
+@pytest.mark.parametrize(
+    ("text", "spelled"), [(" 10.1.2.3:443 ", "10.1.2.3:443"), ("[FD00::1]:8443", "[fd00::1]:8443")]
+)
 def test_private_endpoints(text: str, spelled: str) -> None:
     assert parse_private(text) == spelled
 

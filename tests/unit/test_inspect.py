@@ -1,4 +1,4 @@
-"""What real engines said (tests/support/capture_engine_data.py), as our types; and what drift from the spec looks like."""
+"""What real engines said (tests/support/capture_engine_data.py) as our types, and drift from the spec."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.specs import holder, sandbox
 
 from coding_agents.engine.api import ContainerState, Mounted
 from coding_agents.engine.drift import drift
@@ -25,6 +24,7 @@ from coding_agents.engine.inspect import (
 )
 from coding_agents.errors import EngineError
 from coding_agents.sandbox.spec import ContainerSpec, Network
+from support.specs import holder, sandbox
 
 _DATA = Path(__file__).parent / "data" / "engine"
 _ENGINES = ("docker", "podman")
@@ -46,25 +46,25 @@ def _spec(kind: str, document: dict[str, Any]) -> ContainerSpec:
     return sandbox(image=image).joined_to(document["HostConfig"]["NetworkMode"].removeprefix("container:"))
 
 
-@pytest.mark.parametrize("engine", _ENGINES)
+@pytest.mark.parametrize("which", _ENGINES)
 @pytest.mark.parametrize("kind", ["sandbox", "restricted", "holder"])
-def test_a_created_container_is_what_was_asked(engine: str, kind: str) -> None:
-    document = _golden(f"{engine}-{kind}")
+def test_a_created_container_is_what_was_asked(which: str, kind: str) -> None:
+    document = _golden(f"{which}-{kind}")
     state = parse_container(document)
     assert drift(_spec(kind, document), state) == []
     assert (state.status, state.running, state.started_at, state.pid) == ("created", False, "", 0)
     assert state.labels["coding-agents.session"] == "0123456789ab"
 
 
-@pytest.mark.parametrize("engine", _ENGINES)
-def test_engines_agree(engine: str) -> None:
-    config = parse_container(_golden(f"{engine}-sandbox")).config
+@pytest.mark.parametrize("which", _ENGINES)
+def test_engines_agree(which: str) -> None:
+    config = parse_container(_golden(f"{which}-sandbox")).config
     assert Mounted("volume", "demo-shop-session-1-workspace", "/workspace", True) in config.mounts
     assert config.capabilities == frozenset()
-    assert parse_container(_golden(f"{engine}-holder")).config.capabilities == frozenset(
+    assert parse_container(_golden(f"{which}-holder")).config.capabilities == frozenset(
         {"NET_ADMIN", "SETUID", "SETGID", "SETPCAP"}
     )
-    assert parse_container(_golden(f"{engine}-holder")).config.network == "demo-shop-session-1-net"
+    assert parse_container(_golden(f"{which}-holder")).config.network == "demo-shop-session-1-net"
 
 
 Edit = Callable[[dict[str, Any]], None]
@@ -88,7 +88,10 @@ _DRIFTS: dict[str, tuple[Edit, str]] = {
     "privileged": (_host("Privileged", True), "privileged"),
     "device": (_host("Devices", [{"PathOnHost": "/dev/kvm"}]), "1 devices"),
     "privileges": (_host("SecurityOpt", []), "new privileges"),
-    "seccomp off": (_host("SecurityOpt", ["no-new-privileges", "seccomp=unconfined"]), "security options were added"),
+    "seccomp off": (
+        _host("SecurityOpt", ["no-new-privileges", "seccomp=unconfined"]),
+        "security options were added",
+    ),
     "host pid": (_host("PidMode", "host"), "pid namespace is shared"),
     "host ipc": (_host("IpcMode", "host"), "ipc namespace is shared"),
     "host uts": (_host("UTSMode", "host"), "uts namespace is shared"),
@@ -121,16 +124,17 @@ _DRIFTS: dict[str, tuple[Edit, str]] = {
 }
 
 
-@pytest.mark.parametrize("engine", _ENGINES)
+@pytest.mark.parametrize("which", _ENGINES)
 @pytest.mark.parametrize("name", _DRIFTS)
-def test_each_drift_is_seen(engine: str, name: str) -> None:
+def test_each_drift_is_seen(which: str, name: str) -> None:
     edit, expected = _DRIFTS[name]
-    document = _golden(f"{engine}-sandbox")
+    document = _golden(f"{which}-sandbox")
     spec = _spec("sandbox", document)
     changed = copy.deepcopy(document)
     edit(changed)
     problems = drift(spec, parse_container(changed))
-    assert len(problems) == 1 and expected in problems[0], problems
+    assert len(problems) == 1, problems
+    assert expected in problems[0]
 
 
 def test_capabilities_that_were_kept_are_seen() -> None:
@@ -146,16 +150,20 @@ def test_capabilities_that_were_kept_are_seen() -> None:
     ]
 
 
-@pytest.mark.parametrize("engine", _ENGINES)
-@pytest.mark.parametrize("key", ["ReadonlyRootfs", "Privileged", "SecurityOpt", "PidMode", "NetworkMode", "AutoRemove"])
-def test_an_engine_that_no_longer_says_is_an_error(engine: str, key: str) -> None:
-    document = _golden(f"{engine}-sandbox")
+@pytest.mark.parametrize("which", _ENGINES)
+@pytest.mark.parametrize(
+    "key", ["ReadonlyRootfs", "Privileged", "SecurityOpt", "PidMode", "NetworkMode", "AutoRemove"]
+)
+def test_an_engine_that_no_longer_says_is_an_error(which: str, key: str) -> None:
+    document = _golden(f"{which}-sandbox")
     del document["HostConfig"][key]
     with pytest.raises(EngineError, match="in a way that we do not know"):
         parse_container(document)
 
 
-@pytest.mark.parametrize("document", [{}, {"State": None}, {"State": {}, "Config": {}}, {"State": [], "Config": 1}])
+@pytest.mark.parametrize(
+    "document", [{}, {"State": None}, {"State": {}, "Config": {}}, {"State": [], "Config": 1}]
+)
 def test_nonsense_is_an_engine_error(document: dict[str, Any]) -> None:
     for parse in (parse_container, parse_image, parse_docker_info, parse_podman_info):
         with pytest.raises(EngineError):
@@ -164,22 +172,40 @@ def test_nonsense_is_an_engine_error(document: dict[str, Any]) -> None:
 
 def test_docker_info() -> None:
     info = parse_docker_info(_golden("docker-info"))
-    assert (info.name, info.version, info.cgroup_version, info.rootless) == ("docker", "20.10.24+dfsg1", 1, False)
-    assert info.seccomp and not info.apparmor and info.limits_enforced
-    assert "runc" in info.runtimes and info.cpus == 2
+    assert (info.name, info.version, info.cgroup_version, info.rootless) == (
+        "docker",
+        "20.10.24+dfsg1",
+        1,
+        False,
+    )
+    assert info.seccomp
+    assert not info.apparmor
+    assert info.limits_enforced
+    assert "runc" in info.runtimes
+    assert info.cpus == 2
 
 
 def test_docker_info_of_a_rootless_daemon_with_apparmor() -> None:
     document = _golden("docker-info")
-    document["SecurityOptions"] = ["name=apparmor", "name=seccomp,profile=builtin", "name=rootless", "name=cgroupns"]
+    document["SecurityOptions"] = [
+        "name=apparmor",
+        "name=seccomp,profile=builtin",
+        "name=rootless",
+        "name=cgroupns",
+    ]
     info = parse_docker_info(document)
-    assert info.rootless and info.apparmor and info.seccomp
+    assert info.rootless
+    assert info.apparmor
+    assert info.seccomp
+    assert info.user_namespace
 
 
 def test_podman_info() -> None:
     info = parse_podman_info(_golden("podman-info"))
     assert (info.name, info.version, info.cgroup_version, info.rootless) == ("podman", "4.3.1", 1, False)
-    assert info.seccomp and not info.apparmor and info.limits_enforced
+    assert info.seccomp
+    assert not info.apparmor
+    assert info.limits_enforced
 
 
 def test_rootless_podman_on_cgroup_v1_ignores_limits() -> None:
@@ -190,14 +216,18 @@ def test_rootless_podman_on_cgroup_v1_ignores_limits() -> None:
     assert parse_podman_info(document).limits_enforced
 
 
-@pytest.mark.parametrize("engine", _ENGINES)
-def test_images(engine: str) -> None:
-    image = parse_image(_golden(f"{engine}-image"))
-    assert image.id.startswith("sha256:") and len(image.id) == 71
-    assert image.size_bytes > 0 and any("coding-agents-base" in tag for tag in image.tags)
+@pytest.mark.parametrize("which", _ENGINES)
+def test_images(which: str) -> None:
+    image = parse_image(_golden(f"{which}-image"))
+    assert image.id.startswith("sha256:")
+    assert len(image.id) == 71
+    assert image.size_bytes > 0
+    assert any("coding-agents-base" in tag for tag in image.tags)
 
 
-@pytest.mark.parametrize(("text", "version"), [("20.10.24+dfsg1", (20, 10)), ("4.3.1", (4, 3)), ("5.0.0-rc1", (5, 0))])
+@pytest.mark.parametrize(
+    ("text", "version"), [("20.10.24+dfsg1", (20, 10)), ("4.3.1", (4, 3)), ("5.0.0-rc1", (5, 0))]
+)
 def test_versions(text: str, version: tuple[int, int]) -> None:
     assert parse_version(text) == version
 
@@ -215,7 +245,14 @@ def test_not_json() -> None:
 
 def test_a_running_container() -> None:
     document = _golden("docker-sandbox")
-    document["State"] |= {"Status": "running", "Running": True, "Pid": 7, "StartedAt": "2026-11-24T03:42:09.37Z"}
+    document["State"] |= {
+        "Status": "running",
+        "Running": True,
+        "Pid": 7,
+        "StartedAt": "2026-11-24T03:42:09.37Z",
+    }
     state: ContainerState = parse_container(document)
-    assert state.running and state.pid == 7 and state.started_at == "2026-11-24T03:42:09.37Z"
+    assert state.running
+    assert state.pid == 7
+    assert state.started_at == "2026-11-24T03:42:09.37Z"
     assert drift(_spec("sandbox", document), replace(state, exit_code=1)) == []

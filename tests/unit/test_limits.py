@@ -42,7 +42,9 @@ def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "g", "-1g", "8x", "1e9", "0x10", "８g", "8gg", "8 g b", "1.g", "nan", "inf"])
+@pytest.mark.parametrize(
+    "text", ["", "g", "-1g", "8x", "1e9", "0x10", "８g", "8gg", "8 g b", "1.g", "nan", "inf"]
+)
 def test_not_sizes(text: str) -> None:
     with pytest.raises(UsageError, match="not a size"):
         parse_size(text)
@@ -56,7 +58,9 @@ def test_memory_has_bounds() -> None:
             parse_memory(text)
 
 
-@pytest.mark.parametrize(("text", "cpus"), [("4", "4"), ("0.5", "0.5"), ("2.50", "2.5"), (" 16 ", "16"), ("100", "100")])
+@pytest.mark.parametrize(
+    ("text", "cpus"), [("4", "4"), ("0.5", "0.5"), ("2.50", "2.5"), (" 16 ", "16"), ("100", "100")]
+)
 def test_cpus(text: str, cpus: str) -> None:
     assert cpus_text(parse_cpus(text)) == cpus
 

@@ -180,6 +180,21 @@ def test_a_request_may_come_byte_by_byte() -> None:
     assert reader.feed(data[-1:]) is not None
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"", b"git-upload-pack /workspace", b"git-upload-archive /workspace\0host=coding-agents\0",
+        b"git-upload-pack /workspace/\0host=coding-agents\0", b"git-upload-pack /workspace\0host=other\0",
+        b"git-upload-pack /workspace\0host=coding-agents\0\0version=3\0",
+        b"git-upload-pack /workspace\0host=coding-agents\0\0version=2\0x=1\0",
+        b"git-upload-pack /workspace\0host=coding-agents\0\n",
+    ],
+)  # fmt: skip
+def test_a_near_miss_is_no_request(line: bytes) -> None:
+    with pytest.raises(PktlineError):
+        RequestReader().feed(pkt(line))
+
+
 @given(st.binary(max_size=300))
 def test_no_other_request_is_served(data: bytes) -> None:
     with suppress(PktlineError):

@@ -9,7 +9,6 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.specs import ENGINE_ID, GUEST_VOLUME, IMAGE, identity, plan_input, session_plan
 
 from coding_agents.engine.argv import RlimitCeiling, create_argv
 from coding_agents.engine.features import ENGINES
@@ -34,6 +33,7 @@ from coding_agents.sandbox.spec import (
     SandboxSpec,
     VolumeMount,
 )
+from support.specs import ENGINE_ID, GUEST_VOLUME, IMAGE, identity, plan_input, session_plan
 
 _NAMES = st.from_regex(r"[a-z0-9][a-z0-9.-]{0,61}[a-z0-9]", fullmatch=True)
 _IMAGES = st.from_regex(r"sha256:[0-9a-f]{64}", fullmatch=True)
@@ -48,7 +48,7 @@ _LIMITS = st.builds(
 
 @st.composite
 def plan_inputs(draw: st.DrawFn) -> PlanInput:
-    """Any input that the rest of the program may hand over: hostile texts in labels, any limits, any addresses."""
+    """Any input that the rest of the program may hand over: hostile texts, any limits, any addresses."""
     who = identity(
         name=draw(_NAMES),
         agent=draw(st.from_regex(r"[a-z][a-z0-9-]{0,30}", fullmatch=True)),
@@ -86,7 +86,8 @@ def test_every_plan_passes_both_gates(facts: PlanInput, engine: str, hard: int |
 
 def test_allow_all_has_a_holder_and_no_interface_of_its_own() -> None:
     plan = session_plan(network=Network.ALLOW_ALL)
-    assert plan.holder is not None and plan.network is not None
+    assert plan.holder is not None
+    assert plan.network is not None
     assert plan.holder.network == BridgeNetwork("demo-shop-session-1-net")
     assert plan.sandbox.network == JoinContainer("demo-shop-session-1-holder")
     assert plan.sandbox.joined_to(ENGINE_ID).network == JoinContainer(ENGINE_ID)
@@ -141,12 +142,20 @@ def test_salvage_cannot_write_the_workspace_and_has_no_network() -> None:
     spec = plan_salvage(plan_input())
     assert VolumeMount("demo-shop-session-1-workspace", "/workspace", writable=False) in spec.volumes
     assert spec.network == NoNetwork()
-    assert spec.interactive and spec.argv[-1] == "salvage" and spec.image != IMAGE
+    assert spec.interactive
+    assert spec.argv[-1] == "salvage"
+    assert spec.image != IMAGE
 
 
 def test_the_plan_is_shown_whole() -> None:
     shown = "\n".join(describe(session_plan()))
-    for part in ("demo-shop-session-1-holder", IMAGE, "1000:1000", "2 CPUs, 8g memory, 4096 processes", "/workspace"):
+    for part in (
+        "demo-shop-session-1-holder",
+        IMAGE,
+        "1000:1000",
+        "2 CPUs, 8g memory, 4096 processes",
+        "/workspace",
+    ):
         assert part in shown
     assert "no interface but loopback" in "\n".join(describe(session_plan(network=Network.RESTRICTED)))
 

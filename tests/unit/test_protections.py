@@ -11,26 +11,26 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.specs import sandbox
 
 from coding_agents.sandbox.protections import LAYER_NAMES, LAYERS, Evidence, Need, judge
 from coding_agents.sandbox.spec import Network
+from support.specs import sandbox
 
 _DATA = Path(__file__).parent / "data" / "guest"
 _ENGINES = ("docker", "podman")
 _REQUIRED = {layer.name for layer in LAYERS if layer.need is Need.REQUIRED}
 
 
-def _facts(engine: str, mode: str = "allow-all") -> dict[str, Any]:
-    facts = json.loads((_DATA / f"facts-{engine}-{mode}.json").read_text())
+def _facts(which: str, mode: str = "allow-all") -> dict[str, Any]:
+    facts = json.loads((_DATA / f"facts-{which}-{mode}.json").read_text())
     assert isinstance(facts, dict)
     return facts
 
 
-@pytest.mark.parametrize("engine", _ENGINES)
+@pytest.mark.parametrize("which", _ENGINES)
 @pytest.mark.parametrize(("mode", "shown"), [("allow-all", "guarded"), ("restricted", "none")])
-def test_real_containers_hold(engine: str, mode: str, shown: str) -> None:
-    evidence = Evidence(_facts(engine, mode), sandbox(mode=Network(mode)), guard=[], userns=False)
+def test_real_containers_hold(which: str, mode: str, shown: str) -> None:
+    evidence = Evidence(_facts(which, mode), sandbox(mode=Network(mode)), guard=[], userns=False)
     verdict = judge(evidence, asked=("memory", "swap", "cpus", "pids"))
     assert verdict.violations == ()
     assert verdict.layers == {
@@ -79,10 +79,18 @@ _WEAKENED: dict[str, tuple[str, str, Edit]] = {
     "writable guest": ("mounts", "off", _options("/opt/coding-agents", "rw")),
     "programs in /run": ("mounts", "off", _options("/run", "rw", "nosuid", "nodev")),
     "devices in /tmp": ("mounts", "off", _options("/tmp", "rw", "nosuid")),
-    "larger tmpfs": ("mounts", "off", lambda facts: facts["mounts"]["/tmp"].__setitem__("size_bytes", 1 << 50)),
+    "larger tmpfs": (
+        "mounts",
+        "off",
+        lambda facts: facts["mounts"]["/tmp"].__setitem__("size_bytes", 1 << 50),
+    ),
     "disk at /tmp": ("mounts", "off", lambda facts: facts["mounts"]["/tmp"].__setitem__("type", "ext4")),
     "host path": ("host-paths", "off", lambda facts: facts["other_mounts"].append("/host")),
-    "engine socket": ("host-paths", "off", lambda facts: facts["other_mounts"].append("/var/run/docker.sock")),
+    "engine socket": (
+        "host-paths",
+        "off",
+        lambda facts: facts["other_mounts"].append("/var/run/docker.sock"),
+    ),
     "no memory limit": ("memory", "off", _cgroup("memory_max", None)),
     "more memory": ("memory", "16g", _cgroup("memory_max", 16 << 30)),
     "swap": ("swap", "off", _cgroup("memory_swap_max", None)),
@@ -90,15 +98,19 @@ _WEAKENED: dict[str, tuple[str, str, Edit]] = {
     "more cpus": ("cpus", "4", _cgroup("cpu_quota_us", 400000)),
     "no process limit": ("pids", "off", _cgroup("pids_max", None)),
     "unconfined": ("apparmor", "off", lambda facts: facts.__setitem__("label", "unconfined")),
-    "complain mode": ("apparmor", "off", lambda facts: facts.__setitem__("label", "docker-default (complain)")),
+    "complain mode": (
+        "apparmor",
+        "off",
+        lambda facts: facts.__setitem__("label", "docker-default (complain)"),
+    ),
 }
 
 
-@pytest.mark.parametrize("engine", _ENGINES)
+@pytest.mark.parametrize("which", _ENGINES)
 @pytest.mark.parametrize("name", _WEAKENED)
-def test_each_weakening_is_seen(engine: str, name: str) -> None:
+def test_each_weakening_is_seen(which: str, name: str) -> None:
     layer, shown, edit = _WEAKENED[name]
-    facts = copy.deepcopy(_facts(engine))
+    facts = copy.deepcopy(_facts(which))
     edit(facts)
     evidence = Evidence(facts, sandbox(), guard=[])
     verdict = judge(evidence, asked=(layer,))
@@ -118,7 +130,8 @@ def test_an_interface_in_restricted_mode() -> None:
     facts = _facts("docker", "restricted")
     facts["interfaces"].append("eth0")
     verdict = judge(Evidence(facts, sandbox(mode=Network.RESTRICTED)))
-    assert verdict.layers["network"] == "off" and "eth0" in verdict.violations[0]
+    assert verdict.layers["network"] == "off"
+    assert "eth0" in verdict.violations[0]
 
 
 @pytest.mark.parametrize(("guard", "shown"), [(None, "unknown"), (["udp is open"], "off"), ([], "guarded")])
@@ -142,7 +155,9 @@ def test_a_named_protection_that_does_not_exist_here() -> None:
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=20),
-    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=10), children, max_size=4),
+    lambda children: (
+        st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=10), children, max_size=4)
+    ),
     max_leaves=20,
 )
 

@@ -95,7 +95,7 @@ def _measure(
             dns=guarding.dns,
             private=guarding.private,
         )
-    enforced = judge(Evidence(facts, spec, guard=guard, userns=None), asked=asked)
+    enforced = judge(Evidence(facts, spec, guard=guard, userns=session.engine.info.user_namespace), asked=asked)
     problems = [*differences, *enforced.violations]
     if problems:
         raise EnforcementError(

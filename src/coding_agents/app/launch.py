@@ -32,6 +32,7 @@ from coding_agents.app.prepare import (
 )
 from coding_agents.app.steps import Parallel, Trace, Undo
 from coding_agents.config.environ import HostEnvironment
+from coding_agents.engine.api import Engine
 from coding_agents.errors import BranchError
 from coding_agents.gitsync.branches import BranchState, archive_existing
 from coding_agents.images.api import ImageRef
@@ -47,6 +48,7 @@ from coding_agents.sandbox.spec import Network
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import ENGINE_CHOICE, SessionContext
 from coding_agents.supervisor.protocol import Op
+from coding_agents.supervisor.removal import remove_engine_objects
 
 _NO_IMAGE = "sha256:" + 64 * "0"  # stands in a dry run for an image that is still to be built
 
@@ -86,7 +88,7 @@ class Launch:
         if naming.existing is not None:
             session = SessionContext(self.env, self.store, naming.existing)
             return Launched(self.trace, session, joined=True)
-        branch = require_free_branch(request, facts, naming.branch, self.env)
+        branch = require_free_branch(facts, naming.branch, self.env)
         if request.options.dry_run:
             return Launched(self.trace, plan=self._dry_plan(facts, naming))
         self._require_archivable(branch, naming)
@@ -131,20 +133,21 @@ class Launch:
     ) -> Source:
         """Step 4 and 5: volumes, holder, relay and supervisor side by side, then the filled container."""
         engine = facts.engine
+        undo.add("engine objects", lambda: remove_engine_objects(engine, plan.identity.nonce))
+        # Undone first: a supervisor that sees the container end would begin to salvage it.
+        undo.add("supervisor", lambda: _quit(session))
         with Parallel(self.trace) as steps:
             source = steps.run("relay", lambda: self._source(session, facts))
-            holder = self._start_holder(steps, facts, plan, program, undo)
-            volumes = steps.run("volumes", lambda: self._volumes(facts, plan, undo))
-            guest = steps.run(
-                "guest",
-                lambda: ensure_guest_volume(engine, program, plan.sandbox.image, suffix=self.session_id),
-            )
-            undo.add("supervisor", lambda: _quit(session))
+            guest = steps.run("guest", lambda: self._guest(engine, plan, program))
+            holder = self._start_holder(steps, engine, plan, guest)
+            volumes = steps.run("volumes", lambda: _make_volumes(engine, plan))
             steps.run("supervisor", session.supervisor().ensure)
             volumes.result()
             guest.result()
             holder_id = holder.result() if holder is not None else ""
-            container = self._create(facts, plan, holder_id, undo)
+            with self.trace.step("create"):
+                spec = plan.sandbox.joined_to(holder_id) if holder_id else plan.sandbox
+                container = engine.create(spec)
             session.update(container_id=container, holder_id=holder_id)
             steps.run("guest check", lambda: require_guest(engine, container, program))
             source.result()
@@ -154,17 +157,20 @@ class Launch:
         return source.result()
 
     def _start_holder(
-        self, steps: Parallel, facts: Gathered, plan: SessionPlan, program: GuestProgram, undo: Undo
+        self, steps: Parallel, engine: Engine, plan: SessionPlan, guest: Future[None]
     ) -> Future[str] | None:
         if plan.holder is None:
             return None
-        engine, private = facts.engine, self._guarding.private
+        private = self._guarding.private
 
         def start() -> str:
-            ensure_guest_volume(engine, program, plan.sandbox.image, suffix=f"{self.session_id}-holder")
-            return start_holder(engine, plan, undo, private=private)
+            guest.result()
+            return start_holder(engine, plan, private=private)
 
         return steps.run("holder", start)
+
+    def _guest(self, engine: Engine, plan: SessionPlan, program: GuestProgram) -> None:
+        ensure_guest_volume(engine, program, plan.sandbox.image, suffix=self.session_id)
 
     def _source(self, session: SessionContext, facts: Gathered) -> Source:
         return prepare_source(
@@ -175,17 +181,6 @@ class Launch:
             branch=session.relay.branch,
             now_ms=session.record.created_ms,
         )
-
-    def _volumes(self, facts: Gathered, plan: SessionPlan, undo: Undo) -> None:
-        for volume in (plan.workspace, plan.home):
-            undo.add(f"volume {volume.name}", _remover(facts.engine.remove_volume, volume.name))
-            facts.engine.create_volume(volume.name, labels=dict(volume.labels))
-
-    def _create(self, facts: Gathered, plan: SessionPlan, holder_id: str, undo: Undo) -> str:
-        spec = plan.sandbox.joined_to(holder_id) if holder_id else plan.sandbox
-        with self.trace.step("create"):
-            undo.add(f"container {spec.name}", lambda: facts.engine.remove(spec.name, force=True))
-            return facts.engine.create(spec)
 
     def _images(self, facts: Gathered) -> tuple[ImageRef, ImageRef]:
         announced = build_settings(self.env, self.request.settings, _announcing(self.narrator))
@@ -318,8 +313,12 @@ class Launch:
             self.narrator.say(f"renamed the existing branch {naming.branch.short} to {archived}")
             tip = ""
         session.update(branch_tip=tip)
-        session.supervisor().call(Op.RECORD, type=RecordType.SESSION_CREATED.value, subject=naming.name,
-                                  detail={"repo": session.record.repo.path, "base": session.record.base})  # fmt: skip
+        session.supervisor().call(
+            Op.RECORD,
+            type=RecordType.SESSION_CREATED.value,
+            subject=naming.name,
+            detail={"repo": session.record.repo.path, "base": session.record.base},
+        )
 
 
 def _announcing(narrator: Narrator) -> Callable[[str], None]:
@@ -331,8 +330,9 @@ def _announcing(narrator: Narrator) -> Callable[[str], None]:
     return on_line
 
 
-def _remover(remove: Callable[[str], None], name: str) -> Callable[[], None]:
-    return lambda: remove(name)
+def _make_volumes(engine: Engine, plan: SessionPlan) -> None:
+    for volume in (plan.workspace, plan.home):
+        engine.create_volume(volume.name, labels=dict(volume.labels))
 
 
 def _quit(session: SessionContext) -> None:

@@ -58,14 +58,21 @@ def choose_name(request: LaunchRequest, facts: Gathered, store: SessionStore, en
         raise SessionExistsError(
             f"session {other.name} already works on the branch {branch.short}", hint="Choose another -b."
         )
-    if any(session.name == name for session in sessions):
+    if any(session.name == name for session in sessions) or _is_taken(facts, name):
         name = with_suffix(name, facts.repo.repo_id)
+        if _is_taken(facts, name):
+            raise SessionExistsError(
+                f"the engine has a session {name} of another user", hint="Choose a name with --name."
+            )
     return Naming(name, branch)
 
 
-def require_free_branch(
-    request: LaunchRequest, facts: Gathered, branch: Branch, env: HostEnvironment
-) -> BranchState:
+def _is_taken(facts: Gathered, name: str) -> bool:
+    """Whether the engine knows this name, from a session of another user or another home directory."""
+    return facts.engine.volume_exists(f"{name}-workspace")
+
+
+def require_free_branch(facts: Gathered, branch: Branch, env: HostEnvironment) -> BranchState:
     """What stands at the branch now. Raises BranchError when no session could ever write it."""
     state = branch_state(facts.repo, branch, base=facts.repo.head, env=env.for_git())
     if state.collides_with:

@@ -1,6 +1,6 @@
 """Step 4 of a launch: what the container needs before it can start, made side by side.
 
-Everything is registered for undoing before it is made.
+All of it carries the session's nonce, by which a launch that fails finds and removes it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import tarfile
 import time
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -16,7 +15,6 @@ from typing import BinaryIO
 from coding_agents import __version__
 from coding_agents.app.gather import Gathered
 from coding_agents.app.launch_request import LaunchRequest
-from coding_agents.app.steps import Undo
 from coding_agents.channel.pyz import build_guest_pyz, guest_digest
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
@@ -144,14 +142,12 @@ def require_guest(engine: Engine, container: str, program: GuestProgram) -> None
         )
 
 
-def start_holder(engine: Engine, plan: SessionPlan, undo: Undo, *, private: tuple[str, ...]) -> str:
+def start_holder(engine: Engine, plan: SessionPlan, *, private: tuple[str, ...]) -> str:
     """Make the session's network and the holder of its namespace; returns its id when the guard stands."""
     if plan.holder is None or plan.network is None:
         raise AssertionError("only a session with a network has a holder")
     network, holder = plan.network, plan.holder
-    undo.add(f"network {network.name}", lambda: engine.remove_network(network.name))
     engine.create_network(network.name, labels=dict(network.labels))
-    undo.add(f"container {holder.name}", lambda: engine.remove(holder.name, force=True))
     container = engine.create(holder)
     engine.start(container)
     require_guarded(engine, container, network=network.name, dns=holder.dns, private=private)

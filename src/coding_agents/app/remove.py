@@ -38,7 +38,7 @@ def remove(session: SessionContext, *, force: bool) -> Removed:
         stop(session, timeout_s=120)
     ended = _saved(session)
     _leave(session)
-    remove_engine_objects(session.engine, session.reload(), volumes=True)
+    remove_engine_objects(session.engine, record.nonce)
     deleted = _delete_merged_branch(session)
     session.store.remove(record.id)
     return Removed(record.name, "" if deleted else ended.saved.integrated if ended else "", deleted)

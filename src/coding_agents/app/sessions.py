@@ -38,7 +38,7 @@ def observe_all(env: HostEnvironment, store: SessionStore, *, ended: bool) -> tu
     return tuple(one for one in found if ended or one.state not in _ENDED)
 
 
-def decide_state(record: SessionRecord, container: ContainerState | None | str) -> State:
+def decide_state(record: SessionRecord, container: ContainerState | str | None) -> State:
     """The state that a person is told. `container` is None when it is gone, a text when the engine is silent."""
     if record.phase in ("stopped", "failed", "lost"):
         return record.phase

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +10,13 @@ from coding_agents.model.session import Saved
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.protocol import Op
 
+_REMOVED_S = 10.0
 _SETTLE_S = 900.0  # a salvage of a large volume comes on top of the stop timeout
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a session ended: the agent's exit status (None when it was lost), where the work is, whether `--rm` took it."""
+    """How a session ended: the agent's status (None: lost), where the work is, whether `--rm` took the rest."""
 
     exit_status: int | None
     saved: Saved
@@ -32,7 +34,10 @@ def wait(session: SessionContext) -> Ended:
     """Wait until the session has ended and its work is settled."""
     supervisor = session.supervisor()
     supervisor.ensure()
-    return _ended(supervisor.call(Op.WAIT, timeout_s=None))
+    ended = _ended(supervisor.call(Op.WAIT, timeout_s=None))
+    if ended.removed:
+        _until_removed(session)
+    return ended
 
 
 def salvage(session: SessionContext) -> Ended:
@@ -40,6 +45,13 @@ def salvage(session: SessionContext) -> Ended:
     supervisor = session.supervisor()
     supervisor.ensure()
     return _ended(supervisor.call(Op.SALVAGE, timeout_s=_SETTLE_S))
+
+
+def _until_removed(session: SessionContext) -> None:
+    """The supervisor of a `--rm` session removes its own directory as its last act."""
+    deadline = time.monotonic() + _REMOVED_S
+    while session.directory.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def _ended(answer: dict[str, Any]) -> Ended:

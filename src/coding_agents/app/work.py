@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from coding_agents.errors import CodingAgentsError
+from coding_agents.gitsync.packs import user_store
 from coding_agents.gitsync.summary import Summary, summarize
 from coding_agents.model.refs import Oid
 from coding_agents.model.session import Saved
-from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.context import SessionContext, facts_of
 from coding_agents.supervisor.protocol import Op
 
 _DIFF_S = 300.0
@@ -25,10 +27,9 @@ class Range:
 def current_range(session: SessionContext) -> Range:
     """The session's commits, after the running guest was asked to commit and push what it has."""
     if session.supervisor().running():
-        try:
+        # It may have ended meanwhile, or not answer: then what is in the relay is shown.
+        with suppress(CodingAgentsError):
             session.supervisor().call(Op.SAVE, timeout_s=150.0)
-        except CodingAgentsError:
-            pass  # it has ended meanwhile, or does not answer: what is in the relay is shown
     relay = session.relay
     tip = relay.store.resolve(relay.branch.ref)
     return Range(relay.base, None if tip == relay.base else tip)
@@ -52,4 +53,8 @@ def summary_of(session: SessionContext, saved: Saved) -> Summary | None:
     if not saved.relay_tip:
         return None
     base = Oid.parse(session.record.base) if session.record.base else None
-    return summarize(session.relay.store, base=base, tip=Oid.parse(saved.relay_tip))
+    # With `--rm` the relay is gone by now; what arrived in the repository is there in any case.
+    home = user_store(facts_of(session.record), session.env.for_git())
+    return summarize(
+        home if saved.integrated else session.relay.store, base=base, tip=Oid.parse(saved.relay_tip)
+    )

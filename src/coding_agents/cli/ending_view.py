@@ -16,9 +16,9 @@ def show_end(app: AppContext, session: SessionContext, ended: Ended) -> None:
     """Tell where the work of an ended session is, and what to look at before using it."""
     saved, record = ended.saved, session.record
     try:
-        summary = None if ended.removed and not session.directory.exists() else summary_of(session, saved)
+        summary = summary_of(session, saved)
     except CodingAgentsError:
-        summary = None  # its relay has gone with `--rm` meanwhile
+        summary = None  # the repository has gone meanwhile; the line below says where the work is
     where = {
         "branch": f"branch {record.branch}",
         "incoming": f"{saved.integrated} ({saved.note})",

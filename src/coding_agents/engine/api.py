@@ -47,6 +47,11 @@ class EngineInfo:
     def seccomp(self) -> bool:
         return "seccomp" in self.security_options
 
+    @property
+    def user_namespace(self) -> bool:
+        """Whether root in a container is an ordinary user outside."""
+        return self.rootless or "userns" in self.security_options
+
 
 @dataclass(frozen=True)
 class Mounted:

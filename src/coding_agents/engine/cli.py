@@ -24,7 +24,7 @@ from coding_agents.proc.runner import Command, Outcome
 from coding_agents.sandbox.invariants import check_argv
 from coding_agents.sandbox.spec import ContainerSpec
 
-_FOREVER_S = 10 * 365 * 86400.0  # of commands that the caller ends
+_FOREVER_S = 20 * 86400.0  # of commands that the caller ends; poll(2) takes no longer than 24 days
 _CHUNK = 256 * 1024
 
 
@@ -148,7 +148,10 @@ class CliEngine(ImageVerbs):
         timeout_s: float = QUICK_S,
         stdin: bytes = b"",
     ) -> Outcome:
-        """Run a program in a running container to its end; its status is the outcome's."""
+        """Run a program in a running container to its end; its status is the outcome's.
+
+        When the time is over only the client ends: the program goes on until the container does.
+        """
         flags = ("--interactive",) if stdin else ()
         args = ("container", "exec", *flags, f"--user={user}", container, *argv)
         return runner.run(self.command(args, timeout_s=timeout_s, stdin=stdin or None))

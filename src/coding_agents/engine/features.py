@@ -20,8 +20,8 @@ class Features:
     a variable is set, so each is set to nothing. `keeps_existing_volume`: `volume create` of a name that is
     taken succeeds and changes nothing. `log_files`: the log driver can rotate. `fits_rlimits`: the
     engine asks for rlimits above its own hard ones and fails, unless given lower ones. `global_runtime`:
-    the runtime is an option of the program, not of `create`. `network_flags`, `build_env` and
-    `image_filters` go to `network create`, the environment of `build`, and `image ls`.
+    the runtime is an option of the program, not of `create`. `network_flags` and `build_env` go
+    to `network create` and to the environment of `build`.
     """
 
     name: str
@@ -36,7 +36,6 @@ class Features:
     global_runtime: bool
     network_flags: tuple[str, ...] = ()
     build_env: tuple[tuple[str, str], ...] = ()
-    image_filters: tuple[str, ...] = ()
 
 
 DOCKER = Features(
@@ -66,8 +65,6 @@ PODMAN = Features(
     global_runtime=True,
     # The resolver at the gateway would be one more host service to open; --dns names the real ones.
     network_flags=("--disable-dns",),
-    # The steps of a build are images of their own here, with the labels of the whole.
-    image_filters=("--filter=intermediate=false",),
 )
 
 ENGINES = {features.name: features for features in (DOCKER, PODMAN)}

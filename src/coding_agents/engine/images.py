@@ -36,11 +36,9 @@ class ImageVerbs(EngineProgram):
         return image.size_bytes
 
     def list_images(self, label: str) -> tuple[ImageState, ...]:
-        """All images that carry `label`, which is `key` or `key=value`."""
-        filters = (f"--filter=label={label}", *self.features.image_filters)
-        out = self.run(
-            "list images", ("image", "ls", "--no-trunc", *filters, "--format={{.ID}}")
-        ).text()
+        """All images with `label` (`key` or `key=value`); in Podman also the untagged steps of builds."""
+        args = ("image", "ls", "--no-trunc", f"--filter=label={label}", "--format={{.ID}}")
+        out = self.run("list images", args).text()
         ids = tuple(dict.fromkeys(out.split()))
         return tuple(parse_image(document) for document in self.inspect_all("image", ids))
 

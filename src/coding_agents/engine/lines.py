@@ -43,12 +43,16 @@ async def _follow(command: Command, on_line: Callable[[str], None]) -> Outcome:
         raise AssertionError("runner.start gives pipes")
     process.stdin.close()
     try:
-        async with asyncio.timeout(command.timeout_s), asyncio.TaskGroup() as group:
-            group.create_task(read(process.stdout, out))
-            group.create_task(read(process.stderr, deque()))
-        await process.wait()
+        with runner.interruptible(process.pid):
+            async with asyncio.timeout(command.timeout_s):
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(read(process.stdout, out))
+                    group.create_task(read(process.stderr, deque()))
+                await process.wait()
     except TimeoutError:
         timed_out = True
+    except BaseExceptionGroup as group:  # what `on_line` raised, without the task group's wrapping
+        raise group.exceptions[0] from None
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):

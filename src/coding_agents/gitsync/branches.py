@@ -121,7 +121,7 @@ def _work_trees(store: Store) -> dict[str, Path]:
     """The branch of each work tree (git-worktree(1), "Porcelain Format") that has one."""
     found: dict[str, Path] = {}
     path = Path()
-    for line in store.git("worktree", "list", "--porcelain", "-z").text().split("\0"):
+    for line in store.git("worktree", "list", "--porcelain").text().split("\n"):
         key, _, value = line.partition(" ")
         if key == "worktree":
             path = Path(value)

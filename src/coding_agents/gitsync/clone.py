@@ -17,7 +17,7 @@ from coding_agents.errors import CloneError, GitError
 from coding_agents.gitsync.base import init_bare
 from coding_agents.gitsync.discover import read_facts
 from coding_agents.gitsync.packs import Store
-from coding_agents.gitsync.urls import GitUrl
+from coding_agents.gitsync.urls import EMPTY, GitUrl
 from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts, RepoKind
 from coding_agents.proc.git import Profile, git
@@ -66,7 +66,7 @@ def clone_url(url: GitUrl, data_dir: Path, *, env: Mapping[str, str]) -> RepoFac
 
 def empty_repository(data_dir: Path, name: str, *, env: Mapping[str, str]) -> RepoFacts:
     """The bare repository for `--empty` sessions called `name` (a session's name), made when missing."""
-    git_dir = data_dir / "repos" / "empty" / f"{name}.git"
+    git_dir = data_dir / "repos" / EMPTY / f"{name}.git"
     init_bare(git_dir, object_format="sha1", env=env)
     return _facts(RepoKind.EMPTY, name, git_dir, "sha1", env)
 

@@ -53,7 +53,7 @@ class Store:
 
     def resolve(self, ref: str) -> Oid | None:
         """The object that the full ref name `ref` names, or None."""
-        found = self.git("rev-parse", "--verify", "--quiet", "--end-of-options", ref, check=False)
+        found = self.git("rev-parse", "--verify", "--quiet", ref, check=False)
         return Oid.parse(found.text().strip()) if found.ok else None
 
     def present(self, oids: Iterable[Oid]) -> list[Oid]:

@@ -89,11 +89,6 @@ class CommandReader:
         self._updates: list[RefUpdate] = []
         self._capabilities: frozenset[str] | None = None
 
-    @property
-    def started(self) -> bool:
-        """Whether any byte came: a client with nothing to push may just close."""
-        return bool(self._raw) or bool(self._splitter.rest)
-
     def feed(self, data: bytes) -> PushCommands | None:
         """Take more bytes; the commands once the section is complete. Raises PktlineError."""
         self._splitter.add(data)

@@ -125,14 +125,16 @@ def open_relay(
 def receive_pack_command(
     relay: Relay, identity: Identity, *, max_input: int, rewrite: bool, timeout_s: float
 ) -> Command:
-    """`git receive-pack` for one push of at most `max_input` bytes; hides every ref it may not change.
+    """`git receive-pack` for one push of at most `max_input` bytes; hides every other ref.
 
     `rewrite` says whether a non-fast-forward is let through (the caller archives the old tip).
     """
-    writable = SALVAGE_REFS if identity is Identity.SALVAGE else (relay.branch.ref,)
+    # Salvage sees the session's branch as well, so that it sends what is new and not all of history;
+    # that it may not push there is the policy's decision, before git sees the command.
+    visible = (relay.branch.ref, *(SALVAGE_REFS if identity is Identity.SALVAGE else ()))
     refuse_rewrite = "false" if rewrite else "true"
     settings = (f"receive.maxInputSize={max_input}", f"receive.denyNonFastForwards={refuse_rewrite}")
-    return _service(relay, "receive-pack", writable, settings=settings, timeout_s=timeout_s)
+    return _service(relay, "receive-pack", visible, settings=settings, timeout_s=timeout_s)
 
 
 def upload_pack_command(relay: Relay, *, timeout_s: float) -> Command:

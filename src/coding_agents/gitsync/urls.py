@@ -14,6 +14,9 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from coding_agents.errors import CloneError
 
+EMPTY = "empty"
+"""The folder below `repos/` for sessions that start from nothing; a host of this name must not reach it."""
+
 _SCHEMES = frozenset({"https", "http", "ssh", "git", "file"})
 _HELPER = re.compile(r"[A-Za-z0-9+.-]+::")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -42,7 +45,7 @@ class GitUrl:
         parts = [self.host.lower() or "localhost", *raw]
         safe = [re.sub(r"[^A-Za-z0-9._-]", "-", part).lstrip(".-") or "x" for part in parts]
         safe = [part.removesuffix(".git") + "-git" if part.endswith(".git") else part for part in safe]
-        if safe != parts or len(parts) == 1:
+        if safe != parts or len(parts) == 1 or safe[0] == EMPTY:
             safe[-1] = f"{safe[-1][:80]}-{hashlib.sha256(self.shown.encode()).hexdigest()[:8]}"
         return PurePosixPath(*safe[:-1], f"{safe[-1]}.git")
 

@@ -30,7 +30,7 @@ _IMPORT_CHANGES = ('CMD ["/bin/bash"]', "ENV LANG=C.UTF-8")  # as the last lines
 _HINTS = (
     (r"integrity of", "The registry serves other bytes than the manifest pins: do not trust them."),
     (r"self.signed|unable to get local issuer|certificate verify failed|CERT_",
-     "Put your network's root certificate into /usr/local/share/ca-certificates or name it in SSL_CERT_FILE."),
+     "Put your network's root certificate into /usr/local/share/ca-certificates, or set SSL_CERT_FILE."),
     (r"no space left on device|quota exceeded", "Free some space, also with `coding-agents images prune`."),
     (r"could not resolve|temporary failure|name resolution|no such host|timed out|network is unreachable",
      "Check the network of this machine, and HTTP_PROXY and HTTPS_PROXY if it has a proxy."),

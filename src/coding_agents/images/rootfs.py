@@ -26,30 +26,30 @@ from coding_agents.proc.runner import Command
 NEEDED_BYTES = 3 << 30
 """Free space for the unpacked tree, the downloaded packages and the tar file, with room to spare."""
 
+APT_DIR = Path("/etc/apt")
+OS_RELEASE = Path("/etc/os-release")
 _TIME_LIMIT_S = 1800.0
 _LOG_LINES = 40
 
 
-def make_rootfs(
-    recipe: Recipe,
-    tar: Path,
-    *,
-    environment: Mapping[str, str],
-    on_line: OnLine,
-    apt_dir: Path = Path("/etc/apt"),
-) -> None:
+def make_rootfs(recipe: Recipe, tar: Path, *, environment: Mapping[str, str], on_line: OnLine) -> None:
     """Write the base root filesystem to `tar`; the directory of `tar` takes the temporary files.
 
-    Raises ImageBuildError with the end of mmdebstrap's output, ProgramNotFoundError if it is not installed.
+    Raises ImageBuildError, if mmdebstrap fails with the end of its output.
     """
+    if shutil.which("mmdebstrap", path=environment.get("PATH", os.defpath)) is None:
+        raise ImageBuildError(
+            "no registry answers, and mmdebstrap is not installed",
+            hint="Make a registry reachable, or install mmdebstrap: apt-get install mmdebstrap",
+        )
     _require_user_namespaces()
     work = tar.parent
-    release = Path("/etc/os-release").read_text(encoding="utf-8")
-    sources = base_sources(read_sources(apt_dir), host_suite=host_suite(release))
+    release = OS_RELEASE.read_text(encoding="utf-8") if OS_RELEASE.is_file() else ""
+    sources = base_sources(read_sources(APT_DIR), host_suite=host_suite(release))
     write_tree({**recipe.tree, "base.list": "".join(f"{line}\n" for line in sources).encode()}, work / "in")
     command = Command(
         rootfs_argv(base_packages(recipe.tree), tar=tar),
-        env={**environment, "TMPDIR": os.fspath(work)},
+        env=rootfs_environment(environment, work=work),
         cwd=work / "in",
         timeout_s=_TIME_LIMIT_S,
     )
@@ -65,6 +65,13 @@ def make_rootfs(
         raise ImageBuildError(
             "mmdebstrap could not make the base image", details="\n".join([*last, outcome.describe()])
         )
+
+
+def rootfs_environment(environment: Mapping[str, str], *, work: Path) -> dict[str, str]:
+    """The whole environment of mmdebstrap: its programs, the way out, and `work` for its temporary files."""
+    proxies = {name: value for name, value in environment.items() if name.lower().endswith("_proxy")}
+    path = f"{environment.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # an ordinary user's PATH lacks them
+    return {**proxies, "PATH": path, "HOME": "/nonexistent", "LC_ALL": "C.UTF-8", "TMPDIR": os.fspath(work)}
 
 
 def rootfs_argv(packages: Iterable[str], *, tar: Path) -> tuple[str, ...]:
@@ -89,22 +96,32 @@ def rootfs_argv(packages: Iterable[str], *, tar: Path) -> tuple[str, ...]:
 
 @contextmanager
 def scratch_dir(environment: Mapping[str, str]) -> Iterator[Path]:
-    """A new directory below TMPDIR for the block; the caller holds the build lock.
+    """A new directory below TMPDIR for the block. What a build left that was killed with -9 goes first.
 
-    Not below the home directory: mmdebstrap's subordinate users must be able to walk the whole path. What a
-    build left that was killed with -9 goes first.
+    Not below the home directory: mmdebstrap's subordinate users must be able to walk the whole path.
     """
     parent = Path(environment.get("TMPDIR") or tempfile.gettempdir())
     prefix = f"coding-agents-build-{os.geteuid()}-"
     for leftover in parent.glob(f"{prefix}*"):
-        if leftover.lstat().st_uid == os.geteuid():
+        pid = leftover.name.removeprefix(prefix).split("-")[0]
+        if leftover.lstat().st_uid == os.geteuid() and pid.isdigit() and not _is_alive(int(pid)):
             _remove(leftover, environment)
-    path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    path = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent))
     path.chmod(0o711)
     try:
         yield path
     finally:
         _remove(path, environment)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _remove(path: Path, environment: Mapping[str, str]) -> None:

@@ -25,6 +25,7 @@ _HOST = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]*")
 _PACKAGE = re.compile(r"(@[a-z0-9-]+/)?[a-z0-9][a-z0-9._-]*(\{arch\})?[a-z0-9._-]*")
 _INTEGRITY = re.compile(r"sha512-[A-Za-z0-9+/]{86}==")
+_RESERVED = ("base", "proxy")  # images of ours that are not agents
 _SECRET_PREFIXES = ("sk-", "ghp_", "gho_", "github_pat_", "glpat-", "xoxb-", "AKIA", "AIza")
 
 DEBIAN_ARCHITECTURES = {"x64": "amd64", "arm64": "arm64"}
@@ -126,6 +127,8 @@ def _problems(manifest: AgentManifest) -> Iterator[str]:
 def _identity_problems(manifest: AgentManifest) -> Iterator[str]:
     if not _NAME.fullmatch(manifest.name):
         yield f"name {manifest.name!r} is not lower-case letters, digits and '-' (at most 31)"
+    if manifest.name in _RESERVED:
+        yield f"name {manifest.name!r} is reserved"
     if not manifest.title.strip() or not manifest.title.isprintable():
         yield "title is empty or not printable"
 

@@ -88,7 +88,7 @@ def run(command: Command) -> Outcome:
     """Run `command` to its end. Raises ProgramNotFoundError; never raises for a non-zero status."""
     began = time.monotonic()
     stdin = subprocess.PIPE if command.stdin is not None else subprocess.DEVNULL
-    with _popen(command, stdin=stdin) as process, _counted(process.pid):
+    with _popen(command, stdin=stdin) as process, interruptible(process.pid):
         timed_out = False
         try:
             out, err = process.communicate(command.stdin, timeout=command.timeout_s)
@@ -104,11 +104,17 @@ def run(command: Command) -> Outcome:
 
 @contextmanager
 def streaming(command: Command) -> Iterator[Streaming]:
-    """Run `command` with its standard input and output as byte streams; ended by leaving the block."""
-    began = time.monotonic()
+    """Run `command` with its standard input and output as byte streams; ended by leaving the block.
+
+    The time limit counts from here: a command that neither reads nor ends is killed, and whoever writes to
+    it gets BrokenPipeError.
+    """
     process = _popen(command, stdin=subprocess.PIPE)
-    stream = Streaming(process, command, began)
-    with _counted(process.pid):
+    stream = Streaming(process, command, time.monotonic())
+    limit = threading.Timer(command.timeout_s, stream.expire)
+    limit.daemon = True
+    limit.start()
+    with interruptible(process.pid):
         try:
             yield stream
         except BaseException:
@@ -116,10 +122,11 @@ def streaming(command: Command) -> Iterator[Streaming]:
             raise
         finally:
             stream.finish()
+            limit.cancel()
 
 
 def end_running() -> None:
-    """End every process that `run` or `streaming` has under way in any thread (Ctrl-C while steps run side by side).
+    """End every process that is under way here in any thread (Ctrl-C while steps run side by side).
 
     Their callers see an ordinary failure; what the processes had begun is for the caller to undo.
     """
@@ -129,7 +136,8 @@ def end_running() -> None:
 
 
 @contextmanager
-def _counted(pid: int) -> Iterator[None]:
+def interruptible(pid: int) -> Iterator[None]:
+    """While the block runs, `end_running` ends the process group `pid`."""
     with _running_lock:
         _running.add(pid)
     try:
@@ -151,6 +159,12 @@ class Streaming:
         self._command = command
         self._began = began
         self._outcome: Outcome | None = None
+        self._expired = False
+
+    def expire(self) -> None:
+        """Kill the process: its time is over."""
+        self._expired = True
+        _kill_group(self._process.pid)
 
     def finish(self) -> Outcome:
         """Close standard input, collect the rest of the output and wait for the end."""
@@ -158,17 +172,15 @@ class Streaming:
             with suppress(BrokenPipeError):
                 self.stdin.close()
             self._process.stdin = None
-            timed_out = False
-            try:
-                out, err = self._process.communicate(timeout=self._command.timeout_s)
-            except subprocess.TimeoutExpired:
-                timed_out = True
-                _kill_group(self._process.pid)
-                out, err = self._process.communicate()
+            out, err = self._process.communicate()
             self._outcome = Outcome(
-                self._command.argv, self._process.returncode, out, err[-_STDERR_LIMIT:],
-                time.monotonic() - self._began, timed_out,
-            )  # fmt: skip
+                self._command.argv,
+                self._process.returncode,
+                out,
+                err[-_STDERR_LIMIT:],
+                time.monotonic() - self._began,
+                self._expired,
+            )
         return self._outcome
 
 
@@ -194,7 +206,7 @@ def run_filtered(command: Command, *, out: Sink, err: Sink, stdin: bool = False)
     `stdin` gives it our own standard input. The command's time limit does not count: the user ends it.
     """
     process = _popen(command, stdin=None if stdin else subprocess.DEVNULL)
-    with process, _counted(process.pid):
+    with process, interruptible(process.pid):
         readers = [
             threading.Thread(target=_pour, args=(source, sink), daemon=True)
             for source, sink in ((process.stdout, out), (process.stderr, err))

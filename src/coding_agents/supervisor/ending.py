@@ -117,7 +117,7 @@ class Ending:
         record, engine = self._session.record, self._session.engine
         try:
             if record.rm and saved.verified and saved.where in ("branch", "incoming", "none"):
-                await asyncio.to_thread(remove_engine_objects, engine, record, volumes=True)
+                await asyncio.to_thread(remove_engine_objects, engine, record.nonce)
                 self._journal.note(RecordType.SESSION_REMOVED, subject=record.name)
                 self.removed = True
             elif record.holder_id:

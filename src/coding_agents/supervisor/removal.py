@@ -1,28 +1,27 @@
-"""Remove what a session has in the engine. Each piece is removed by the id or name in its record."""
+"""Remove what a session has in the engine: everything that carries its nonce, and nothing else.
+
+Names prove nothing: two users of one engine may both have a repository called `app`. The nonce is random,
+known to the session's record alone, and a label of everything that was made for it.
+"""
 
 from __future__ import annotations
 
 from coding_agents.engine.api import Engine
-from coding_agents.model.session import SessionRecord
+from coding_agents.sandbox.spec import LABEL
 
 
-def remove_engine_objects(engine: Engine, record: SessionRecord, *, volumes: bool) -> None:
-    """Remove the session's containers and network, and its volumes when `volumes`. What is gone is fine.
+def remove_engine_objects(engine: Engine, nonce: str) -> None:
+    """Remove the containers, networks and volumes of the session with this nonce. What is gone is fine.
 
     Raises EngineError for the first piece that the engine does not let go.
     """
-    for container in (record.container_id or record.name, record.holder_id or f"{record.name}-holder"):
-        if is_ours(engine, container, record):
-            engine.remove(container, force=True)
-    if record.network_name:
-        engine.remove_network(record.network_name)
-    if volumes:
-        for volume in (record.volumes.workspace, record.volumes.home):
-            if volume:
-                engine.remove_volume(volume)
-
-
-def is_ours(engine: Engine, container: str, record: SessionRecord) -> bool:
-    """Whether a container belongs to this session: by its nonce, which no image and no other session knows."""
-    state = engine.inspect(container)
-    return state is not None and state.labels.get("coding-agents.nonce") == record.nonce
+    mine = {f"{LABEL}nonce": nonce}
+    # The agent's container lives in the holder's namespace, so it goes first.
+    for state in sorted(
+        engine.find(mine), key=lambda state: state.config.network.startswith("container:"), reverse=True
+    ):
+        engine.remove(state.id, force=True)
+    for network in engine.list_networks(mine):
+        engine.remove_network(network)
+    for volume in engine.list_volumes(mine):
+        engine.remove_volume(volume)

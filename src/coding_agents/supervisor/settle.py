@@ -8,7 +8,6 @@ removed, salvage compares the volume itself.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
 from coding_agents.errors import CodingAgentsError
 from coding_agents.gitsync.integrate import Integrated, Landing, integrate
@@ -20,15 +19,6 @@ from coding_agents_guest import events
 
 HEAD = f"{SALVAGE}/head"
 WORKTREE = f"{SALVAGE}/worktree"
-
-
-@dataclass(frozen=True)
-class End:
-    """How a container ended: its exit status, whether the engine saw it run out of memory, the guest's last report."""
-
-    exit_status: int | None
-    oom_killed: bool
-    report: events.Saved | None
 
 
 def salvage_is_due(report: events.Saved | None, relay_tip: Oid | None, base: str, *, push: bool) -> bool:

@@ -147,13 +147,14 @@ class _Files:
 
     def _add_file(self, file: int, path: str) -> None:
         info = os.fstat(file)
-        whole = stat.S_ISREG(info.st_mode) and self.tar.file(
-            path, file, size=info.st_size, mode=info.st_mode, mtime_s=mtime_s(info)
-        )
-        if not whole:
+        try:
+            if not stat.S_ISREG(info.st_mode):
+                raise EOFError("no regular file any more")
+            self.tar.file(path, file, size=info.st_size, mode=info.st_mode, mtime_s=mtime_s(info))
+        except EOFError as error:
             raise WorkspaceError(
                 f"cannot copy {path!r}: it changed meanwhile", hint="Try again when nothing writes to it."
-            )
+            ) from error
 
 
 def _add_commit(

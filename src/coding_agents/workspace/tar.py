@@ -45,21 +45,20 @@ class TarWriter:
         self._write(content)
         self._write(_padding(len(content)))
 
-    def file(self, path: str, descriptor: int, *, size: int, mode: int, mtime_s: int) -> bool:
+    def file(self, path: str, descriptor: int, *, size: int, mode: int, mtime_s: int) -> None:
         """A regular file: `size` bytes read from `descriptor`.
 
-        False when the file has become shorter meanwhile: the archive is then useless.
+        Raises EOFError when the file has become shorter meanwhile: the archive is then useless.
         """
         self._write(header(os.fsencode(path), _FILE, mode=mode, mtime_s=mtime_s, size=size))
         left = size
         while left:
             chunk = os.read(descriptor, min(left, _CHUNK_BYTES))
             if not chunk:
-                return False
+                raise EOFError(f"{path!r} ended {left} bytes early")
             self._write(chunk)
             left -= len(chunk)
         self._write(_padding(size))
-        return True
 
     def close(self) -> None:
         """Write the end of the archive."""

@@ -1,0 +1,285 @@
+"""Salvage of volumes that a hostile or broken session left behind, on real repositories."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from coding_agents_guest.events import Go, Ready, Salvaged, encode_event, parse_event
+from coding_agents_guest.mux import Mux, Stream
+from coding_agents_guest.salvage import DEFAULT_MESSAGE, REFS, salvage
+from support.agentrepo import BRANCH, PATH, AgentRepo, make_agent_repo
+from support.fakehost import SOURCES
+from support.guest import short_directory
+
+DENY = ("*.pem", "!*.example")
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> AgentRepo:
+    return make_agent_repo(tmp_path / "r", deny=DENY)
+
+
+def salvaged(repo: AgentRepo) -> Salvaged:
+    """Salvage, and make sure that the volume (mounted read-only in real life) is as it was."""
+    before = _everything(repo.work)
+    report = salvage(repo.config, repo.place, time.monotonic() + 60)
+    assert _everything(repo.work) == before
+    return report
+
+
+def _everything(top: Path) -> dict[str, bytes]:
+    found = (Path(parent, name) for parent, dirs, files in os.walk(top) for name in (*dirs, *files))
+    return {
+        str(path): path.read_bytes() if path.is_file() and not path.is_symlink() else b"" for path in found
+    }
+
+
+def in_relay(repo: AgentRepo, name: str) -> str:
+    return repo.in_relay("for-each-ref", "--format=%(objectname)", f"{REFS}/{name}")
+
+
+def test_saved_volume_needs_nothing(repo: AgentRepo) -> None:
+    assert salvaged(repo) == Salvaged(repo.config.base, "", clean=True)
+    assert repo.in_relay("for-each-ref", REFS) == ""
+
+
+def test_commits_and_files_that_were_never_pushed(repo: AgentRepo) -> None:
+    head = repo.commit("work.txt")
+    repo.write("README", "changed\n")
+    repo.write("new.txt")
+    repo.write("build.log")
+    repo.write("key.pem")
+    repo.write("staged.pem")
+    repo.git("add", "staged.pem")
+    repo.git("rm", "--quiet", "--cached", ".gitignore")
+
+    report = salvaged(repo)
+
+    assert report == Salvaged(
+        head, in_relay(repo, "worktree"), clean=False, left_out=("key.pem", "staged.pem")
+    )
+    assert in_relay(repo, "head") == head
+    assert repo.in_relay("log", "-1", "--format=%P %s %an", report.worktree) == (
+        f"{head} {DEFAULT_MESSAGE} {repo.config.identity.name}"
+    )
+    assert repo.files(report.worktree) == [".gitignore", "README", "new.txt", "work.txt"]
+    assert repo.in_relay("show", f"{report.worktree}:README") == "changed"
+    assert repo.in_relay("fsck", "--no-dangling") == ""
+
+
+def test_detached_head_and_other_branches_are_kept(repo: AgentRepo) -> None:
+    repo.git("checkout", "--quiet", "-b", "idea")
+    idea = repo.commit("idea.txt")
+    repo.git("checkout", "--quiet", "--detach", BRANCH)
+    head = repo.commit("detached.txt")
+
+    report = salvaged(repo)
+
+    assert (report.head, report.clean) == (head, True)
+    assert in_relay(repo, "heads/idea") == idea
+    assert report.notes == (f"branch idea is not part of HEAD: it is kept in {REFS}/heads/idea",)
+
+
+def test_unborn_volume(tmp_path: Path) -> None:
+    repo = make_agent_repo(tmp_path / "r", unborn=True)
+    assert salvaged(repo) == Salvaged("", "", clean=True)
+    repo.write("first.txt")
+
+    report = salvaged(repo)
+
+    assert report == Salvaged("", in_relay(repo, "worktree"), clean=False)
+    assert repo.files(report.worktree) == ["first.txt"]
+
+
+def test_deleted_git_directory_still_gives_the_files(repo: AgentRepo) -> None:
+    repo.write("README", "changed\n")
+    repo.write("new.txt")
+    (repo.work / ".git").rename(repo.root / "gone")
+
+    report = salvaged(repo)
+
+    assert report.head == ""
+    assert repo.in_relay("rev-parse", f"{report.worktree}^") == repo.config.base
+    assert repo.files(report.worktree) == [".gitignore", "README", "new.txt"]
+    assert "the volume has no git directory" in report.notes
+
+
+@pytest.mark.parametrize("damage", ["objects", "index", "HEAD", "config"])
+def test_broken_git_directory_still_gives_the_files(repo: AgentRepo, damage: str) -> None:
+    repo.commit("work.txt")
+    repo.write("new.txt")
+    git_dir = repo.work / ".git"
+    match damage:
+        case "objects":
+            (git_dir / "objects").rename(repo.root / "gone")
+            (git_dir / "objects").mkdir()
+        case "index":
+            (git_dir / "index").write_bytes(b"DIRC" + b"\xff" * 500)
+        case _:
+            (git_dir / damage).write_bytes(b"\xff[nonsense")
+
+    report = salvaged(repo)
+
+    assert repo.files(report.worktree) == [".gitignore", "README", "new.txt", "work.txt"]
+    assert repo.in_relay("fsck", "--no-dangling") == ""
+
+
+def test_nothing_of_the_volumes_configuration_runs(repo: AgentRepo) -> None:
+    trap = f"touch {repo.root}/ran"
+    for name, value in {
+        "core.fsmonitor": trap,
+        "core.sshCommand": trap,
+        "core.hooksPath": "evil",
+        "core.gitProxy": trap,
+        "core.alternateRefsCommand": trap,
+        "uploadpack.packObjectsHook": trap,
+        "filter.evil.clean": trap,
+        "filter.evil.process": trap,
+        "filter.evil.required": "true",
+        "diff.external": trap,
+        "diff.evil.textconv": trap,
+        "gpg.program": trap,
+        "commit.gpgSign": "true",
+        "credential.helper": f"!{trap}",
+        "core.worktree": "/",
+        "protocol.ext.allow": "always",
+        "remote.evil.url": f"ext::sh -c '{trap}'",
+        "remote.evil.promisor": "true",
+        "extensions.partialClone": "evil",
+        f"url.ext::sh -c '{trap}' %S .insteadOf": str(repo.relay),
+    }.items():
+        repo.git("config", name, value)
+    repo.write(".gitattributes", "* filter=evil diff=evil\n")
+    repo.write(".git/info/attributes", "* filter=evil\n")
+    for hook in ("reference-transaction", "post-checkout", "pre-push", "post-index-change", "pre-auto-gc"):
+        for folder in (".git/hooks", "evil"):
+            repo.write(f"{folder}/{hook}", f"#!/bin/sh\n{trap}\n").chmod(0o755)
+    head = repo.git("rev-parse", "HEAD")
+
+    report = salvaged(repo)
+
+    assert not (repo.root / "ran").exists()
+    assert report.head == head
+    assert ".gitattributes" in repo.files(report.worktree)
+
+
+def test_rules_that_make_clean_mean_clean_are_taken_over(repo: AgentRepo) -> None:
+    repo.git("config", "core.autocrlf", "input")
+    repo.git("config", "core.fileMode", "false")
+    repo.write(".git/info/exclude", "*.swp\n")
+    repo.commit("text.txt", "one\n")
+    repo.write("text.txt", "one\r\n").chmod(0o755)
+    repo.write("x.swp")
+
+    assert salvaged(repo).clean
+
+
+def test_nested_repositories_are_left_out_and_named(repo: AgentRepo) -> None:
+    (repo.work / "nested").mkdir()
+    repo.git("init", "--quiet", "nested")
+    repo.write("nested/file")
+    repo.write("new.txt")
+
+    report = salvaged(repo)
+
+    assert report.left_out == ("nested/",)
+    assert "new.txt" in repo.files(report.worktree)
+
+
+def test_special_files_and_links_out_of_the_volume_do_no_harm(repo: AgentRepo) -> None:
+    os.mkfifo(repo.work / "pipe")
+    (repo.work / "link").symlink_to("/etc/passwd")
+    (repo.work / ".git/index").unlink()
+    os.mkfifo(repo.work / ".git/index")
+    (repo.work / ".git/info/exclude").unlink(missing_ok=True)
+    (repo.work / ".git/info/exclude").symlink_to("/dev/zero")
+
+    report = salvaged(repo)
+
+    assert repo.files(report.worktree) == [".gitignore", "README", "link"]
+    assert repo.in_relay("show", f"{report.worktree}:link") == "/etc/passwd"
+
+
+def test_unreachable_relay_is_reported_never_raised(repo: AgentRepo) -> None:
+    repo.relay.rename(repo.root / "gone")
+
+    report = salvaged(repo)
+
+    assert (report.head, report.worktree, report.clean) == ("", "", False)
+    assert report.notes[-1].startswith("nothing was salvaged: ")
+
+
+def test_a_refused_push_is_no_success(repo: AgentRepo) -> None:
+    repo.write("new.txt")
+    repo.commit("work.txt")
+    hook = repo.relay / "hooks/pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+
+    report = salvaged(repo)
+
+    assert (report.head, report.worktree) == ("", "")
+    assert not report.clean
+    assert len(report.notes) == 2
+
+
+_PROGRAM = """
+import asyncio, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from coding_agents_guest.place import Place
+from coding_agents_guest.salvage import serve
+values = dict(item.split("=", 1) for item in sys.argv[2:])
+paths = {name: Path(values[name]) for name in ("workspace", "home", "sockets")}
+asyncio.run(serve(Place(**{**values, **paths, "bridge_uid": int(values["bridge_uid"])})))
+"""
+
+
+@pytest.fixture
+def short_root() -> Iterator[Path]:
+    with short_directory() as directory:
+        yield directory
+
+
+def test_it_speaks_the_channel_over_its_standard_streams(short_root: Path) -> None:
+    repo = make_agent_repo(short_root)
+    head = repo.commit("work.txt")
+    events: list[object] = []
+
+    async def host(stream: Stream) -> None:
+        assert stream.service == "events"
+        lines = b""
+        while data := await stream.read():
+            lines += data
+            while b"\n" in lines:
+                line, lines = lines.split(b"\n", 1)
+                events.append(parse_event(line))
+                if events[-1] == Ready():
+                    await stream.write(encode_event(Go(repo.config)))
+
+    async def run() -> int:
+        values = [f"{name}={value}" for name, value in asdict(repo.place).items()]
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-IS", "-c", _PROGRAM, str(SOURCES), *values),
+            env={"PATH": PATH, "LC_ALL": "C.UTF-8"},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert process.stdin is not None
+        mux = Mux(process.stdout, process.stdin, on_open=host)
+        await asyncio.wait_for(mux.run(), 60)
+        return await process.wait()
+
+    assert asyncio.run(run()) == 0
+    assert events == [Ready(), Salvaged(head, "", clean=True)]
+    assert in_relay(repo, "head") == head

@@ -1,0 +1,21 @@
+"""A fresh user of the product for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.engines import EngineUnderTest
+from support.product import Product, make_repo, user_of
+
+
+@pytest.fixture
+def product(engine: EngineUnderTest, tmp_path: Path) -> Iterator[Product]:
+    with user_of(engine.name, tmp_path) as user:
+        yield user
+
+
+@pytest.fixture
+def repo(product: Product) -> Path:
+    return make_repo(product.home / "project")

@@ -1,0 +1,114 @@
+"""The main job: one command runs an agent in a locked container and brings its work back as a branch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.product import Product, git, wait_for
+
+pytestmark = pytest.mark.engine
+
+
+def test_demo_agent_brings_back_a_tested_commit(product: Product, repo: Path) -> None:
+    result = product.launch(repo, "-p", "index the files")
+    assert git(repo, "log", "--format=%an", "-1", "demo/session-1") == "Uma User"
+    assert "CONTENTS.md" in git(repo, "ls-tree", "--name-only", "demo/session-1").splitlines()
+    assert "1 commit(s) on branch demo/session-1" in result.err
+    assert git(repo, "status", "--porcelain") == ""
+    assert git(repo, "branch", "--show-current") == "main"
+
+
+def test_command_passes_output_and_status_on(product: Product, repo: Path) -> None:
+    result = product.launch(repo, "--", "sh", "-c", "echo out; echo err >&2; exit 7", status=7)
+    assert result.out == "out\n"
+    assert "err" in result.err
+
+
+def test_uncommitted_work_of_the_agent_comes_back(product: Product, repo: Path) -> None:
+    product.launch(repo, "--message", "saved by us", "-b", "fix", "--", "sh", "-c", "echo new > new.txt")
+    assert git(repo, "show", "demo/fix:new.txt") == "new"
+    assert git(repo, "log", "--format=%s", "-1", "demo/fix") == "saved by us"
+
+
+def test_the_users_uncommitted_changes_go_in_as_they_are(product: Product, repo: Path) -> None:
+    (repo / "README.md").write_text("changed\n")
+    (repo / "notes.txt").write_text("untracked\n")
+    (repo / ".env").write_text("TOKEN=x\n")
+    before = git(repo, "status", "--porcelain").replace("?? .env\n", "")
+    result = product.launch(repo, "--", "git", "status", "--porcelain")
+    assert result.out.strip() == before.strip()
+    assert ".env" in result.err  # named as left out
+    assert git(repo, "status", "--porcelain") != ""
+
+
+def test_clean_starts_from_head(product: Product, repo: Path) -> None:
+    (repo / "README.md").write_text("changed\n")
+    result = product.launch(repo, "--clean", "--", "sh", "-c", "git status --porcelain; cat README.md")
+    assert result.out == "hello\n"
+
+
+def test_detached_session_lives_until_stop(product: Product, repo: Path) -> None:
+    name = product.launch_detached(repo, "echo one > one.txt; sleep 600")
+    assert product.state(name) == "running"
+    wait_for(lambda: "one" in product.exec(name, "cat one.txt 2>/dev/null || true").out, "the first file")
+    assert "one.txt" in product.run("diff", name, "--stat").out
+    product.run("stop", name)
+    assert product.state(name) == "stopped"
+    assert git(repo, "show", "demo/session-1:one.txt") == "one"
+
+
+def test_stopped_session_starts_again_where_it_was(product: Product, repo: Path) -> None:
+    name = product.launch_detached(repo, "test -e again.txt && sleep 600; touch again.txt; sleep 600")
+    wait_for(lambda: product.exec(name, "test -e again.txt", status=None).status == 0, "the first run")
+    product.run("stop", name)
+    product.run("start", name)
+    assert product.exec(name, "ls again.txt").out.strip() == "again.txt"
+    product.run("stop", name)
+
+
+def test_same_branch_again_is_the_same_session(product: Product, repo: Path) -> None:
+    name = product.launch_detached(repo, "sleep 600", "-b", "work")
+    again = product.launch(repo, "-d", "-b", "work")
+    assert again.out.strip() == name
+    refused = product.launch(repo, "-b", "work", "--", "true", status=125)
+    assert "already there" in refused.err
+    product.run("remove", "--force", name)
+    assert product.leftovers() == []
+
+
+def test_rm_leaves_nothing_but_the_branch(product: Product, repo: Path) -> None:
+    product.launch(repo, "--rm", "--", "sh", "-c", "echo kept > kept.txt")
+    assert git(repo, "show", "demo/session-1:kept.txt") == "kept"
+    assert product.leftovers() == []
+    assert product.run("list", "-a", "--json").json == []
+    assert list(product.sessions_dir.glob("*")) == []
+
+
+def test_no_push_leaves_the_work_in_the_volume_until_recover(product: Product, repo: Path) -> None:
+    product.launch(repo, "--no-push", "-b", "later", "--", "sh", "-c", "echo w > w.txt; git add .; git commit -qm w")
+    assert git(repo, "branch", "--list", "demo/later") == ""
+    product.run("recover", "demo-project-later")
+    assert git(repo, "show", "demo/later:w.txt") == "w"
+
+
+def test_list_and_launch_print_the_documented_session_object(product: Product, repo: Path) -> None:
+    launched = product.launch(repo, "-d", "--json", "--", "sleep", "600").json
+    keys = {"session", "name", "container", "engine", "runtime", "agent", "repo", "branch", "network", "image",
+            "state", "enforced"}  # fmt: skip
+    assert set(launched) == keys
+    assert launched["state"] == "running"
+    required = ("user", "capabilities", "no-new-privileges", "seccomp", "read-only-root", "mounts", "host-paths")
+    assert {launched["enforced"][layer] for layer in required} == {"on"}
+    assert product.run("list", "--json").json == [launched]
+    product.run("remove", "--force", launched["name"])
+
+
+def test_audit_log_of_a_whole_session_is_sealed(product: Product, repo: Path) -> None:
+    product.launch(repo, "--", "sh", "-c", "echo x > x.txt")
+    verdict = product.run("audit", "verify", "--session", "demo-project-session-1")
+    assert "sealed" in verdict.out
+    types = [record["type"] for record in product.audit("demo-project-session-1")]
+    for wanted in ("enforcement-measured", "gate-opened", "push", "integrated", "session-ended"):
+        assert wanted in types
+    assert types.index("enforcement-measured") < types.index("gate-opened") < types.index("push")

@@ -1,0 +1,138 @@
+"""Agent manifests: the closed schema, its messages, and what becomes of a good one."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coding_agents.errors import ManifestError
+from coding_agents.images.data import data_dir
+from coding_agents.images.manifests import list_manifests, load_manifest
+from coding_agents.model.manifest import AgentManifest, parse_manifest
+
+_DIGEST = "sha512-" + "A" * 86 + "=="
+_GOOD = f"""
+name = "mine"
+title = "Mine"
+[command]
+interactive = ["mine"]
+headless = ["mine", "-p", "{{prompt}}"]
+[image]
+package = "@scope/mine-linux-{{arch}}"
+version = "1.2.3"
+integrity = {{ x64 = "{_DIGEST}", arm64 = "{_DIGEST}" }}
+[env]
+QUIET = "1"
+[first_run]
+".minerc" = "text\\n"
+".mine/state.json" = {{ seen = true, dirs = ["/workspace"] }}
+"""
+
+
+def parse(text: str) -> AgentManifest:
+    return parse_manifest(text.encode(), origin="mine.toml")
+
+
+def test_a_good_manifest_becomes_values() -> None:
+    manifest = parse(_GOOD)
+    assert manifest.interactive_argv() == ("mine",)
+    assert manifest.headless_argv("do it; $(rm)") == ("mine", "-p", "do it; $(rm)")
+    assert manifest.image.pins() == (
+        ("arm64", "@scope/mine-linux-arm64", "1.2.3", _DIGEST),
+        ("amd64", "@scope/mine-linux-x64", "1.2.3", _DIGEST),
+    )
+    files = manifest.seed_files()
+    assert files[".minerc"] == b"text\n"
+    assert json.loads(files[".mine/state.json"]) == {"seen": True, "dirs": ["/workspace"]}
+
+
+@given(st.text(min_size=1))
+def test_property_a_prompt_is_one_word_whatever_it_holds(prompt: str) -> None:
+    assert parse(_GOOD).headless_argv(prompt) == ("mine", "-p", prompt)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('name = "mine"', 'name = "Mine"', "name 'Mine'"),
+        ('name = "mine"', 'name = "base"', "reserved"),
+        ('name = "mine"', 'name = "a/../b"', "name 'a/../b'"),
+        ('title = "Mine"', 'title = "\\u001b[31m"', "title"),
+        ('interactive = ["mine"]', "interactive = []", "command.interactive is empty"),
+        ('interactive = ["mine"]', 'interactive = ["{prompt}"]', "only command.headless"),
+        ('"-p", "{prompt}"', '"-p"', "exactly once"),
+        ('"-p", "{prompt}"', '"{prompt}", "{prompt}"', "exactly once"),
+        ('version = "1.2.3"', 'version = "^1.2"', "one exact version"),
+        ('version = "1.2.3"', 'version = "1.2 --registry x"', "one exact version"),
+        ("@scope/mine-linux-{arch}", "--flag", "npm package"),
+        (f'x64 = "{_DIGEST}"', 'x64 = "sha1-abc"', "integrity.x64"),
+        (f'x64 = "{_DIGEST}"', f'riscv = "{_DIGEST}"', "unknown processor 'riscv'"),
+        ('QUIET = "1"', '"A=B" = "1"', "environment variable"),
+        ('QUIET = "1"', 'KEY = "sk-ant-api03-xyz"', "real credential"),
+        ('QUIET = "1"', "QUIET = 1", "expected `str`"),
+        ('".minerc"', '"../.bashrc"', "below the home"),
+        ('".minerc"', '"/etc/passwd"', "below the home"),
+        ("[env]", 'domains = ["x y"]\n[env]', "unknown field"),
+        ("[command]", 'domains = ["*"]\n[command]', "not a host name"),
+        ("[command]", 'model_hosts = ["10.0.0.1"]\n[command]', "not a host name"),
+        ("[command]", 'state_dirs = ["a//b"]\n[command]', "below the home"),
+    ],
+)
+def test_each_wrong_value_is_refused_by_name(old: str, new: str, message: str) -> None:
+    assert old in _GOOD
+    with pytest.raises(ManifestError, match=re.escape(message)) as caught:
+        parse(_GOOD.replace(old, new))
+    assert caught.value.message.startswith("mine.toml")
+    assert caught.value.exit_status == 21
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "hint"),
+    [
+        ("[env]", "[enviroment]", ""),
+        ('title = "Mine"', 'title = "Mine"\ndomain = []', "Did you mean 'domains'?"),
+        ("headless =", "headles =", "Did you mean 'headless'?"),
+        ('version = "1.2.3"', 'version = "1.2.3"\nzzz = 1', "Known keys: package, version, integrity."),
+    ],
+)
+def test_an_unknown_key_is_an_error_with_a_close_one(old: str, new: str, hint: str) -> None:
+    with pytest.raises(ManifestError, match="unknown field") as caught:
+        parse(_GOOD.replace(old, new))
+    assert hint in caught.value.hint
+
+
+def test_no_headless_command_is_said_so() -> None:
+    manifest = parse(_GOOD.replace('headless = ["mine", "-p", "{prompt}"]', ""))
+    with pytest.raises(ManifestError, match="no headless command"):
+        manifest.headless_argv("x")
+
+
+def test_broken_toml_and_encoding() -> None:
+    with pytest.raises(ManifestError, match="not valid TOML"):
+        parse("name = ")
+    with pytest.raises(ManifestError, match="not valid TOML"):
+        parse_manifest(b"\xff", origin="mine.toml")
+
+
+def test_our_manifests_are_all_valid() -> None:
+    names = [manifest.name for manifest in list_manifests()]
+    assert names == ["claude", "demo"]
+    assert {path.stem for path in data_dir("agents").glob("*.toml")} == set(names)
+
+
+def test_claude_is_pinned_quiet_and_asks_nothing() -> None:
+    claude = load_manifest("claude")
+    assert {row[0] for row in claude.image.pins()} == {"amd64", "arm64"}
+    assert "--dangerously-skip-permissions" in claude.interactive_argv()
+    # The repository's own MCP servers must not start with the agent: `claude -p` asks nobody.
+    assert "--strict-mcp-config" in claude.headless_argv("x")
+    assert claude.headless_argv("-x")[-2:] == ("--", "-x")
+    state = json.loads(claude.seed_files()[".claude.json"])
+    assert state["projects"]["/workspace"]["hasTrustDialogAccepted"] is True
+    assert state["customApiKeyResponses"]["approved"] == [claude.endpoint["ANTHROPIC_API_KEY"][-20:]]
+    assert claude.endpoint["ANTHROPIC_BASE_URL"].startswith("http://127.0.0.1:")
+    assert "ANTHROPIC_API_KEY" not in claude.env
