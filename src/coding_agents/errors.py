@@ -228,6 +228,13 @@ class StoreError(CodingAgentsError):
     exit_status = 43
 
 
+class SupervisorGoneError(SupervisorError):
+    """The supervisor has left, or is just leaving; asking a new one is safe."""
+
+    code = "supervisor-gone"
+    exit_status = 44
+
+
 class GuestError(CodingAgentsError):
     """The guest's start sequence failed inside the container."""
 

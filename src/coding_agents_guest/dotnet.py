@@ -27,11 +27,14 @@ from typing import IO, Any, Callable
 from urllib.parse import urljoin, urlsplit
 from urllib.response import addinfourl
 
+DEFAULT_INDEX = "https://builds.dotnet.microsoft.com/dotnet/release-metadata/releases-index.json"
+
 _INDEX_LIMIT = 4 << 20
 _RELEASES_LIMIT = 64 << 20
 _ARCHIVE_LIMIT = 1 << 30
 _UNPACKED_LIMIT = 8 << 30
 _TIMEOUT_S = 60.0
+_PLACE = Path(".local/share/dotnet")  # not ~/.dotnet, which is the SDK's own
 _PREVIEW_PHASES = ("preview", "go-live")
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,63}")
 _SHA512 = re.compile(r"[0-9a-f]{128}")
@@ -56,20 +59,34 @@ def install_dotnet(
 ) -> dict[str, str]:
     """Install the newest SDK of `channel` ("10.0", or "preview" for the newest preview) below `home`.
 
-    `environment` gives the proxies (https_proxy, …) and SSL_CERT_FILE. Returns the variables to add to the
-    agent's environment; does not download what is already there. Raises DotnetError.
+    `index_url` "" stands for the public index; `environment` gives the proxies (https_proxy, …) and
+    SSL_CERT_FILE. Returns the variables to add to the agent's environment; does not download what is already
+    there. Raises DotnetError.
     """
+    index_url = index_url or DEFAULT_INDEX
     fetch = _fetcher(environment)
     try:
         releases_url = select_channel(_json(fetch, index_url, _INDEX_LIMIT), channel, index_url)
         archive = select_sdk(
             _json(fetch, releases_url, _RELEASES_LIMIT), _rid(platform.machine()), releases_url
         )
-        root = home / ".dotnet" / archive.version
+        root = home / _PLACE / archive.version
         if not root.is_dir():
             _install(fetch, archive, root)
     except (OSError, HTTPException, tarfile.TarError, EOFError, zlib.error, ValueError) as error:
         raise DotnetError(f".NET {channel}: {error}") from error
+    return _variables(root, environment)
+
+
+def installed_dotnet(home: Path, *, environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables for the newest SDK that an earlier start installed below `home`; empty without one."""
+    roots = [root for root in (home / _PLACE).glob("[0-9]*") if (root / "dotnet").is_file()]
+    if not roots:
+        return {}
+    return _variables(max(roots, key=lambda root: (_version_key(root.name), root.name)), environment)
+
+
+def _variables(root: Path, environment: Mapping[str, str]) -> dict[str, str]:
     return {
         "DOTNET_ROOT": str(root),
         "DOTNET_CLI_TELEMETRY_OPTOUT": "1",

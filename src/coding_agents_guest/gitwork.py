@@ -68,8 +68,7 @@ class Git:
         """Standard output of one command. Raises GitFailedError for another status than `expected`."""
         status, output, errors = self._finish(arguments, stdin)
         if status not in expected:
-            lines = errors.decode("utf-8", "replace").strip().splitlines()[-6:]
-            raise GitFailedError(f"git {arguments[0]} ended with {status}: " + " / ".join(lines))
+            raise _failure(arguments, status, errors)
         return output
 
     def text(self, *arguments: str) -> str:
@@ -87,7 +86,14 @@ class Git:
 
     def paths(self, *arguments: str) -> list[str]:
         """The NUL-separated paths that a command prints."""
-        return [os.fsdecode(path) for path in self.run(*arguments).split(b"\0") if path]
+        return _split(self.run(*arguments))
+
+    def paths_and_warnings(self, *arguments: str) -> tuple[list[str], str]:
+        """Like `paths`, with what the command said on standard error."""
+        status, output, errors = self._finish(arguments, b"")
+        if status != 0:
+            raise _failure(arguments, status, errors)
+        return _split(output), os.fsdecode(errors)
 
     def _finish(self, arguments: tuple[str, ...], stdin: bytes) -> tuple[int, bytes, bytes]:
         argv = ["git"]
@@ -117,6 +123,15 @@ def identity_environment(identity: Identity) -> dict[str, str]:
         for role in ("AUTHOR", "COMMITTER")
         for part, value in (("NAME", identity.name), ("EMAIL", identity.email))
     }
+
+
+def _failure(arguments: tuple[str, ...], status: int, errors: bytes) -> GitFailedError:
+    lines = errors.decode("utf-8", "replace").strip().splitlines()[-6:]
+    return GitFailedError(f"git {arguments[0]} ended with {status}: " + " / ".join(lines))
+
+
+def _split(output: bytes) -> list[str]:
+    return [os.fsdecode(path) for path in output.split(b"\0") if path]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -24,7 +24,16 @@ from pathlib import Path
 
 from coding_agents_guest import __version__
 from coding_agents_guest.deny import DenyList
-from coding_agents_guest.events import MAX_LINE, Go, GuestConfig, Ready, Salvaged, encode_event, parse_event
+from coding_agents_guest.events import (
+    MAX_LINE,
+    Failed,
+    Go,
+    GuestConfig,
+    Ready,
+    Salvaged,
+    encode_event,
+    parse_event,
+)
 from coding_agents_guest.gitwork import Git, GitFailedError, identity_environment
 from coding_agents_guest.mux import Mux, Stream
 from coding_agents_guest.place import Place
@@ -105,10 +114,12 @@ async def _wait_for_go(events: Stream) -> GuestConfig:
     return event.config
 
 
-def salvage(config: GuestConfig, place: Place, deadline: float) -> Salvaged:
+def salvage(config: GuestConfig, place: Place, deadline: float) -> Salvaged | Failed:
     """Push what the volume at `place.workspace` holds. `deadline` is of time.monotonic.
 
-    Never raises: what could not be had is in the notes. `head` is the volume's HEAD, and is in the relay.
+    Never raises. Salvaged means that HEAD and all files but those left out are in the relay: `head` is the
+    volume's HEAD, "" when it is unborn or broken; what else is to be known is in the notes. Everything
+    less is Failed, so that nobody takes the volume for saved.
     """
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="salvage-") as scratch:
@@ -116,7 +127,7 @@ def salvage(config: GuestConfig, place: Place, deadline: float) -> Salvaged:
             git = _fresh_git(config, place, Path(scratch), deadline)
             return _Salvage(config, place, git, notes).run()
         except Exception as error:  # noqa: BLE001 - whatever a hostile volume causes, the answer must come
-            return Salvaged("", "", clean=False, notes=(*notes, f"nothing was salvaged: {error}"))
+            return Failed("salvage", "; ".join((*notes, str(error))))
 
 
 def _fresh_git(config: GuestConfig, place: Place, scratch: Path, deadline: float) -> Git:
@@ -151,11 +162,13 @@ class _Salvage:
         self._prepare(source)
         relay_tip = self._relay_tip()
         head = self._read_head(source)
-        pushed_head = self._push(head, f"{REFS}/head") if head and head != relay_tip else head
+        if head and head != relay_tip:
+            self._push(head, f"{REFS}/head")
+        worktree, left_out = self._commit_worktree(source, head or relay_tip)
+        if worktree:
+            self._push(worktree, f"{REFS}/worktree")
         self._push_branches(source, head or relay_tip)
-        commit, left_out = self._commit_worktree(source, head or relay_tip)
-        worktree = self._push(commit, f"{REFS}/worktree") if commit else ""
-        return Salvaged(pushed_head, worktree, not commit, left_out, tuple(self.notes))
+        return Salvaged(head, worktree, not worktree, left_out, tuple(self.notes))
 
     def _prepare(self, source: Path) -> None:
         """Let our git directory borrow the volume's objects and take over its rules for files."""
@@ -198,8 +211,11 @@ class _Salvage:
         ).splitlines()
         for ref in listed[:_MAX_BRANCHES]:
             name = ref[len("refs/volume/heads/") :]
-            if self._push(ref, f"{REFS}/heads/{name}"):
+            try:
+                self._push(ref, f"{REFS}/heads/{name}")
                 self.notes.append(f"branch {name} is not part of HEAD: it is kept in {REFS}/heads/{name}")
+            except GitFailedError as error:
+                self.notes.append(f"branch {name} is not part of HEAD and was not salvaged: {error}")
         if len(listed) > _MAX_BRANCHES:
             self.notes.append(f"{len(listed) - _MAX_BRANCHES} more branches were not salvaged")
 
@@ -231,14 +247,8 @@ class _Salvage:
         )
         return self.git.agrees("fetch", *options, str(source), refspec)
 
-    def _push(self, what: str, ref: str) -> str:
-        """Push one commit; returns it, "" when the relay does not take it (then a note says why)."""
-        try:
-            self.git.run("push", "--quiet", "--no-verify", self.place.relay, f"+{what}:{ref}")
-        except GitFailedError as error:
-            self.notes.append(f"{ref}: {error}")
-            return ""
-        return what
+    def _push(self, what: str, ref: str) -> None:
+        self.git.run("push", "--quiet", "--no-verify", self.place.relay, f"+{what}:{ref}")
 
 
 def _take_file(source: Path, target: Path, limit: int) -> None:

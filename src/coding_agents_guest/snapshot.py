@@ -7,11 +7,15 @@ index matters. Shared by the save at the end of a session and by salvage.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from coding_agents_guest.deny import DenyList
 from coding_agents_guest.gitwork import Git
+
+# The only word of git on a directory that it may not read (dir.c); in English, as LC_ALL makes it.
+_SHUT_DIRECTORY = re.compile(r"^warning: could not open directory '(.*)': ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,13 @@ def take_snapshot(git: Git, *, head: str, deny: DenyList) -> Snapshot:
     their commits are nowhere else. git itself never sees sockets, pipes and devices.
     """
     git.run("add", "--update", "--sparse", "--ignore-errors", expected=(0, 1))
-    untracked = git.paths("ls-files", "-z", "--others", "--exclude-standard")
+    untracked, warnings = git.paths_and_warnings("ls-files", "-z", "--others", "--exclude-standard")
     wanted = [path for path in untracked if _is_wanted(git, path, deny)]
     git.run("update-index", "--add", "--remove", "-z", "--stdin", stdin=_records(wanted))
     staged = [path for path in _staged_new(git, head) if deny.denies(path)]
     git.run("update-index", "--force-remove", "-z", "--stdin", stdin=_records(staged))
     unreadable = git.paths("diff-files", "-z", "--name-only", "--ignore-submodules=all")
-    left_out = (set(untracked) - set(wanted)).union(staged, unreadable)
+    left_out = (set(untracked) - set(wanted)).union(staged, unreadable, _SHUT_DIRECTORY.findall(warnings))
     return Snapshot(git.text("write-tree"), tuple(sorted(left_out)))
 
 

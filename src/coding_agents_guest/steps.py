@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Callable
 
-from coding_agents_guest.dotnet import DotnetError, install_dotnet
+from coding_agents_guest.dotnet import DotnetError, install_dotnet, installed_dotnet
 from coding_agents_guest.events import GuestConfig
 from coding_agents_guest.gitwork import Git, GitFailedError
 from coding_agents_guest.place import Place
@@ -91,11 +91,13 @@ def _make_branch(setup: Setup) -> Mapping[str, str]:
 
 
 def _install_dotnet(setup: Setup) -> Mapping[str, str]:
-    """The .NET preview, if it was asked for."""
+    """The .NET preview, if it was asked for. A later start uses what is there, without a network."""
     config = setup.config
+    environment = {**setup.place.environment(), **config.env}
+    if not config.first_start:
+        return installed_dotnet(setup.place.home, environment=environment)
     if not config.dotnet_channel:
         return {}
-    environment = {**setup.place.environment(), **config.env}
     return install_dotnet(
         config.dotnet_channel, index_url=config.dotnet_index, home=setup.place.home, environment=environment
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from coding_agents_guest.dotnet import DotnetError, install_dotnet
+from coding_agents_guest.dotnet import DotnetError, install_dotnet, installed_dotnet
 
 VERSION = "10.0.100-preview.2"
 RID = {"x86_64": "linux-x64", "aarch64": "linux-arm64", "armv7l": "linux-arm"}[platform.machine()]
@@ -85,13 +85,26 @@ def test_it_is_installed_once_and_put_on_the_path(mirror: Mirror, tmp_path: Path
 
     environment = install(mirror, home, "preview")
 
-    root = home / ".dotnet" / VERSION
+    root = home / ".local/share/dotnet" / VERSION
     assert environment["PATH"] == f"{root}:/usr/bin"
     assert environment["DOTNET_ROOT"] == str(root)
     assert (root / "dotnet").stat().st_mode & 0o777 == 0o755
     assert [path.name for path in root.parent.iterdir()] == [VERSION]
     assert install(mirror, home) == environment
     assert sum("sdk.tar.gz" in line for line in mirror.seen) == 1
+
+
+def test_a_later_start_finds_the_newest_without_a_network(tmp_path: Path) -> None:
+    environment = {"PATH": "/usr/bin"}
+    assert installed_dotnet(tmp_path, environment=environment) == {}
+    for version in ("9.0.300", "10.0.100-preview.2", "10.0.100-preview.10", "11.0.0"):
+        (tmp_path / ".local/share/dotnet" / version).mkdir(parents=True)
+        if version != "11.0.0":  # what is not whole does not count
+            (tmp_path / ".local/share/dotnet" / version / "dotnet").touch()
+
+    found = installed_dotnet(tmp_path, environment=environment)
+
+    assert found["DOTNET_ROOT"].endswith("/10.0.100-preview.10")
 
 
 def test_a_changed_archive_is_refused_and_leaves_nothing(mirror: Mirror, tmp_path: Path) -> None:
@@ -101,7 +114,7 @@ def test_a_changed_archive_is_refused_and_leaves_nothing(mirror: Mirror, tmp_pat
     with pytest.raises(DotnetError, match="SHA-512"):
         install(mirror, tmp_path)
 
-    assert list((tmp_path / ".dotnet").iterdir()) == []
+    assert list((tmp_path / ".local/share/dotnet").iterdir()) == []
 
 
 @pytest.mark.parametrize("missing", ["index.json", "releases.json", "sdk.tar.gz"])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from coding_agents_guest.events import Go, Ready, Salvaged, encode_event, parse_event
+from coding_agents_guest.events import Failed, Go, Ready, Salvaged, encode_event, parse_event
 from coding_agents_guest.mux import Mux, Stream
 from coding_agents_guest.salvage import DEFAULT_MESSAGE, REFS, salvage
 from support.agentrepo import BRANCH, PATH, AgentRepo, make_agent_repo
@@ -32,6 +32,13 @@ def salvaged(repo: AgentRepo) -> Salvaged:
     before = _everything(repo.work)
     report = salvage(repo.config, repo.place, time.monotonic() + 60)
     assert _everything(repo.work) == before
+    assert isinstance(report, Salvaged), report
+    return report
+
+
+def failed(repo: AgentRepo) -> Failed:
+    report = salvage(repo.config, repo.place, time.monotonic() + 60)
+    assert isinstance(report, Failed), report
     return report
 
 
@@ -210,26 +217,33 @@ def test_special_files_and_links_out_of_the_volume_do_no_harm(repo: AgentRepo) -
 
 def test_unreachable_relay_is_reported_never_raised(repo: AgentRepo) -> None:
     repo.relay.rename(repo.root / "gone")
-
-    report = salvaged(repo)
-
-    assert (report.head, report.worktree, report.clean) == ("", "", False)
-    assert report.notes[-1].startswith("nothing was salvaged: ")
+    assert "ls-remote" in failed(repo).message
 
 
-def test_a_refused_push_is_no_success(repo: AgentRepo) -> None:
-    repo.write("new.txt")
+@pytest.mark.parametrize("ref", ["head", "worktree"])
+def test_a_refused_push_is_no_success(repo: AgentRepo, ref: str) -> None:
     repo.commit("work.txt")
+    repo.write("new.txt")
+    _refuse(repo, f"{REFS}/{ref}")
+    assert "pre-receive hook declined" in failed(repo).message
+
+
+def test_a_branch_that_the_relay_does_not_take_is_named(repo: AgentRepo) -> None:
+    repo.git("checkout", "--quiet", "-b", "idea")
+    repo.commit("idea.txt")
+    repo.git("checkout", "--quiet", BRANCH)
+    _refuse(repo, f"{REFS}/heads/idea")
+
+    (note,) = salvaged(repo).notes
+
+    assert note.startswith("branch idea is not part of HEAD and was not salvaged: ")
+
+
+def _refuse(repo: AgentRepo, ref: str) -> None:
     hook = repo.relay / "hooks/pre-receive"
     hook.parent.mkdir(exist_ok=True)
-    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.write_text(f'#!/bin/sh\nread -r old new ref; test "$ref" != {ref}\n')
     hook.chmod(0o755)
-
-    report = salvaged(repo)
-
-    assert (report.head, report.worktree) == ("", "")
-    assert not report.clean
-    assert len(report.notes) == 2
 
 
 _PROGRAM = """

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from support.engines import EngineUnderTest
 from support.product import Product, make_repo, user_of
 
@@ -18,4 +20,5 @@ def product(engine: EngineUnderTest, tmp_path: Path) -> Iterator[Product]:
 
 @pytest.fixture
 def repo(product: Product) -> Path:
-    return make_repo(product.home / "project")
+    """A repository whose name no other test has: sessions are named after it, and tests share the engine."""
+    return make_repo(product.home / f"p{uuid.uuid4().hex[:8]}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from support.product import Product, git, wait_for
 
 pytestmark = pytest.mark.engine
@@ -86,9 +87,11 @@ def test_rm_leaves_nothing_but_the_branch(product: Product, repo: Path) -> None:
 
 
 def test_no_push_leaves_the_work_in_the_volume_until_recover(product: Product, repo: Path) -> None:
-    product.launch(repo, "--no-push", "-b", "later", "--", "sh", "-c", "echo w > w.txt; git add .; git commit -qm w")
+    product.launch(
+        repo, "--no-push", "-b", "later", "--", "sh", "-c", "echo w > w.txt; git add .; git commit -qm w"
+    )
     assert git(repo, "branch", "--list", "demo/later") == ""
-    product.run("recover", "demo-project-later")
+    product.run("recover", f"demo-{repo.name}-later")
     assert git(repo, "show", "demo/later:w.txt") == "w"
 
 
@@ -98,7 +101,15 @@ def test_list_and_launch_print_the_documented_session_object(product: Product, r
             "state", "enforced"}  # fmt: skip
     assert set(launched) == keys
     assert launched["state"] == "running"
-    required = ("user", "capabilities", "no-new-privileges", "seccomp", "read-only-root", "mounts", "host-paths")
+    required = (
+        "user",
+        "capabilities",
+        "no-new-privileges",
+        "seccomp",
+        "read-only-root",
+        "mounts",
+        "host-paths",
+    )
     assert {launched["enforced"][layer] for layer in required} == {"on"}
     assert product.run("list", "--json").json == [launched]
     product.run("remove", "--force", launched["name"])
@@ -106,9 +117,9 @@ def test_list_and_launch_print_the_documented_session_object(product: Product, r
 
 def test_audit_log_of_a_whole_session_is_sealed(product: Product, repo: Path) -> None:
     product.launch(repo, "--", "sh", "-c", "echo x > x.txt")
-    verdict = product.run("audit", "verify", "--session", "demo-project-session-1")
-    assert "sealed" in verdict.out
-    types = [record["type"] for record in product.audit("demo-project-session-1")]
+    name = f"demo-{repo.name}-session-1"
+    assert "sealed" in product.run("audit", "verify", "--session", name).out
+    types = [record["type"] for record in product.audit(name)]
     for wanted in ("enforcement-measured", "gate-opened", "push", "integrated", "session-ended"):
         assert wanted in types
     assert types.index("enforcement-measured") < types.index("gate-opened") < types.index("push")

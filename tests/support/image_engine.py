@@ -88,7 +88,8 @@ class ImageEngineStub:
         self.arguments[tag] = dict(build_args)
         on_line(f"Step 1 : {tag}")
         self.during_build()
-        self.add("", {"coding-agents.stage": "builder"})
+        if "BUILD" in build_args:
+            self.add("", {"coding-agents.stage": build_args["BUILD"]})
         if tag == self.fail_build_of:
             on_line("npm ERR! self signed certificate in certificate chain")
             raise EngineError(f"cannot build {tag}", details="exit status 1")

@@ -160,7 +160,11 @@ class Product:
         return found
 
     def _labels(self) -> Sequence[str]:
-        return [f"coding-agents.repo-path={path}" for path in sorted(self.home.glob("*")) if (path / ".git").exists()]
+        return [
+            f"coding-agents.repo-path={path}"
+            for path in sorted(self.home.glob("*"))
+            if (path / ".git").exists()
+        ]
 
     def clean_up(self) -> None:
         """Remove what the test left, whatever state it is in."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from coding_agents_guest.guard import TABLE, Endpoint, Guard, render_ruleset, verify_ruleset
@@ -80,14 +80,12 @@ def test_what_is_open_and_what_the_kernels_rules_accept(
     assert not chains["input"].accepts(Packet(parsed, protocol, port))
 
 
-@settings(deadline=None)
 @given(st.ip_addresses(), st.sampled_from(["tcp", "udp", "other"]), st.integers(1, 65535))
 def test_the_rules_agree_with_the_intent_everywhere(address: Any, protocol: str, port: int) -> None:
     chains = parse_chains(LISTED, family="inet", table=TABLE)
     assert chains["output"].accepts(Packet(address, protocol, port)) is GUARD.is_open(address, protocol, port)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.booleans())
 def test_special_addresses_are_never_open(number: int, mapped: bool) -> None:
     address: Any = ipaddress.IPv4Address(number)
@@ -119,7 +117,6 @@ def test_every_missing_rule_is_found_or_opens_nothing(position: int) -> None:
     assert bool(problems) != harmless
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_every_additional_acceptance_is_found_unless_it_was_open(data: st.DataObject) -> None:
     address = data.draw(st.ip_addresses())
@@ -205,7 +202,6 @@ def test_other_structures_are_problems(listed: dict[str, Any]) -> None:
     assert verify_ruleset(listed, GUARD) != []
 
 
-@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),

@@ -46,7 +46,7 @@ def bring_up(
     with trace.step("start"):
         engine.start(container)
     with trace.step("channel"):
-        facts = supervisor.call(Op.ATTACH)["facts"]
+        facts = supervisor.ask(Op.ATTACH)["facts"]
     with trace.step("measure"):
         state = require_state(session)
         enforced = _measure(session, plan, facts, state, guarding=guarding, asked=asked)
@@ -95,7 +95,9 @@ def _measure(
             dns=guarding.dns,
             private=guarding.private,
         )
-    enforced = judge(Evidence(facts, spec, guard=guard, userns=session.engine.info.user_namespace), asked=asked)
+    enforced = judge(
+        Evidence(facts, spec, guard=guard, userns=session.engine.info.user_namespace), asked=asked
+    )
     problems = [*differences, *enforced.violations]
     if problems:
         raise EnforcementError(

@@ -95,6 +95,4 @@ def _with_term(session: SessionContext) -> tuple[tuple[str, str], ...]:
 
 
 def _record(session: SessionContext, kind: RecordType, subject: str) -> None:
-    supervisor = session.supervisor()
-    supervisor.ensure()
-    supervisor.call(Op.RECORD, type=kind.value, subject=subject)
+    session.supervisor().ask(Op.RECORD, type=kind.value, subject=subject)

@@ -313,7 +313,7 @@ class Launch:
             self.narrator.say(f"renamed the existing branch {naming.branch.short} to {archived}")
             tip = ""
         session.update(branch_tip=tip)
-        session.supervisor().call(
+        session.supervisor().ask(
             Op.RECORD,
             type=RecordType.SESSION_CREATED.value,
             subject=naming.name,

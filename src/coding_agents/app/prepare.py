@@ -18,14 +18,14 @@ from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.channel.pyz import build_guest_pyz, guest_digest
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
-from coding_agents.errors import EnforcementError
+from coding_agents.errors import EnforcementError, EngineError
 from coding_agents.gitsync.base import give, open_base
 from coding_agents.gitsync.relay_repo import Relay, create_relay
 from coding_agents.model.refs import Branch
 from coding_agents.network.guard import READ_BACK_USER, verify_guard
 from coding_agents.sandbox.invariants import check_spec
 from coding_agents.sandbox.plan import SessionPlan, plan_filler
-from coding_agents.sandbox.spec import GUEST_DIRECTORY, GUEST_ZIPAPP, HOME, WORKSPACE
+from coding_agents.sandbox.spec import GUEST_DIRECTORY, GUEST_ZIPAPP, HOME, LABEL, WORKSPACE
 from coding_agents.workspace.copyset import CopyPlan
 from coding_agents.workspace.fill import write_workspace_tar
 from coding_agents.workspace.launch_state import LaunchState, record_launch_state
@@ -112,24 +112,34 @@ def fill_home(engine: Engine, container: str, seeds: dict[str, bytes]) -> None:
 
 
 def ensure_guest_volume(engine: Engine, program: GuestProgram, image: str, *, suffix: str) -> None:
-    """Fill the shared volume of this guest version, if no launch has done so; safe to race.
+    """Fill the shared volume of this guest version unless that is done; safe against other launches.
 
-    A volume that another launch is filling right now may be there and still be empty; it is filled twice
-    with the same bytes then, and `require_guest` reads it back before any gate opens.
+    A volume cannot be filled and appear in one step, so a second, empty one says that the first is ready.
+    Until then every launch fills it, with the same bytes.
     """
-    if engine.volume_exists(program.volume):
+    ready = f"{program.volume}-ready"
+    if engine.volume_exists(ready):
         return
-    engine.create_volume(
-        program.volume, labels={"coding-agents.type": "guest", "coding-agents.version": __version__}
-    )
+    _make_shared_volume(engine, program.volume)
     spec = plan_filler(guest_volume=program.volume, image=image, suffix=suffix, version=__version__)
     check_spec(spec)
     container = engine.create(spec)
     try:
         content = _tar({Path(GUEST_ZIPAPP).name: program.content}, owner=0, mode=0o644)
         engine.copy_in(container, GUEST_DIRECTORY, lambda out: _write(out, content))
+        require_guest(engine, container, program)
     finally:
         engine.remove(container, force=True)
+    _make_shared_volume(engine, ready)
+
+
+def _make_shared_volume(engine: Engine, name: str) -> None:
+    labels = {f"{LABEL}type": "guest", f"{LABEL}version": __version__}
+    try:
+        engine.create_volume(name, labels=labels)
+    except EngineError:
+        if not engine.volume_exists(name):  # else another launch was faster
+            raise
 
 
 def require_guest(engine: Engine, container: str, program: GuestProgram) -> None:

@@ -40,7 +40,7 @@ def recover_all(env: HostEnvironment, store: SessionStore) -> tuple[Recovered, .
             continue
         session = SessionContext(env, store, record)
         try:
-            if session.supervisor().running() or _is_running(session):
+            if _is_running(session):
                 continue
             results.append(Recovered(record, ended=recover(session)))
         except CodingAgentsError as error:

@@ -41,7 +41,6 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
         try:
             with trace.step("holder"):
                 _restart_holder(session, plan, guarding)
-            session.supervisor().ensure()
             session.update(phase="starting", started_at="")
             return bring_up(
                 session,

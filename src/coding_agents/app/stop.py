@@ -25,16 +25,14 @@ class Ended:
 
 def stop(session: SessionContext, *, timeout_s: int) -> Ended:
     """Save and stop; returns when the work is settled. A session that has ended already is no error."""
-    supervisor = session.supervisor()
-    supervisor.ensure()
-    return _ended(supervisor.call(Op.STOP, timeout_s=timeout_s + _SETTLE_S, stop_timeout_s=timeout_s))
+    return _ended(
+        session.supervisor().ask(Op.STOP, timeout_s=timeout_s + _SETTLE_S, stop_timeout_s=timeout_s)
+    )
 
 
 def wait(session: SessionContext) -> Ended:
     """Wait until the session has ended and its work is settled."""
-    supervisor = session.supervisor()
-    supervisor.ensure()
-    ended = _ended(supervisor.call(Op.WAIT, timeout_s=None))
+    ended = _ended(session.supervisor().ask(Op.WAIT, timeout_s=None))
     if ended.removed:
         _until_removed(session)
     return ended
@@ -42,9 +40,7 @@ def wait(session: SessionContext) -> Ended:
 
 def salvage(session: SessionContext) -> Ended:
     """Compare the volume of an ended session with what is home, and bring home what is missing."""
-    supervisor = session.supervisor()
-    supervisor.ensure()
-    return _ended(supervisor.call(Op.SALVAGE, timeout_s=_SETTLE_S))
+    return _ended(session.supervisor().ask(Op.SALVAGE, timeout_s=_SETTLE_S))
 
 
 def _until_removed(session: SessionContext) -> None:

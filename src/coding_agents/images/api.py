@@ -11,7 +11,7 @@ INPUTS_LABEL = "coding-agents.inputs"
 """Label of each image of ours: SHA-256 of everything that it was made from."""
 
 BUILDER_LABEL = "coding-agents.stage"
-"""Label of what a build leaves beside its result: stages with npm, the host's certificates and the like."""
+"""Label of what a build leaves beside its result (stages with npm, the host's certificates): the build's own id."""
 
 OnLine = Callable[[str], None]
 

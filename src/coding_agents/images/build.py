@@ -7,6 +7,7 @@ at a time, in a scratch directory that is gone afterwards, and a tag moves only 
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -117,8 +118,6 @@ def _build(engine: ImageEngine, recipe: Recipe, settings: BuildSettings) -> Imag
         raise ImageBuildError(
             f"could not build {recipe.ref}", details=f"{error}\n{log}", hint=hint
         ) from error
-    finally:
-        _drop_builder_stages(engine)
     settings.on_line(f"built {recipe.ref}")
     return ImageRef(image, recipe.ref)
 
@@ -159,18 +158,22 @@ def _build_agent(
         arguments |= proxy_arguments(settings.environment)
         registry = settings.environment.get("npm_config_registry")
         arguments |= {"NPM_REGISTRY": registry} if registry else {}
-    return engine.build(
-        scratch / "context", tag=recipe.ref, build_args=arguments, labels=recipe.labels, on_line=on_line
-    )
+    stage = secrets.token_hex(8)  # of this build alone: another user's may be under way on the same engine
+    arguments |= {"BUILD": stage} if recipe.pins else {}
+    try:
+        return engine.build(
+            scratch / "context", tag=recipe.ref, build_args=arguments, labels=recipe.labels, on_line=on_line
+        )
+    finally:
+        _drop_builder_stages(engine, stage)
 
 
-def _drop_builder_stages(engine: ImageEngine) -> None:
-    """Remove what the build left beside its result, also after a failure; what is still in use stays."""
+def _drop_builder_stages(engine: ImageEngine, stage: str) -> None:
+    """Remove what a build left beside its result, also after a failure."""
     with suppress(EngineError):
-        for row in engine.list_images(f"{BUILDER_LABEL}=builder"):
-            if not row.tags:
-                with suppress(EngineError):
-                    engine.remove_image(row.id)
+        for row in engine.list_images(f"{BUILDER_LABEL}={stage}"):
+            with suppress(EngineError):
+                engine.remove_image(row.id)
 
 
 @contextmanager

@@ -81,7 +81,8 @@ class Outcome:
         """Command, status and the end of its output, for an error's `details`."""
         tail = self.stderr[-4096:] or self.stdout[-4096:]
         end = "timed out" if self.timed_out else f"exit status {self.status}"
-        return f"{shlex.join(self.argv)}\n{end} after {self.duration_s:.1f} s\n{tail.decode('utf-8', 'replace')}".rstrip()
+        shown = tail.decode("utf-8", "replace")
+        return f"{shlex.join(self.argv)}\n{end} after {self.duration_s:.1f} s\n{shown}".rstrip()
 
 
 def run(command: Command) -> Outcome:

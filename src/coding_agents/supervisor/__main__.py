@@ -21,6 +21,8 @@ from coding_agents.supervisor.journal import Journal, now_ms
 from coding_agents.supervisor.process import Supervisor
 
 _LOG_LIMIT = 1 << 20
+# A predecessor that is leaving closes its channel first, which takes some seconds at most.
+_LOCK_WAIT_S = 15.0
 
 
 def main() -> int:
@@ -30,7 +32,7 @@ def main() -> int:
         env = read_environment()
         store = SessionStore(directory.parent.parent)
         session = SessionContext(env, store, store.load(directory.name))
-        with locked(directory / "supervisor.lock", timeout_s=0.5):
+        with locked(directory / "supervisor.lock", timeout_s=_LOCK_WAIT_S):
             asyncio.run(_serve(session, ready))
     except StoreError as error:
         # Another supervisor holds the lock: whoever started us finds that one.

@@ -6,16 +6,19 @@ import os
 import select
 import socket
 import sys
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from coding_agents.errors import StoreError, SupervisorError
+from coding_agents.errors import StoreError, SupervisorError, SupervisorGoneError
 from coding_agents.proc.runner import Command, start_detached
 from coding_agents.store.files import locked
 from coding_agents.supervisor.protocol import MAX_LINE, Op, decode, encode, raise_failure
 
 _START_TIMEOUT_S = 20.0
+_TRIES = 3
 
 
 class SupervisorClient:
@@ -44,7 +47,7 @@ class SupervisorClient:
             start_detached(Command(argv, env=self._env, cwd=Path("/"), pass_fds=(ready_end,)))
             os.close(ready_end)
             ready_end = -1
-            if not _wait_for_byte(ready):
+            if not self._wait_until_ready(ready):
                 raise SupervisorError(
                     "the session's supervisor did not start",
                     details=_tail(self._session_dir / "supervisor.log"),
@@ -55,6 +58,17 @@ class SupervisorClient:
             if ready_end >= 0:
                 os.close(ready_end)
 
+    def _wait_until_ready(self, ready: int) -> bool:
+        """Whether the supervisor that we started, or one that somebody else started first, is ready."""
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            readable, _, _ = select.select([ready], [], [], 0.5)
+            if readable:
+                return os.read(ready, 1) == b"+" or self.running()
+            if self.running():
+                return True
+        return False
+
     def until_gone(self, timeout_s: float = 10.0) -> None:
         """Wait until the supervisor has left, so that its directory can be removed. Raises SupervisorError."""
         try:
@@ -63,9 +77,21 @@ class SupervisorClient:
         except StoreError as error:
             raise SupervisorError("the session's supervisor does not end") from error
 
-    def call(self, op: Op, *, timeout_s: float | None = 60.0, **fields: object) -> dict[str, Any]:
-        """Send one request and return its answer. Raises the error that the answer carries, or SupervisorError.
+    def ask(self, op: Op, *, timeout_s: float | None = 60.0, **fields: object) -> dict[str, Any]:
+        """`call` a supervisor that is started when there is none, also when one leaves at this very moment."""
+        for _ in range(_TRIES):
+            self.ensure()
+            with suppress(SupervisorGoneError):
+                return self.call(op, timeout_s=timeout_s, **fields)
+        raise SupervisorError(
+            "the session's supervisor does not stay", details=_tail(self._session_dir / "supervisor.log")
+        )
 
+    def call(self, op: Op, *, timeout_s: float | None = 60.0, **fields: object) -> dict[str, Any]:
+        """Send one request and return its answer.
+
+        Raises the error that the answer carries, SupervisorGoneError when nobody took the request, else
+        SupervisorError.
         `timeout_s` None waits for as long as the supervisor lives.
         """
         try:
@@ -79,7 +105,7 @@ class SupervisorClient:
                 f"the supervisor did not answer {op.value!r} in {timeout_s:.0f} s"
             ) from error
         except OSError as error:
-            raise SupervisorError("no supervisor answers for this session", details=str(error)) from error
+            raise SupervisorGoneError("no supervisor answers for this session", details=str(error)) from error
         return raise_failure(decode(line))
 
 
@@ -91,11 +117,6 @@ def _read_line(connection: socket.socket) -> bytes:
             raise SupervisorError("the supervisor ended while it was asked")
         line += chunk
     return bytes(line)
-
-
-def _wait_for_byte(fd: int) -> bool:
-    readable, _, _ = select.select([fd], [], [], _START_TIMEOUT_S)
-    return bool(readable) and os.read(fd, 1) == b"+"
 
 
 def _tail(path: Path) -> str:

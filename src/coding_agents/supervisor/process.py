@@ -12,7 +12,13 @@ from contextlib import suppress
 from typing import Any
 
 from coding_agents.engine.api import ContainerState
-from coding_agents.errors import ChannelError, CodingAgentsError, SessionStateError, SupervisorError
+from coding_agents.errors import (
+    ChannelError,
+    CodingAgentsError,
+    SessionStateError,
+    SupervisorError,
+    SupervisorGoneError,
+)
 from coding_agents.gitsync.relay import RelayService, TipChange
 from coding_agents.gitsync.relay_repo import Identity
 from coding_agents.gitsync.rules import load_policy
@@ -61,7 +67,7 @@ class Supervisor:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._quit.wait(), _IDLE_S)
             if self._watch is None and not self._questions:
-                break
+                self._quit.set()  # from here on every question is sent to our successor
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
@@ -79,6 +85,8 @@ class Supervisor:
 
     async def handle(self, op: Op, request: dict[str, Any]) -> dict[str, Any]:
         """Answer one request of the control socket. Raises the error that the answer carries."""
+        if self._quit.is_set():
+            raise SupervisorGoneError("the supervisor is leaving")
         self._questions += 1
         try:
             return await self._answer(op, request)
@@ -198,6 +206,8 @@ class Supervisor:
         state = await self._inspect()
         if state is not None and state.running:
             raise SessionStateError("the session is running", hint="Stop it first.")
+        if self._watch is not None:
+            await self._ended.wait()  # its end is being settled right now
         await self._ending.verify()
         return self._result()
 
