@@ -197,15 +197,15 @@ def _may_leave(packet: Packet, guard: Guard) -> bool:
 def _packets(chain: Chain, guard: Guard) -> Iterable[Packet]:
     """New packets that do not pass lo: one of every kind that the rules or `guard` can tell apart."""
     addresses: list[Address] = [
-        ipaddress.IPv4Address(n) for n in _edges(guard, 4) | chain.edges(4) if n < 2**32
+        ipaddress.IPv4Address(n) for n in sorted(_edges(guard, 4) | chain.edges(4)) if n < 2**32
     ]
-    addresses += [ipaddress.IPv6Address(n) for n in _edges(guard, 6) | chain.edges(6) if n < 2**128]
-    ports = {1, DNS_PORT, DNS_PORT + 1} | {port for port in chain.ports() if 0 < port < 65536}
+    addresses += [ipaddress.IPv6Address(n) for n in sorted(_edges(guard, 6) | chain.edges(6)) if n < 2**128]
+    ports = sorted({1, DNS_PORT, DNS_PORT + 1} | {port for port in chain.ports() if 0 < port < 65536})
     for address in addresses:
         for protocol in ("tcp", "udp", "other"):
             for port in ports:
                 yield Packet(address, protocol, port)
-        for kind in chain.discovery() if address.version == 6 else ():
+        for kind in sorted(chain.discovery()) if address.version == 6 else ():
             yield Packet(address, "icmpv6", 0, discovery=kind)
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
 
+from coding_agents.errors import EngineError
 from coding_agents.network.guard import READ_BACK, READ_BACK_USER, holder_options, verify_guard
+from coding_agents.proc.runner import Outcome
 from coding_agents.sandbox.plan import plan_session
-from coding_agents.sandbox.spec import PYTHON, JoinContainer, Network
+from coding_agents.sandbox.spec import AGENT_USER, PYTHON, Network
 from coding_agents_guest.privileges import remaining_privileges
 from support.engines import EngineUnderTest
-from support.guestbox import guest_volume, plan
+from support.guestbox import guest_volume, make_volumes, plan
 
 RESOLVER, SERVICE = "192.0.2.53", "192.0.2.80:8080"
 # What the agent could try, by what it must get. The gateway is the engine's own machine.
@@ -53,27 +55,21 @@ print(json.dumps([
 class Holder:
     engine: EngineUnderTest
     id: str
-    network: str
+    neighbour_id: str
     subnets: tuple[str, ...]
 
     def problems(self) -> list[str]:
-        def read(argv: object) -> object:
-            return self.engine.api.exec(self.id, argv, user=READ_BACK_USER)  # type: ignore[arg-type]
+        def read(argv: Sequence[str]) -> Outcome:
+            return self.engine.api.exec(self.id, argv, user=READ_BACK_USER)
 
-        return verify_guard(read, dns=[RESOLVER], allow=[SERVICE], subnets=self.subnets)  # type: ignore[arg-type]
+        return verify_guard(read, dns=[RESOLVER], allow=[SERVICE], subnets=self.subnets)
 
     def neighbour(self, code: str, *arguments: str) -> str:
         """What `code` prints when the agent runs it in the holder's namespace."""
-        spec = self.engine.python(code, *arguments, network=JoinContainer(self.id))
-        container = self.engine.api.create(spec)
-        self.engine.api.start(container)
-        end = time.monotonic() + 60
-        while (state := self.engine.api.inspect(container)) is not None and state.running:
-            assert time.monotonic() < end
-            time.sleep(0.05)
-        printed = self.engine.api.logs(container).decode()
-        self.engine.api.remove(container, force=True)
-        return printed
+        argv = (PYTHON, "-IS", "-c", code, *arguments)
+        outcome = self.engine.api.exec(self.neighbour_id, argv, user=AGENT_USER)
+        assert outcome.ok, outcome.describe()
+        return outcome.text()
 
     def wait_ready(self, times: int) -> None:
         end = time.monotonic() + 30
@@ -89,11 +85,15 @@ def holder(engine: EngineUnderTest) -> Iterator[Holder]:
     assert session.holder is not None
     assert session.network is not None
     engine.api.create_network(session.network.name, labels=dict(session.network.labels))
+    make_volumes(engine, session)
     container = engine.api.create(session.holder)
     engine.api.start(container)
-    made = Holder(engine, container, session.network.name, engine.api.network_subnets(session.network.name))
+    agent = engine.api.create(session.sandbox.joined_to(container))
+    engine.api.start(agent)  # its entry point waits at the gate
+    made = Holder(engine, container, agent, engine.api.network_subnets(session.network.name))
     made.wait_ready(1)
     yield made
+    engine.api.remove(agent, force=True)
     engine.api.remove(container, force=True)
     engine.api.remove_network(session.network.name)
 
@@ -101,16 +101,9 @@ def holder(engine: EngineUnderTest) -> Iterator[Holder]:
 def test_the_guard_stands_and_nothing_private_answers(holder: Holder) -> None:
     assert holder.problems() == []
     gateway = holder.subnets[0].rsplit(".", 1)[0] + ".1"
-    forbidden = [
-        gateway,
-        "10.0.0.1",
-        "192.168.0.1",
-        "172.17.0.1",
-        "169.254.169.254",
-        "100.64.0.1",
-        "168.63.129.16",
-    ]
-    addresses = [[address, port] for address in forbidden for port in (80,)]
+    private = ("10.0.0.1", "192.168.0.1", "172.17.0.1", "100.64.0.1")
+    metadata = ("169.254.169.254", "168.63.129.16")
+    addresses = [[address, 80] for address in (gateway, *private, *metadata)]
     result = json.loads(holder.neighbour(_TRY, json.dumps(addresses)))
     assert set(result.values()) == {"ConnectionRefusedError"}
 
@@ -138,13 +131,11 @@ def test_a_changed_guard_is_found_out_and_a_restart_puts_it_up_again(holder: Hol
         assert holder.engine.api.exec(holder.id, ("nft", *words), user=READ_BACK_USER).ok
 
     nft("insert", "rule", "inet", "coding_agents_guard", "output", "ip", "daddr", "10.1.1.1", "accept")
-    assert holder.problems() == [
-        f"{protocol} to 10.1.1.1 port {port} is open"
-        for protocol in ("tcp", "udp", "other")
-        for port in _ports(holder.problems())
-    ]
+    assert "tcp to 10.1.1.1 port 1 is open" in holder.problems()
+    assert all(" to 10.1.1.1 port " in problem for problem in holder.problems())
     nft("flush", "ruleset")
-    assert holder.problems() == ["table 'coding_agents_guard' is missing"]
+    with pytest.raises(EngineError):
+        holder.problems()
 
     began = time.monotonic()
     holder.engine.api.stop(holder.id, timeout_s=10)
@@ -154,17 +145,8 @@ def test_a_changed_guard_is_found_out_and_a_restart_puts_it_up_again(holder: Hol
     assert holder.problems() == []
 
 
-def _ports(problems: list[str]) -> list[int]:
-    return sorted({int(problem.split(" port ")[1].split()[0]) for problem in problems})
-
-
 def _refused(holder: Holder) -> int:
     listed = json.loads(holder.engine.api.exec(holder.id, READ_BACK, user=READ_BACK_USER).stdout)
     rules = [entry["rule"]["expr"] for entry in listed["nftables"] if "rule" in entry]
-    return sum(
-        one["counter"]["packets"]
-        for rule in rules
-        if any("reject" in one for one in rule)
-        for one in rule
-        if "counter" in one
-    )
+    refusing = [rule for rule in rules if any("reject" in one for one in rule)]
+    return sum(one["counter"]["packets"] for rule in refusing for one in rule if "counter" in one)

@@ -16,7 +16,7 @@ PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 _WHO = {
     f"GIT_{role}_{part}": value
     for role in ("AUTHOR", "COMMITTER")
-    for part, value in (("NAME", "A User"), ("EMAIL", "user@example.invalid"), ("DATE", "2026-01-02T03:04:05Z"))
+    for part, value in (("NAME", "A User"), ("EMAIL", "user@example.invalid"), ("DATE", "@1767323045 +0000"))
 }
 
 
@@ -47,7 +47,7 @@ class AgentRepo:
         )
 
     def git(self, *arguments: str, expected: tuple[int, ...] = (0,), cwd: Path | None = None) -> str:
-        """git as the agent or its user would run it in the workspace; standard output without the line end."""
+        """git as the agent would run it in the workspace; standard output without the line end."""
         done = subprocess.run(
             ("git", *arguments),
             cwd=cwd or self.work,
@@ -91,7 +91,7 @@ class AgentRepo:
 
 
 def make_agent_repo(root: Path, *, unborn: bool = False, **config: object) -> AgentRepo:
-    """A workspace on the session's branch, with its base commit in the relay; `config` changes the configuration."""
+    """A workspace on the session's branch, its base commit in the relay; `config` changes the settings."""
     repo = AgentRepo(root, GuestConfig(session="0123456789ab", branch=BRANCH, identity=IDENTITY))
     for directory in (repo.work, root / "home", root / "run"):
         directory.mkdir(parents=True)
