@@ -22,6 +22,7 @@ from coding_agents_guest.privileges import become_reaper, refuse_inspection
 from coding_agents_guest.save import save
 from coding_agents_guest.session import CommandSession, Session, SessionError, TmuxSession
 from coding_agents_guest.steps import SESSION_STEP, STEPS, Setup, StepError
+from coding_agents_guest.wire import WireError
 
 OUR_FAILURE = 125  # as `docker run` reports a failure that is not the command's
 
@@ -172,6 +173,8 @@ class EntryPoint:
                 self._link.send(report)
             except OSError:
                 self._drop_link()
+            except WireError as error:  # a repository that gives us what no event can carry
+                print(f"coding-agents: unreported: {error}", file=sys.stderr, flush=True)
 
     def _drop_link(self) -> None:
         if self._link is not None:

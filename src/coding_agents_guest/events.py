@@ -69,7 +69,10 @@ class Saved:
 
 @dataclass(frozen=True)
 class Salvaged:
-    """guest → host: what a salvage found. `head` and `worktree` are pushed commits, "" if none was needed."""
+    """guest → host: a salvage put everything that is not in `left_out` into the relay.
+
+    `head` is the volume's HEAD ("" while unborn), `worktree` the commit of its files ("" if they equal `head`).
+    """
 
     head: str
     worktree: str

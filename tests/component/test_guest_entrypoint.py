@@ -239,6 +239,9 @@ def test_orphans_are_reaped(root: Path) -> None:
         host.until(Exit)
 
 
+@pytest.mark.skipif(
+    os.geteuid() == 0, reason="root owns its processes anyway; tests/engine has the real case"
+)
 def test_not_even_its_own_uid_can_read_its_memory(root: Path) -> None:
     repo = make_agent_repo(root)
     with fake_host(repo.place) as host, entry_point(repo.place) as process:

@@ -65,7 +65,7 @@ def _saved(session: SessionContext) -> Ended | None:
             details=error.details,
             hint=f"Nothing was removed; its volume is {volume}.",
         ) from error
-    if not ended.saved.verified or (ended.saved.where == "none" and ended.saved.note):
+    if not ended.saved.verified or ended.saved.where == "volume":
         raise UnsavedWorkError(
             f"the work of session {session.record.name} is not in the repository",
             details=ended.saved.note,

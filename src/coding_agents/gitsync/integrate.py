@@ -67,6 +67,18 @@ def integrate(
     return Integrated(Landing.BRANCH, relay.branch.ref, tip)
 
 
+def keep_incoming(repo: RepoFacts, relay: Relay, *, name: str, tip: Oid, env: Mapping[str, str]) -> str:
+    """Bring the relay's commit `tip` under INCOMING/`name`, whatever stands there; returns the ref.
+
+    For work that belongs to no branch of ours. Raises GitError.
+    """
+    user = user_store(repo, env)
+    ref = f"{INCOMING}/{name}"
+    _bring(relay, user, tip, [relay.base] if relay.base is not None else [])
+    user.git("update-ref", ref, tip)
+    return ref
+
+
 def delete_incoming(repo: RepoFacts, session: str, *, env: Mapping[str, str]) -> None:
     """Remove the session's incoming ref, if any."""
     user_store(repo, env).git("update-ref", "-d", f"{INCOMING}/{session}")

@@ -17,6 +17,7 @@ from coding_agents.errors import CodingAgentsError, GitError
 from coding_agents.gitsync.pktline import CommandReader, PktlineError, PushCommands, refusal_report
 from coding_agents.gitsync.relay_repo import (
     ARCHIVE,
+    SALVAGE_HEADS,
     SALVAGE_REFS,
     Identity,
     Relay,
@@ -171,7 +172,8 @@ class RelayService:
         """The decision for each update, after it is in the audit log."""
         salvage = identity is Identity.SALVAGE
         own = frozenset(SALVAGE_REFS if salvage else (self._relay.branch.ref,))
-        decisions = decide_push(self._policy, PushRequest(commands.updates, own, salvage))
+        prefix = SALVAGE_HEADS if salvage else ""
+        decisions = decide_push(self._policy, PushRequest(commands.updates, own, salvage, prefix))
         archives = sum(ref.startswith(f"{ARCHIVE}/") for ref in refs)
         if used >= self._limits.disk_bytes or archives >= self._limits.archives:
             decisions = (_NO_SPACE,) * len(decisions)

@@ -8,6 +8,7 @@ Layout of refs (all but the first two are hidden from the agent, for reading and
     refs/coding-agents/launch, launch-index  the user's uncommitted state at launch (workspace.launch_state)
     refs/coding-agents/archive/<n>       old tips of non-fast-forward pushes
     refs/coding-agents/salvage/{head,worktree}  what a salvage container found in the volume
+    refs/coding-agents/salvage/heads/<name>  branches there that HEAD does not contain
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ BASE = f"{PRIVATE}/base"
 ARCHIVE = f"{PRIVATE}/archive"
 SALVAGE = f"{PRIVATE}/salvage"
 SALVAGE_REFS = (f"{SALVAGE}/head", f"{SALVAGE}/worktree")
+SALVAGE_HEADS = f"{SALVAGE}/heads/"
 
 # receive.unpackLimit=1 keeps what arrives packed, so a pack bomb stays as small on disk as it was on the
 # wire; core.bigFileThreshold makes index-pack stream large blobs instead of holding them in memory.
@@ -131,7 +133,8 @@ def receive_pack_command(
     """
     # Salvage sees the session's branch as well, so that it sends what is new and not all of history;
     # that it may not push there is the policy's decision, before git sees the command.
-    visible = (relay.branch.ref, *(SALVAGE_REFS if identity is Identity.SALVAGE else ()))
+    salvage = (*SALVAGE_REFS, SALVAGE_HEADS.rstrip("/"))  # a pattern stands for all below it, too
+    visible = (relay.branch.ref, *(salvage if identity is Identity.SALVAGE else ()))
     refuse_rewrite = "false" if rewrite else "true"
     settings = (f"receive.maxInputSize={max_input}", f"receive.denyNonFastForwards={refuse_rewrite}")
     return _service(relay, "receive-pack", visible, settings=settings, timeout_s=timeout_s)

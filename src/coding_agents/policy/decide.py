@@ -36,14 +36,15 @@ Decision = Allow | Deny
 class PushRequest:
     """A push: the refs it wants to change, and the refs that this pusher owns.
 
-    `salvage` tells a salvage container (which owns the salvage refs) from the session's agent (which owns
-    the session's branch). Whether an update is a fast-forward is known only after its objects arrived, so
-    it is a question of its own (`decide(policy, Operation.PUSH_REWRITE)`).
+    `salvage` tells a salvage container (which owns the salvage refs, and all below `own_prefix`) from the
+    session's agent (which owns the session's branch). Whether an update is a fast-forward is known only
+    after its objects arrived, so it is a question of its own (`decide(policy, Operation.PUSH_REWRITE)`).
     """
 
     updates: tuple[RefUpdate, ...]
     own_refs: frozenset[str]
     salvage: bool
+    own_prefix: str = ""
 
 
 def decide(policy: Policy, operation: Operation) -> Decision:
@@ -62,7 +63,8 @@ def decide_push(policy: Policy, request: PushRequest) -> tuple[Decision, ...]:
 
 
 def _operation(update: RefUpdate, request: PushRequest) -> Operation:
-    if update.ref not in request.own_refs:
+    below = bool(request.own_prefix) and update.ref.startswith(request.own_prefix)
+    if update.ref not in request.own_refs and not below:
         return Operation.PUSH_OTHER_REF
     if update.new is None:
         return Operation.PUSH_DELETE

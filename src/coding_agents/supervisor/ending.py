@@ -20,9 +20,11 @@ from coding_agents.supervisor.settle import (
     adopted_tip,
     bring_home_beside,
     bring_home_or_say_why,
+    keep_other_branches,
     salvage_is_due,
     saved_of,
 )
+from coding_agents_guest import events
 
 
 class Ending:
@@ -38,12 +40,14 @@ class Ending:
         self.removed = False
 
     async def settle(self, state: ContainerState | None, link: GuestLink | None) -> None:
-        """The container has ended (`state` None: it is gone). Never raises: what fails is told in the record."""
+        """The container has ended (`state` None: it is gone): see to its work and write down how it ended.
+
+        What fails is told in the record and not raised; only a record that cannot be written raises.
+        """
         record = self._session.reload()
         report = link.saved if link is not None else None
         status = _exit_status(state, link)
-        tip = await asyncio.to_thread(self._relay_tip)
-        if record.rm or salvage_is_due(report, tip, record.base, push=record.push):
+        if record.rm or await self._salvage_is_due(report):
             saved = await self._verified()
         else:
             saved = await self._unverified(report.left_out if report else ())
@@ -60,6 +64,14 @@ class Ending:
         phase = "lost" if state is None else "stopped"
         self._session.update(phase=phase, started_at="", exit_status=status, saved=saved)
         await self._release(saved)
+
+    async def _salvage_is_due(self, report: events.Saved | None) -> bool:
+        record, relay = self._session.record, self._session.relay
+        try:
+            tip = await asyncio.to_thread(relay.store.resolve, relay.branch.ref)
+        except CodingAgentsError:
+            return record.push  # the relay is damaged: the volume is what is left
+        return salvage_is_due(report, tip, record.base, push=record.push)
 
     async def verify(self) -> Saved:
         """Compare the volume with the relay by a salvage, bring home what it finds, and record the result.
@@ -80,37 +92,52 @@ class Ending:
             return Saved(**{**_fields(saved), "where": "volume", "note": note})
 
     async def _salvaged(self) -> Saved:
+        """Salvage and bring home. Raises GuestError and EngineError while the volume holds what we do not have."""
         config = salvage_config(self._session.record)
         found = await salvage(self._session, self._relay, config, self._journal.guest)
+        self._journal.note(
+            RecordType.SALVAGED,
+            detail={"head": found.head, "worktree": found.worktree, "notes": "; ".join(found.notes)},
+        )
         async with self._homing:
             beside = await asyncio.to_thread(adopted_tip, self._session)
             result, trouble = await bring_home_or_say_why(self._session)
+            notes = []
             if beside is not None and not trouble:
                 result = await asyncio.to_thread(bring_home_beside, self._session, beside)
-                trouble = f"history was rewritten: the volume's last state is {result.ref}"
-        self._journal.note(
-            RecordType.SALVAGED,
-            subject=result.ref,
-            detail={
-                "head": found.head,
-                "worktree": found.worktree,
-                "clean": int(found.clean),
-                "notes": "; ".join(found.notes),
-            },
+                notes.append(f"history was rewritten: the volume's last state is {result.ref}")
+            if not trouble:
+                kept = await asyncio.to_thread(keep_other_branches, self._session)
+                notes += [f"other branches: {', '.join(kept)}"] if kept else []
+        saved = saved_of(
+            result, left_out=found.left_out, verified=True, trouble=trouble, note="; ".join(notes)
         )
-        return saved_of(result, left_out=found.left_out, verified=True, note=trouble)
+        self._note_saved(saved)
+        return saved
 
     async def _unverified(self, left_out: tuple[str, ...]) -> Saved:
+        """Bring home what the relay has; the volume was not looked at."""
         async with self._homing:
             result, trouble = await bring_home_or_say_why(self._session)
-        note = trouble
-        if not self._session.record.push and result.where.value == "none":
+        saved = saved_of(result, left_out=left_out, trouble=trouble)
+        if not self._session.record.push:
             note = "left in the session's volume by --no-push; `coding-agents recover` brings it back"
+            saved = Saved(**{**_fields(saved), "where": "volume", "note": note})
+        self._note_saved(saved)
+        return saved
+
+    def _note_saved(self, saved: Saved) -> None:
         self._journal.note(
-            RecordType.SAVED, subject=result.ref, detail={"tip": result.tip or "", "note": note}
+            RecordType.SAVED,
+            subject=saved.integrated,
+            outcome="failed" if saved.where == "volume" else "allowed",
+            detail={
+                "tip": saved.relay_tip,
+                "where": saved.where,
+                "verified": int(saved.verified),
+                "note": saved.note,
+            },
         )
-        saved = saved_of(result, left_out=left_out, note=note)
-        return saved if self._session.record.push else Saved(**{**_fields(saved), "where": "volume"})
 
     async def _release(self, saved: Saved) -> None:
         """Stop the holder; with `--rm`, and only when the volume's work is home, remove everything."""
@@ -126,10 +153,6 @@ class Ending:
             self._session.update(
                 saved=Saved(**{**_fields(saved), "note": f"{saved.note} {error.message}".strip()})
             )
-
-    def _relay_tip(self) -> Any:
-        relay = self._session.relay
-        return relay.store.resolve(relay.branch.ref)
 
 
 def _exit_status(state: ContainerState | None, link: GuestLink | None) -> int | None:

@@ -15,6 +15,8 @@ from coding_agents.engine.api import ContainerState
 from coding_agents.errors import (
     ChannelError,
     CodingAgentsError,
+    EngineError,
+    EngineStoppedError,
     SessionStateError,
     SupervisorError,
     SupervisorGoneError,
@@ -236,15 +238,28 @@ class Supervisor:
                 outcome="failed" if trouble else "allowed",
                 detail={"tip": result.tip or "", "reason": trouble or result.reason},
             )
-            self._session.update(saved=saved_of(result, note=trouble))
+            self._session.update(saved=saved_of(result, trouble=trouble))
 
     async def _watch_container(self) -> None:
-        """Follow the channel until the container has ended, then settle."""
+        """Follow the channel until the container has ended, then settle.
+
+        When the engine does not say whether it has, the session stays as it is for our successor.
+        """
+        try:
+            await self._follow()
+        except CodingAgentsError as error:
+            self._journal.note(RecordType.CHANNEL_CLOSED, outcome="failed", detail={"reason": error.message})
+            if self._link is not None:
+                await self._link.close()
+            self._link = self._watch = None
+            self._ended.set()
+
+    async def _follow(self) -> None:
         tries = 0
         while self._link is not None:
             with suppress(ChannelError):
                 await self._link.until_closed()
-            state = await self._inspect()
+            state = await self._inspect_patiently()
             if state is None or not state.running:
                 break
             record = self._session.record
@@ -257,7 +272,7 @@ class Supervisor:
             await asyncio.sleep(_REOPEN_PAUSE_S)
             with suppress(CodingAgentsError):
                 await self._open_link()
-        await self._settle(await self._inspect())
+        await self._settle(await self._inspect_patiently())
 
     async def _restarted_by_others(self) -> None:
         """Somebody restarted the container behind our back: its guest waits at the gate until `start`."""
@@ -278,6 +293,14 @@ class Supervisor:
                 await link.close()
             self._ended.set()
             self._watch = None
+
+    async def _inspect_patiently(self) -> ContainerState | None:
+        """The container's state, also while the engine restarts. Raises EngineError when it stays silent."""
+        for pause_s in (0.5, 2.0, 5.0, 10.0, 20.0):
+            with suppress(EngineError, EngineStoppedError):
+                return await self._inspect()
+            await asyncio.sleep(pause_s)
+        return await self._inspect()
 
     async def _inspect(self) -> ContainerState | None:
         container = self._session.record.container_id or self._session.record.name

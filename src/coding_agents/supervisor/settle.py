@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 
 from coding_agents.errors import CodingAgentsError
-from coding_agents.gitsync.integrate import Integrated, Landing, integrate
-from coding_agents.gitsync.relay_repo import SALVAGE
+from coding_agents.gitsync.integrate import Integrated, Landing, integrate, keep_incoming
+from coding_agents.gitsync.relay_repo import SALVAGE, SALVAGE_HEADS
 from coding_agents.model.refs import Oid
 from coding_agents.model.session import Saved
 from coding_agents.supervisor.context import SessionContext, facts_of
@@ -84,21 +84,38 @@ def bring_home_beside(session: SessionContext, tip: Oid) -> Integrated:
     )
 
 
+def keep_other_branches(session: SessionContext) -> tuple[str, ...]:
+    """Bring home the branches that a salvage found beside HEAD; returns the refs that hold them.
+
+    Those that the session's branch contains by now are left. Raises GitError.
+    """
+    relay, record = session.relay, session.record
+    tip = relay.store.resolve(relay.branch.ref)
+    kept = []
+    for ref, oid in relay.store.refs(SALVAGE_HEADS).items():
+        if tip is not None and relay.store.is_ancestor(oid, tip):
+            continue
+        name = f"{record.id}-branches/{ref.removeprefix(SALVAGE_HEADS)}"
+        kept.append(keep_incoming(facts_of(record), relay, name=name, tip=oid, env=session.env.for_git()))
+    return tuple(kept)
+
+
 def saved_of(
     result: Integrated,
     *,
     left_out: tuple[str, ...] = (),
     verified: bool = False,
+    trouble: str = "",
     note: str = "",
 ) -> Saved:
-    """The record's account of where the work is."""
+    """The record's account of where the work is; `trouble` says why it could not be brought home."""
     return Saved(
         relay_tip=str(result.tip or ""),
         integrated=result.ref,
-        where=result.where.value,
+        where="volume" if trouble else result.where.value,
         verified=verified,
         left_out=left_out,
-        note=note or result.reason,
+        note=trouble or note or result.reason,
     )
 
 
@@ -107,6 +124,5 @@ async def bring_home_or_say_why(session: SessionContext) -> tuple[Integrated, st
     try:
         return await asyncio.to_thread(bring_home, session), ""
     except CodingAgentsError as error:
-        tip = session.relay.store.resolve(session.relay.branch.ref)
-        kept = Integrated(Landing.NOTHING, "", tip, error.message)
+        kept = Integrated(Landing.NOTHING, reason=error.message)
         return kept, f"not brought into the repository: {error.message}; `coding-agents recover` tries again"

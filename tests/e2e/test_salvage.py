@@ -1,0 +1,62 @@
+"""Work comes home however the container ends: the host decides what is saved, never the guest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.product import Product, git, wait_for
+
+pytestmark = pytest.mark.engine
+
+
+def kill(product: Product, name: str) -> None:
+    product.engine_run("kill", name)
+    wait_for(lambda: product.state(name) == "stopped", "the end of the killed session")
+
+
+def test_killed_container_brings_back_what_was_never_committed(product: Product, repo: Path) -> None:
+    name = product.launch_detached(
+        repo, "echo c > c.txt; git add c.txt; git commit -qm mine; echo u > u.txt; touch ready; sleep 600"
+    )
+    wait_for(lambda: product.exec(name, "test -e ready", status=None).status == 0, "the agent's files")
+    kill(product, name)
+    assert git(repo, "show", "demo/session-1:u.txt") == "u"
+    assert git(repo, "log", "--format=%s", "demo/session-1").splitlines()[1] == "mine"
+    assert product.session(name)["saved"]["verified"]
+
+
+def test_other_branches_of_a_killed_container_are_kept(product: Product, repo: Path) -> None:
+    name = product.launch_detached(
+        repo,
+        "git switch -qc side; echo s > s.txt; git add .; git commit -qm side; git switch -q -; touch ok; sleep 600",
+    )
+    wait_for(lambda: product.exec(name, "test -e ok", status=None).status == 0, "the agent's branches")
+    kill(product, name)
+    ref = f"refs/coding-agents/incoming/{product.session(name)['id']}-branches/side"
+    assert git(repo, "show", f"{ref}:s.txt") == "s"
+
+
+def test_remove_after_a_kill_saves_first(product: Product, repo: Path) -> None:
+    name = product.launch_detached(repo, "echo late > late.txt; touch ok; sleep 600", "--no-push")
+    wait_for(lambda: product.exec(name, "test -e ok", status=None).status == 0, "the agent's file")
+    product.engine_run("kill", name)
+    wait_for(lambda: product.state(name) == "stopped", "the end of the killed session")
+    assert git(repo, "branch", "--list", "demo/*") == ""
+    product.run("remove", name)
+    assert git(repo, "show", "demo/session-1:late.txt") == "late"
+    assert product.leftovers() == []
+
+
+def test_rewritten_history_stays_beside_the_branch(product: Product, repo: Path) -> None:
+    name = product.launch_detached(
+        repo,
+        "echo 1 > f; git add f; git commit -qm one; git push -q; git reset -q --hard HEAD~1;"
+        "echo 2 > f; git add f; git commit -qm two; touch .git/ok; sleep 600",
+    )
+    wait_for(lambda: product.exec(name, "test -e .git/ok", status=None).status == 0, "the agent's history")
+    kill(product, name)
+    assert git(repo, "show", "demo/session-1:f") == "1"
+    saved = product.session(name)["saved"]
+    assert saved["where"] == "incoming"
+    assert git(repo, "show", f"{saved['integrated']}:f") == "2"

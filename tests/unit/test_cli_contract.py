@@ -1,0 +1,185 @@
+"""The command line against its contract, and docs/reference/cli.md against both.
+
+The contract is the design's list of verbs and flags, split into what is built and what comes later. A built
+one that is missing fails, and so does a later one that is already there: whoever builds it moves it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from coding_agents.cli.main import VERBS, cli
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/reference/cli.md").read_text("utf-8")
+
+BUILT: dict[str, frozenset[str]] = {
+    verb: frozenset(flags.split())
+    for verb, flags in {
+        "launch": "--agent -b --branch --name -p --prompt -d --detach --rm -y --force --empty --clean --include"
+        " --network-proxy --cpu --memory --pids --engine --message --no-push --dotnet-preview --dry-run --json --trace",
+        "list": "-a --json",
+        "connect": "--control",
+        "exec": "",
+        "start": "",
+        "stop": "",
+        "wait": "",
+        "logs": "",
+        "remove": "--force",
+        "recover": "",
+        "prune": "",
+        "diff": "",
+        "audit query": "--session --json",
+        "audit verify": "",
+        "images build": "",
+        "images list": "",
+        "images prune": "",
+        "doctor": "--json",
+        "config show": "",
+        "config set": "",
+        "config path": "",
+        "config schema": "",
+        "completions": "",
+        "uninstall": "",
+    }.items()
+}
+LATER_VERBS = frozenset(
+    "review merge approvals tell paste cp forward login agents secrets mcp acp allowlist policy report dashboard"
+    " verify".split()
+) | {"audit tail", "audit show", "audit export", "images update"}
+LATER_FLAGS = {
+    "launch": frozenset(
+        "--allow --forward --disk --disk-read --disk-write --bandwidth --time-limit --max-tokens --max-cost"
+        " --best-effort --runtime --image --allow-origin-push --as-agent".split()
+    ),
+    "list": frozenset({"--watch"}),
+    "doctor": frozenset({"--fix"}),
+}
+BUILT_COMMANDS = frozenset(
+    "coding-agents launch-agent list-agents connect-agent remove-agent run-agent run-claude".split()
+)
+LATER_COMMANDS = frozenset("run-copilot run-codex run-gemini run-opencode".split())
+
+_FLAG = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
+_HELP = frozenset({"-h", "--help"})
+
+
+def verbs(group: click.Group = cli, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every verb that does something, sub-verbs with their group's name in front."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None, name
+        if isinstance(command, click.Group):
+            yield from verbs(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name, command
+
+
+ACTUAL = dict(verbs())
+
+
+def flags_of(verb: str) -> frozenset[str]:
+    context = click.Context(ACTUAL[verb], help_option_names=["-h", "--help"])
+    options = [one for one in ACTUAL[verb].get_params(context) if isinstance(one, click.Option)]
+    return frozenset(flag for one in options for flag in (*one.opts, *one.secondary_opts)) - _HELP
+
+
+def sections(level: str) -> dict[str, str]:
+    """Headings of the page at `level` (`##`) with what stands below each, up to the next heading of any level."""
+    parts = re.split(r"^(#+) (.+)\n", PAGE, flags=re.MULTILINE)
+    return {
+        title: text
+        for marks, title, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True)
+        if marks == level
+    }
+
+
+def first_cells(text: str) -> str:
+    return "\n".join(re.findall(r"^\| (`.+?) \|", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("verb", BUILT)
+def test_what_is_built_is_there(verb: str) -> None:
+    assert verb in ACTUAL
+    assert BUILT[verb] <= flags_of(verb)
+
+
+def test_what_comes_later_is_not_there_yet() -> None:
+    assert not LATER_VERBS & set(ACTUAL)
+    assert not {verb for verb in LATER_VERBS if " " not in verb} & set(VERBS)
+    for verb, flags in LATER_FLAGS.items():
+        assert not flags & flags_of(verb)
+
+
+def test_there_is_no_verb_beside_the_contract() -> None:
+    assert set(ACTUAL) == set(BUILT)
+
+
+def test_console_scripts_are_those_of_the_contract_and_exist() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]
+    assert set(scripts) == BUILT_COMMANDS
+    for target in scripts.values():
+        module, _, name = target.partition(":")
+        assert callable(getattr(sys.modules.get(module) or __import__(module, fromlist=[name]), name))
+
+
+def test_the_page_has_a_section_for_each_verb_and_no_other() -> None:
+    groups = {verb.split()[0] for verb in ACTUAL if " " in verb}
+    top = {verb for verb in ACTUAL if " " not in verb}
+    assert set(sections("##")) == {*top, *groups, "Later"}
+    assert set(sections("###")) == {verb for verb in ACTUAL if " " in verb}
+    assert {verb.split()[0] for verb in ACTUAL} == set(VERBS)
+
+
+@pytest.mark.parametrize("verb", ACTUAL)
+def test_the_page_lists_exactly_the_flags_of_a_verb(verb: str) -> None:
+    section = sections("###" if " " in verb else "##")[verb]
+    assert frozenset(_FLAG.findall(first_cells(section))) == flags_of(verb)
+    assert f"`coding-agents {verb}" in section, "no line that shows how it is used"
+
+
+def test_the_page_names_what_comes_later_exactly() -> None:
+    later = sections("##")["Later"]
+    verb_table, flag_table = later.split("| of | flags |")
+    assert set(re.findall(r"`([a-z]+(?: [a-z]+)?)`", first_cells(verb_table))) == LATER_VERBS
+    rows = re.findall(r"^\| `([a-z]+)` \| (.+) \|$", flag_table, re.MULTILINE)
+    assert {verb: frozenset(_FLAG.findall(flags)) for verb, flags in rows} == LATER_FLAGS
+    assert set(re.findall(r"`(run-[a-z]+)`", later)) == LATER_COMMANDS
+
+
+def test_every_help_line_of_the_table_is_shown() -> None:
+    shown = click.Context(cli, info_name="coding-agents", terminal_width=200)
+    text = cli.get_help(shown)
+    assert [line.split()[0] for line in text.split("Commands:\n")[1].splitlines() if line] == list(VERBS)
+    assert not [line for _, line in VERBS.values() if line not in text]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """`--help` must be quick (design §6): what costs is imported by the verbs that need it."""
+    code = (
+        "import json, sys\n"
+        "from coding_agents.cli.main import cli\n"
+        "cli.main(['--help'], standalone_mode=False)\n"
+        "print(json.dumps(sorted(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        (sys.executable, "-c", code),
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(json.loads(done.stdout.splitlines()[-1]))
+    assert "coding_agents.cli.main" in loaded
+    assert not {"asyncio", "msgspec", "tomlkit", "tomllib", "subprocess", "coding_agents.cli.launch"} & loaded
