@@ -10,6 +10,7 @@ import ctypes
 import errno
 import hashlib
 import os
+import platform
 import re
 import resource
 import signal
@@ -23,6 +24,9 @@ from contextlib import suppress
 
 OPEN, REFUSED, SILENT = "open", "refused", "silent"
 _KERNEL_TREES = ("/proc", "/sys", "/dev")
+# clone(2): the flag that makes each kind anew.
+_NAMESPACES = {"mnt": 0x20000, "uts": 0x4000000, "ipc": 0x8000000, "user": 0x10000000, "pid": 0x20000000,
+               "net": 0x40000000, "cgroup": 0x2000000}  # fmt: skip
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -37,7 +41,13 @@ def mounts() -> list[dict[str, str]]:
             left, _, right = line.partition(" - ")
             before, after = left.split(), right.split()
             found.append(
-                {"root": before[3], "point": before[4], "options": before[5], "type": after[0], "source": after[1]}
+                {
+                    "root": before[3],
+                    "point": before[4],
+                    "options": before[5],
+                    "type": after[0],
+                    "source": after[1],
+                }
             )
     return found
 
@@ -238,36 +248,33 @@ def become_root() -> dict[str, str]:
 
 
 def leave_the_container() -> dict[str, str]:
-    """The answers to the calls that change namespaces and mounts, or reach the kernel."""
-    none = None
+    """The answers to the calls that change namespaces and mounts, or reach the kernel.
+
+    Each is worded so that it would do no harm, or fail with another error than a refusal, if it were allowed.
+    """
     calls: dict[str, tuple[object, ...]] = {
-        "mount": (b"none", b"/tmp", b"tmpfs", 0, none),
-        "umount2": (b"/opt/coding-agents", 2),
-        "pivot_root": (155, b"/tmp", b"/tmp"),
-        "chroot": (b"/tmp",),
-        "sethostname": (b"hostile", 7),
-        "init_module": (175, none, 0, b""),
-        "kexec_load": (246, 0, 0, none, 0),
-        "bpf": (321, 0, none, 0),
-        "open_by_handle_at": (304, -100, none, 0),
-        "perf_event_open": (298, none, 0, -1, -1, 0),
-        "swapon": (b"/tmp", 0),
-        "reboot": (0x1234567,),
-        "iopl": (3,),
-        "settimeofday": ((ctypes.c_long * 2)(0, 0), none),
-        "syslog": (103, 3, none, 0),
-        "mount_setattr": (442, -100, b"/", 0, none, 0),
+        "mount": ("mount", b"none", b"/tmp", b"tmpfs", 0, None),
+        "remount": ("mount", b"none", b"/", None, 32 | 4096, None),  # MS_REMOUNT | MS_BIND, without MS_RDONLY
+        "umount": ("umount2", b"/opt/coding-agents", 2),
+        "pivot_root": ("pivot_root", b"/tmp", b"/tmp"),
+        "chroot": ("chroot", b"/tmp"),
+        "hostname": ("sethostname", b"hostile", 7),
+        "module": ("init_module", None, 0, b""),
+        "handle": ("open_by_handle_at", -100, None, 0),
+        "swap": ("swapon", b"/tmp", 0),
+        "reboot": ("reboot", 0),
+        "accounting": ("acct", b"/tmp/none"),
+        "kernel log": ("klogctl", 10, None, 0),
+        "mount_setattr": (442, -100, b"/", 0, None, 0),
         "fsopen": (430, b"tmpfs", 0),
-        "move_mount": (429, -100, b"/tmp", -100, b"/opt", 0),
+        "open_tree": (428, -100, b"/", 1),
     }
-    found = {name: _answer(lambda n=name, a=args: _any_call(n, *a)) for name, args in calls.items()}
-    remount = ("remount", (b"none", b"/", none, 32 | 4096, none))
-    found[remount[0]] = _answer(lambda: _call("mount", *remount[1]))
-    spaces = {"mnt": 0x20000, "uts": 0x4000000, "ipc": 0x8000000, "user": 0x10000000, "pid": 0x20000000,
-              "net": 0x40000000, "cgroup": 0x2000000}  # fmt: skip
-    for name, flag in spaces.items():
+    if platform.machine() == "x86_64":
+        calls |= {"kexec": (246, 0, 0, None, 0), "bpf": (321, 0, None, 0), "ports": ("iopl", 3)}
+    found = {name: _answer(lambda c=call: _call(*c)) for name, call in calls.items()}
+    for name, flag in _NAMESPACES.items():
         found[f"unshare {name}"] = _in_a_child(lambda f=flag: _call("unshare", f))
-        found[f"setns {name}"] = _in_a_child(lambda n=name, f=flag: _join(f"/proc/1/ns/{n}", f))
+        found[f"join {name}"] = _in_a_child(lambda n=name, f=flag: _join(f"/proc/1/ns/{n}", f))
     return found
 
 
@@ -404,6 +411,7 @@ def change_the_network() -> dict[str, str]:
         "link": ("ip", "link", "add", "hostile0", "type", "dummy"),
         "down": ("ip", "link", "set", "lo", "down"),
     }
+
     def set_mark() -> None:
         with socket.socket() as one:
             one.setsockopt(socket.SOL_SOCKET, 36, 1)
@@ -413,7 +421,6 @@ def change_the_network() -> dict[str, str]:
         "raw icmp": lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1).close(),
         "raw tcp": lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 255).close(),
         "raw ipv6": lambda: socket.socket(socket.AF_INET6, socket.SOCK_RAW, 58).close(),
-        "vsock": lambda: _reach_vsock(),
         "mark": set_mark,
         "forward": lambda: os.close(os.open("/proc/sys/net/ipv4/ip_forward", os.O_WRONLY)),
     }
@@ -440,9 +447,11 @@ def _knock_icmp(address: str, _port: int, timeout_s: float) -> None:
     six = ":" in address
     with socket.socket(_family(address), socket.SOCK_DGRAM, 58 if six else 1) as one:
         one.settimeout(timeout_s)
-        one.setsockopt(41 if six else 0, 25 if six else 11, 1)  # IPV6_RECVERR, IP_RECVERR: tell what came back
+        one.setsockopt(
+            41 if six else 0, 25 if six else 11, 1
+        )  # IPV6_RECVERR, IP_RECVERR: tell what came back
         one.connect((address, 0))
-        one.send(struct.pack("!BBHHH", 128 if six else 8, 0, 0 if six else 0xF7FF - 1, 0, 1))
+        one.send(struct.pack("!BBHHH", 128 if six else 8, 0, 0, 0, 1))
         one.recv(64)
 
 
@@ -451,12 +460,6 @@ _KNOCKS = {"tcp": _knock_tcp, "udp": _knock_udp, "icmp": _knock_icmp}
 
 def _family(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
-def _reach_vsock() -> None:
-    with socket.socket(40, socket.SOCK_STREAM) as one:  # AF_VSOCK: to the machine beneath a virtual host
-        one.settimeout(1)
-        one.connect((2, 1))
 
 
 # --- how it is done ------------------------------------------------------------------------------------------
@@ -482,21 +485,15 @@ def _program(argv: tuple[str, ...]) -> str:
     return "" if done.returncode == 0 else f"status {done.returncode}"
 
 
-def _call(name: str, *arguments: object) -> int:
-    """A C function that returns -1 and errno. Raises OSError."""
-    result = getattr(_libc, name)(*arguments)
+def _call(what: object, *arguments: object) -> int:
+    """A C function by its name, or a system call by its number. Raises OSError when it returns -1."""
+    function, given = (
+        (_libc.syscall, (what, *arguments)) if isinstance(what, int) else (_libc[what], arguments)
+    )
+    result = function(*given)
     if result == -1:
-        raise OSError(ctypes.get_errno(), name)
+        raise OSError(ctypes.get_errno(), str(what))
     return int(result)
-
-
-def _any_call(name: str, *arguments: object) -> int:
-    """A C function, or (its number on x86-64 comes first) a system call without one."""
-    return _call(name, *arguments) if hasattr(_libc, name) and not _numbered(arguments) else _call("syscall", *arguments)
-
-
-def _numbered(arguments: tuple[object, ...]) -> bool:
-    return isinstance(arguments[0], int) and arguments[0] > 100 and len(arguments) > 1
 
 
 def _in_a_child(attempt: Callable[[], object]) -> str:
@@ -522,9 +519,9 @@ def _join(path: str, kind: int) -> None:
 
 
 def _take_descriptor(pid: int) -> None:
-    handle = _call("syscall", 434, pid, 0)  # pidfd_open
+    handle = _call(434, pid, 0)  # pidfd_open
     try:
-        _call("syscall", 438, handle, 0, 0)  # pidfd_getfd
+        _call(438, handle, 0, 0)  # pidfd_getfd
     finally:
         os.close(handle)
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -23,8 +24,13 @@ from coding_agents.cli.main import VERBS, cli
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/reference/cli.md").read_text("utf-8")
 
+
+def words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 BUILT: dict[str, frozenset[str]] = {
-    verb: frozenset(flags.split())
+    verb: words(flags)
     for verb, flags in {
         "launch": "--agent -b --branch --name -p --prompt -d --detach --rm -y --force --empty --clean --include"
         " --network-proxy --cpu --memory --pids --engine --message --no-push --dotnet-preview --dry-run --json --trace",
@@ -53,22 +59,22 @@ BUILT: dict[str, frozenset[str]] = {
         "uninstall": "",
     }.items()
 }
-LATER_VERBS = frozenset(
+LATER_VERBS = words(
     "review merge approvals tell paste cp forward login agents secrets mcp acp allowlist policy report dashboard"
-    " verify".split()
+    " verify"
 ) | {"audit tail", "audit show", "audit export", "images update"}
 LATER_FLAGS = {
-    "launch": frozenset(
+    "launch": words(
         "--allow --forward --disk --disk-read --disk-write --bandwidth --time-limit --max-tokens --max-cost"
-        " --best-effort --runtime --image --allow-origin-push --as-agent".split()
+        " --best-effort --runtime --image --allow-origin-push --as-agent"
     ),
     "list": frozenset({"--watch"}),
     "doctor": frozenset({"--fix"}),
 }
-BUILT_COMMANDS = frozenset(
-    "coding-agents launch-agent list-agents connect-agent remove-agent run-agent run-claude".split()
+BUILT_COMMANDS = words(
+    "coding-agents launch-agent list-agents connect-agent remove-agent run-agent run-claude"
 )
-LATER_COMMANDS = frozenset("run-copilot run-codex run-gemini run-opencode".split())
+LATER_COMMANDS = words("run-copilot run-codex run-gemini run-opencode")
 
 _FLAG = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 _HELP = frozenset({"-h", "--help"})
@@ -131,7 +137,7 @@ def test_console_scripts_are_those_of_the_contract_and_exist() -> None:
     assert set(scripts) == BUILT_COMMANDS
     for target in scripts.values():
         module, _, name = target.partition(":")
-        assert callable(getattr(sys.modules.get(module) or __import__(module, fromlist=[name]), name))
+        assert callable(getattr(import_module(module), name))
 
 
 def test_the_page_has_a_section_for_each_verb_and_no_other() -> None:

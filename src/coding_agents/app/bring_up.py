@@ -57,6 +57,7 @@ def bring_up(
             started_at=state.started_at,
             config=to_plain(guest),
             enforced=dict(enforced.layers),
+            network={"dns": " ".join(guarding.dns), "private": " ".join(guarding.private)},
         )
     session.reload()
     return enforced

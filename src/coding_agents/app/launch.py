@@ -115,18 +115,26 @@ class Launch:
     ) -> Launched:
         """Steps 4 to 9: everything that leaves traces."""
         session = self._record(facts, naming, plan, image, undo)
-        source = self._prepare(session, facts, plan, program, undo)
-        with self.trace.step("branch"):
-            self._make_room(session, facts, naming, branch)
-        enforced = bring_up(
-            session,
-            plan,
-            guest_config(session, facts.manifest, facts.repo, self.request),
-            self.trace,
-            guarding=self._guarding,
-            asked=self.request.asked,
-        )
+        with self.store.lock(self.session_id):
+            source = self._prepare(session, facts, plan, program, undo)
+            with self.trace.step("branch"):
+                self._make_room(session, facts, naming, branch)
+            enforced = bring_up(
+                session,
+                plan,
+                guest_config(session, facts.manifest, facts.repo, self.request),
+                self.trace,
+                guarding=self._guarding,
+                asked=self.request.asked,
+            )
+        self._record_timings(session)
         return Launched(self.trace, session, plan, enforced, source)
+
+    def _record_timings(self, session: SessionContext) -> None:
+        detail = {timing.name: f"{timing.took_ms} ms" for timing in self.trace.timings}
+        session.supervisor().ask(
+            Op.RECORD, type=RecordType.LAUNCH_STEP.value, subject="launch", detail=detail
+        )
 
     def _prepare(
         self, session: SessionContext, facts: Gathered, plan: SessionPlan, program: GuestProgram, undo: Undo

@@ -34,20 +34,26 @@ def observe_all(env: HostEnvironment, store: SessionStore, *, ended: bool) -> tu
         if isinstance(entry, BrokenSession):
             found.append(Observed(entry, "failed"))
         else:
-            found.append(Observed(entry, decide_state(entry, containers.get(entry.id))))
+            busy = entry.phase == "starting" and store.is_busy(entry.id)
+            found.append(Observed(entry, decide_state(entry, containers.get(entry.id), busy=busy)))
     return tuple(one for one in found if ended or one.state not in _ENDED)
 
 
-def decide_state(record: SessionRecord, container: ContainerState | str | None) -> State:
-    """The state that a person is told. `container` is None when it is gone, a text when the engine is silent."""
+def decide_state(record: SessionRecord, container: ContainerState | str | None, *, busy: bool) -> State:
+    """The state that a person is told. `container` is None when it is gone, a text when the engine is silent.
+
+    `busy` tells that a living process is bringing the session up.
+    """
     if record.phase in ("stopped", "failed", "lost"):
         return record.phase
     if isinstance(container, str):
         return "lost"
+    if record.phase == "starting" and (container is None or not container.running):
+        return "starting" if busy else "failed"  # the launch was killed before it got further
     if container is None:
-        return "starting" if record.phase == "starting" and not record.container_id else "lost"
+        return "lost"
     if not container.running:
-        return "starting" if record.phase == "starting" else "stopping"
+        return "stopping"
     if record.phase == "running" and record.started_at != container.started_at:
         return "starting"  # somebody restarted it: its gate is closed until `start`
     return record.phase

@@ -13,7 +13,7 @@ from typing import Any
 
 from coding_agents.errors import SessionNotFoundError, StoreError
 from coding_agents.model.session import SessionRecord, decode_session, encode_session, is_session_id
-from coding_agents.store.files import locked, private_dir, read_record, write_atomic
+from coding_agents.store.files import is_locked, locked, private_dir, read_record, write_atomic
 
 _RECORD = "session.json"
 _AUDIT = "audit.jsonl"
@@ -169,6 +169,10 @@ class SessionStore:
     def lock(self, session_id: str, *, timeout_s: float = 10.0) -> AbstractContextManager[int]:
         """Hold a session for one change at a time: start, stop, remove."""
         return locked(self.directory(session_id) / "lock", timeout_s=timeout_s)
+
+    def is_busy(self, session_id: str) -> bool:
+        """Whether a living process launches, starts or removes the session right now."""
+        return is_locked(self.directory(session_id) / "lock")
 
     def control_socket(self, session_id: str) -> Path:
         """Where the supervisor of a session listens; its directory exists, is private and short enough."""

@@ -53,6 +53,7 @@ class Supervisor:
         self._link: GuestLink | None = None
         self._watch: asyncio.Task[None] | None = None
         self._homing = asyncio.Lock()
+        self._arrivals: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
         self._quit = asyncio.Event()
         self._questions = 0
@@ -175,6 +176,10 @@ class Supervisor:
             raise SessionStateError("the container was started again meanwhile; its gate stays closed")
         enforced = {str(key): str(value) for key, value in dict(request.get("enforced") or {}).items()}
         self._journal.require(RecordType.ENFORCEMENT_MEASURED, detail=enforced)
+        network = {str(key): str(value) for key, value in dict(request.get("network") or {}).items()}
+        self._journal.require(
+            RecordType.NETWORK_APPLIED, subject=self._session.record.network, detail=network
+        )
         self._journal.require(RecordType.GATE_OPENED, subject=state.started_at)
         self._session.update(
             phase="running", started_at=state.started_at, enforced=enforced, exit_status=None
@@ -225,9 +230,9 @@ class Supervisor:
     async def _on_update(self, change: TipChange) -> None:
         """A push of the agent arrived in the relay: bring it home at once, after the guest has its answer."""
         if change.identity is Identity.AGENT:
-            self._background = asyncio.create_task(
-                self._home()
-            )  # kept: a task without a reference may vanish
+            task = asyncio.create_task(self._home())
+            self._arrivals.add(task)
+            task.add_done_callback(self._arrivals.discard)
 
     async def _home(self) -> None:
         async with self._homing:
@@ -287,6 +292,7 @@ class Supervisor:
     async def _settle(self, state: ContainerState | None) -> None:
         link, self._link = self._link, None
         try:
+            await asyncio.gather(*self._arrivals)
             await self._ending.settle(state, link)
         finally:
             if link is not None:
