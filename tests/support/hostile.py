@@ -4,6 +4,8 @@ Standard library only, no import of ours, arguments and results are JSON. Nothin
 tells what the kernel answered, and the test on the host decides what that means.
 """
 
+# ruff: noqa: PTH - system calls are the subject here, and paths are what the kernel takes them for
+
 from __future__ import annotations
 
 import ctypes
@@ -94,16 +96,17 @@ def privileged_files() -> list[str]:
 
 
 def sockets_and_devices() -> dict[str, list[str]]:
-    """Every socket, block device and character device in the file system."""
+    """Every socket, block device and (as "path major:minor") character device in the file system."""
     found: dict[str, list[str]] = {"socket": [], "block": [], "character": []}
     kinds = {stat.S_IFSOCK: "socket", stat.S_IFBLK: "block", stat.S_IFCHR: "character"}
     for directory in _directories("/"):
         for name in _names(directory):
             with suppress(OSError):
                 path = os.path.join(directory, name)
-                kind = kinds.get(stat.S_IFMT(os.lstat(path).st_mode))
-                if kind:
-                    found[kind].append(path)
+                info = os.lstat(path)
+                if kind := kinds.get(stat.S_IFMT(info.st_mode)):
+                    number = f" {os.major(info.st_rdev)}:{os.minor(info.st_rdev)}"
+                    found[kind].append(path + (number if kind == "character" else ""))
     return found
 
 
@@ -138,20 +141,22 @@ def masked_bytes(paths: list[str]) -> dict[str, int]:
 
 def make_devices(directories: list[str]) -> dict[str, str]:
     """The answer to mknod of /dev/mem, a disk and a harmless null in each directory."""
-    nodes = {"mem": (stat.S_IFCHR, 1, 1), "disk": (stat.S_IFBLK, 8, 0), "null": (stat.S_IFCHR, 1, 3)}
+    nodes = {
+        "hostile-mem": (stat.S_IFCHR | 0o666, os.makedev(1, 1)),
+        "hostile-disk": (stat.S_IFBLK | 0o666, os.makedev(8, 0)),
+        "hostile-null": (stat.S_IFCHR | 0o666, os.makedev(1, 3)),
+    }
     return {
-        f"{directory}/{name}": _answer(
-            lambda at=f"{directory}/{name}", t=kind, d=os.makedev(major, minor): os.mknod(at, t | 0o666, d)
-        )
+        f"{directory}/{name}": _answer(lambda p=f"{directory}/{name}", node=node: os.mknod(p, *node))
         for directory in directories
-        for name, (kind, major, minor) in nodes.items()
+        for name, node in nodes.items()
     }
 
 
 def replace_in(directory: str, name: str) -> dict[str, str]:
     """All ways to put something else where `directory`/`name` is."""
     path = f"{directory}/{name}"
-    mine = f"/tmp/mine-{os.getpid()}"
+    mine = f"{directory if _can_make_a_file(directory) else '/tmp'}/mine-{os.getpid()}"
     with open(mine, "w") as file:
         file.write("hostile")
     tries: dict[str, Callable[[], object]] = {
@@ -171,20 +176,24 @@ def replace_in(directory: str, name: str) -> dict[str, str]:
         "chmod of the directory": lambda: os.chmod(directory, 0o777),
         "mount over": lambda: _call("mount", mine.encode(), path.encode(), None, 4096, None),
     }
-    return {name: _answer(one) for name, one in tries.items()}
+    answers = {name: _answer(one) for name, one in tries.items()}
+    with suppress(OSError):
+        os.unlink(mine)
+    return answers
 
 
 def find_text(backwards: str) -> list[str]:
     """Every place that can be read and holds the text, which comes backwards so as not to find ourselves.
 
-    Environments, arguments and memory maps of all processes, and all files outside the kernel's trees.
+    Environments, arguments and mounts of all processes, and all files but the kernel's and the image's own.
     """
-    wanted = backwards[::-1].encode()
+    wanted, image = backwards[::-1].encode(), os.lstat("/").st_dev
     processes = [f"/proc/{pid}/{name}" for pid in _pids() for name in ("environ", "cmdline", "mountinfo")]
     files = (
         os.path.join(directory, name)
         for directory in _directories("/")
         if not directory.startswith(_KERNEL_TREES)
+        and (directory == "/etc" or os.lstat(directory).st_dev != image)
         for name in _names(directory)
     )
     return [path for path in (*processes, *files) if _holds(path, wanted)]
@@ -288,12 +297,11 @@ def attack_process(pid: int) -> dict[str, str]:
         "read memory": lambda: _call("process_vm_readv", pid, span, 1, span, 1, 0),
         "write memory": lambda: _call("process_vm_writev", pid, span, 1, span, 1, 0),
         "mem": lambda: os.close(os.open(f"/proc/{pid}/mem", os.O_RDWR)),
-        "environ": lambda: open(f"/proc/{pid}/environ", "rb").read(),
+        "environ": lambda: os.close(os.open(f"/proc/{pid}/environ", os.O_RDONLY)),
         "root": lambda: os.listdir(f"/proc/{pid}/root/"),
         "fds": lambda: os.listdir(f"/proc/{pid}/fd"),
         "take a descriptor": lambda: _take_descriptor(pid),
         "oom score": lambda: os.close(os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY)),
-        "limits": lambda: resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, 3)),
     }
     return {name: _answer(one) for name, one in tries.items()}
 
@@ -301,6 +309,11 @@ def attack_process(pid: int) -> dict[str, str]:
 def signal_process(pid: int, signals: list[int]) -> list[str]:
     """The answers to sending each signal."""
     return [_answer(lambda n=number: os.kill(pid, n)) for number in signals]
+
+
+def starve_process(pid: int) -> str:
+    """The answer to taking all file descriptors from another process of our uid: the kernel allows it."""
+    return _answer(lambda: resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, 3)))
 
 
 def pids_of(uid: int) -> list[int]:
@@ -394,7 +407,7 @@ def interfaces() -> dict[str, list[str]]:
     with open("/proc/net/route") as file:
         routes = file.read().splitlines()[1:]
     with suppress(FileNotFoundError), open("/proc/net/ipv6_route") as file:
-        routes += [line for line in file.read().splitlines() if not line.split()[-1] == "lo"]
+        routes += [line for line in file.read().splitlines() if line.split()[-1] != "lo"]
     return {"interfaces": [name for _, name in socket.if_nameindex()], "routes": routes}
 
 

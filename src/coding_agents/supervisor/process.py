@@ -292,7 +292,7 @@ class Supervisor:
     async def _settle(self, state: ContainerState | None) -> None:
         link, self._link = self._link, None
         try:
-            await asyncio.gather(*self._arrivals)
+            await asyncio.gather(*self._arrivals, return_exceptions=True)
             await self._ending.settle(state, link)
         finally:
             if link is not None:
