@@ -265,6 +265,18 @@ def test_a_flood_of_the_guest_is_counted_and_stops_nobody_else(path: Path) -> No
     assert _types(path).count("push") == 1
 
 
+def test_refusals_have_a_budget_of_their_own(path: Path) -> None:
+    """The guest can cause them at will; neither can a flood of reports hide them, nor they the reports."""
+    refused = AuditEvent(RecordType.PUSH_REFUSED, outcome="denied", tier=3, rule="git-push-other-ref")
+    with open_log(path, session=_SESSION, time_ms=1) as log:
+        for _ in range(200):
+            log.guest(_GUEST, time_ms=5000)
+        assert sum(log.refusal(refused, time_ms=5000) is not None for _ in range(200)) == 100
+        assert log.guest(_GUEST, time_ms=6000) is not None
+    assert _types(path).count("push-refused") == 100
+    assert _types(path).count("guest-step") == 101
+
+
 def test_the_guests_total_holds_over_restarts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_module, "GuestBudget", partial(GuestBudget, total_bytes=900))
     written = 0

@@ -542,3 +542,11 @@ def test_packs_move_between_stores(tmp_path: Path, repo: Path, env: dict[str, st
     target_store = user_store(discover(target, env=env), env)
     copy_closure(source_store, target_store, tips=[head(repo, env=env)])
     assert target_store.present([head(repo, env=env), Oid("a" * 40)]) == [head(repo, env=env)]
+
+
+def test_the_lines_of_a_large_file_are_not_counted(repo: Path, env: dict[str, str]) -> None:
+    """Forty bytes of memory for each line that a kilobyte of a pack can hold a million of."""
+    base = head(repo, env=env)
+    commit(repo, "lines", "\n" * (9 << 20), env=env)
+    summary = summarize(user_store(discover(repo, env=env), env), base=base, tip=head(repo, env=env))
+    assert (summary.files, summary.insertions) == (1, 0)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
+import struct
 import subprocess
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -367,8 +370,11 @@ def test_any_other_request_ends_the_conversation(server: RelayServer, request_li
         link.sendall(request_line)
         link.shutdown(1)
         answer = read_all(link)
-    assert answer == b"" or b"ERR " in answer
+    assert b"ERR " in answer
     assert b"refs/" not in answer
+    assert [(event.type, event.outcome, event.rule) for event in server.events] == [
+        ("fetch-refused", "denied", "git-protocol")
+    ]
 
 
 def test_a_push_certificate_is_refused(scene: Scene, server: RelayServer) -> None:
@@ -380,6 +386,9 @@ def test_a_push_certificate_is_refused(scene: Scene, server: RelayServer) -> Non
         link.shutdown(1)
         received += read_all(link)
     assert b"push certificates are refused" in received
+    assert [(event.type, event.outcome, event.rule) for event in server.events] == [
+        ("push-refused", "denied", "git-protocol")
+    ]
 
 
 def test_too_many_conversations_are_turned_away(scene: Scene) -> None:
@@ -421,6 +430,25 @@ def test_a_relay_whose_budget_is_used_up_takes_no_more(scene: Scene) -> None:
         shown = sh_fails(scene.guest, "push", "local", f"HEAD:{BRANCH.ref}", env=env)
         assert "space on the host is used up" in shown
         assert server.events[-1].rule == "relay-budget"
+
+
+def test_the_size_that_a_pack_claims_costs_no_memory(scene: Scene, server: RelayServer) -> None:
+    """A commit of three gigabytes, by its header: git would ask for them before it reads on."""
+    size, header = 3 << 30, bytearray([(1 << 4) | 0x80])
+    size >>= 4
+    while size > 0x7F:
+        header.append(size & 0x7F | 0x80)
+        size >>= 7
+    body = b"PACK" + struct.pack(">II", 2, 1) + bytes([*header, size]) + zlib.compress(b"tree ")
+    line = f"{scene.base} {'1' * 40} {BRANCH.ref}\0report-status side-band-64k".encode()
+    with server.connect() as link:
+        link.sendall(pkt(PUSH))
+        read_advertisement(link)
+        link.sendall(pkt(line) + FLUSH + body + hashlib.sha1(body).digest())
+        link.shutdown(socket.SHUT_WR)
+        answer = read_all(link)
+    assert b"attempting to allocate 3221225473 over limit" in answer
+    assert tip(scene) == scene.base
 
 
 def test_hostile_tree_names_are_refused(scene: Scene, server: RelayServer, guest_env: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Nothing that came back, and nothing planted in the user's repository, runs because of our git calls."""
+"""Nothing that came back, and nothing that the user's git is set up to run, runs because of our git calls."""
 
 from __future__ import annotations
 
@@ -29,6 +29,15 @@ HOOKS = (
     "reference-transaction", "post-checkout", "post-merge", "pre-auto-gc", "update", "pre-receive",
     "post-receive", "post-update", "post-index-change", "fsmonitor-watchman", "proc-receive",
 )  # fmt: skip
+PROGRAMS = (
+    "core.fsmonitor", "core.alternateRefsCommand", "core.pager", "core.editor", "core.sshCommand", "core.askPass",
+    "core.gitProxy", "diff.external", "diff.evil.textconv", "diff.evil.command", "filter.evil.clean",
+    "filter.evil.smudge", "filter.evil.process", "merge.evil.driver", "gpg.program", "uploadpack.packObjectsHook",
+    "credential.helper", "sequence.editor",
+)  # fmt: skip
+VARIABLES = (
+    "GIT_EXTERNAL_DIFF", "GIT_PAGER", "GIT_EDITOR", "GIT_SSH", "GIT_SSH_COMMAND", "GIT_ASKPASS", "GIT_PROXY_COMMAND",
+)  # fmt: skip
 
 
 @dataclass
@@ -47,8 +56,11 @@ class Trap:
         return self.marker.exists()
 
 
-@pytest.fixture
-def trap(tmp_path: Path) -> Trap:
+LEVELS = ("repository", "home", "xdg", "environment")
+
+
+@pytest.fixture(params=LEVELS)
+def trap(tmp_path: Path, request: pytest.FixtureRequest) -> Trap:
     env = git_env(tmp_path / "home")
     repo = make_repo(tmp_path / "repo", env=env)
     base = head(repo, env=env)
@@ -62,7 +74,7 @@ def trap(tmp_path: Path) -> Trap:
     work = _agent_branch(repo, marker, env)
     copy_closure(user_store(facts, env), relay.store, tips=[work], known=[base])
     relay.store.git("update-ref", BRANCH.ref, work)
-    _arm(repo, marker, env)
+    env = _arm(repo, request.param, env)
     marker.unlink(missing_ok=True)  # making the branch ran the hooks, as a user's own git does
     return Trap(repo, facts, relay, base, work, marker, env)
 
@@ -80,21 +92,36 @@ def _agent_branch(repo: Path, marker: Path, env: dict[str, str]) -> Oid:
     return commit(repo, ".gitattributes", "* diff=evil filter=evil merge=evil\n", env=env)
 
 
-def _arm(repo: Path, marker: Path, env: dict[str, str]) -> None:
+def _arm(repo: Path, level: str, env: dict[str, str]) -> dict[str, str]:
+    """Arm every trigger at one level of git's configuration; the user's environment from then on."""
     run = str(repo / "run.sh")
-    for key in (
-        "core.fsmonitor", "core.alternateRefsCommand", "core.pager", "core.editor", "core.sshCommand",
-        "core.askPass", "core.gitProxy", "diff.external", "diff.evil.textconv", "diff.evil.command",
-        "filter.evil.clean", "filter.evil.smudge", "filter.evil.process", "merge.evil.driver", "gpg.program",
-        "uploadpack.packObjectsHook", "credential.helper", "sequence.editor",
-    ):  # fmt: skip
-        sh(repo, "config", key, run, env=env)
-    # Absolute: git resolves a relative one against the directory it runs in, which for us is never the tree.
-    sh(repo, "config", "core.hooksPath", str(repo / ".husky"), env=env)
-    sh(repo, "config", "log.showSignature", "true", env=env)
-    sh(repo, "config", "gc.auto", "1", env=env)
-    sh(repo, "config", "maintenance.auto", "true", env=env)
-    sh(repo, "config", "fetch.recurseSubmodules", "true", env=env)
+    settings = {
+        # Absolute: git resolves a relative one against the directory it runs in, for us never the tree.
+        "core.hooksPath": str(repo / ".husky"),
+        "log.showSignature": "true",
+        "gc.auto": "1",
+        "maintenance.auto": "true",
+        "fetch.recurseSubmodules": "true",
+        **dict.fromkeys(PROGRAMS, run),
+    }
+    if level == "environment":
+        return {
+            **env,
+            "GIT_CONFIG_COUNT": str(len(settings)),
+            **{f"GIT_CONFIG_KEY_{number}": key for number, key in enumerate(settings)},
+            **{f"GIT_CONFIG_VALUE_{number}": value for number, value in enumerate(settings.values())},
+            **dict.fromkeys(VARIABLES, run),
+        }
+    home = Path(env["HOME"])
+    path = {
+        "repository": repo / ".git/config",
+        "home": home / ".gitconfig",
+        "xdg": home / ".config/git/config",
+    }[level]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for key, value in settings.items():
+        sh(repo, "config", "--file", str(path), key, value, env=env)
+    return env
 
 
 def test_the_trap_is_armed(trap: Trap) -> None:

@@ -14,18 +14,14 @@ pytestmark = pytest.mark.engine
 # From agents/claude.toml: what the agent holds instead of a key.
 DUMMY_KEY = "replaced-by-coding-agents-on-the-host"
 HOST_SECRET = "a-real-key-of-the-host"
-# What Claude Code asks at a first start: its theme, whose account, whose key, whether the folder and the mode are
-# trusted. Each would stop a start that nobody watches.
+# What Claude Code asks at a first start, as seen on its screen when one line of [first_run] is missing.
 QUESTIONS = (
-    "text style",
-    "login method",
-    "custom API key",
-    "trust this folder",
-    "trust the files",
-    "Bypass Permissions mode,",
-    "Press Enter to continue",
+    "Choose the text style",
+    "Do you want to use this API key?",
+    "Yes, I trust this folder",
     "Yes, I accept",
 )
+READY = "bypass permissions on"
 
 
 def launch_claude(product: Product, repo: Path, model: ModelStub, *args: str) -> str:
@@ -59,25 +55,30 @@ def test_headless_task_comes_back_as_a_commit(product: Product, repo: Path) -> N
         assert host_only not in surroundings
 
 
-def test_without_an_upstream_the_guest_reaches_no_model(product: Product, repo: Path) -> None:
+def test_only_a_named_upstream_opens_the_way_to_a_model(product: Product, repo: Path) -> None:
+    probe = "curl -s -m 5 -o /dev/null -w '%{http_code}\\n' http://127.0.0.1:8099/"
     with serving("hello") as model:
-        product.extra["ANTHROPIC_BASE_URL"] = model.url  # of the host: nothing of the kind goes in
-        reach = "curl -sS -m 5 $ANTHROPIC_BASE_URL http://127.0.0.1:8099/ || echo closed"
-        result = product.launch(repo, "--agent", "claude", "--", "sh", "-c", reach)
-        assert result.out == "closed\n"
-    assert model.asked == []
+        product.extra["ANTHROPIC_BASE_URL"] = model.url  # the agent's own variable opens nothing
+        assert product.launch(repo, "--", "sh", "-c", probe, status=7).out == "000\n"  # 7: connection refused
+        assert model.asked == []
+        product.extra["CODING_AGENTS_MODEL_UPSTREAM"] = model.url
+        assert product.launch(repo, "--", "sh", "-c", probe).out == "404\n"
+    assert [one.path for one in model.asked] == ["/"]
 
 
 def test_interactive_start_asks_nothing_and_answers(product: Product, repo: Path) -> None:
     def screen() -> str:
         return product.exec(name, "tmux capture-pane -p -t agent").out
 
+    def settled() -> str:
+        shown = screen()
+        return shown if any(text in shown for text in (READY, *QUESTIONS)) else ""
+
     with serving("hello") as model:
         launch_claude(product, repo, model, "-d")
         name = f"claude-{repo.name}-session-1"
-        wait_for(lambda: "bypass permissions on" in screen(), "the prompt line of Claude Code")
-        before = screen()
-        assert [question for question in QUESTIONS if question.lower() in before.lower()] == []
+        first = wait_for(settled, "the first screen of Claude Code")
+        assert [question for question in QUESTIONS if question in first] == []
         product.exec(name, "tmux send-keys -t agent -l 'say hello' && tmux send-keys -t agent Enter")
         wait_for(lambda: "Hello from the scripted model." in screen(), "the model's answer on the screen")
         assert any("say hello" in one.question.user_text for one in model.conversation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from support.product import Product, git, wait_for
 
 pytestmark = pytest.mark.engine

@@ -14,9 +14,3 @@ from support.product import Product, user_of
 def owner(engine: EngineUnderTest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     with user_of(engine.name, tmp_path_factory.mktemp("owner")) as user:
         yield user
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if "/escape/" in str(item.path):
-            item.add_marker(pytest.mark.escape)

@@ -38,7 +38,9 @@ def parse_question(body: Mapping[str, Any]) -> Question:
         previous = message["role"]
     return Question(
         model=str(body.get("model")),
-        tools={tool["name"]: tool.get("input_schema", {}) for tool in body.get("tools", ()) if "name" in tool},
+        tools={
+            tool["name"]: tool.get("input_schema", {}) for tool in body.get("tools", ()) if "name" in tool
+        },
         stream=bool(body.get("stream")),
         assistant_turns=turns,
         user_text="\n".join(users),

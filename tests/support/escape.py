@@ -9,12 +9,12 @@ import subprocess
 import tarfile
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from support import hostile
-from support.product import TIMEOUT_S, Product, Result, make_repo
+from support.product import TIMEOUT_S, Product, Result, git, make_repo
 
 PYTHON = ("/usr/bin/python3", "-IS", "-c")
 AGENT = "1000:1000"
@@ -44,13 +44,13 @@ class Captive:
 
     def attack(self, function: Callable[..., T], *arguments: object) -> T:
         """What a function of `hostile` returns when the agent runs it, by `coding-agents exec`."""
-        return _answer_of(self.product.run("exec", self.name, "--", *_argv(function, arguments)).out)
+        return _answer_of(self.product.run("exec", self.name, "--", *attack_argv(function, *arguments)).out)
 
     def attack_behind_the_gate(
         self, function: Callable[..., T], *arguments: object, container: str = ""
     ) -> T:
         """The same by the engine's own means, which the gate does not stop."""
-        argv = _argv(function, arguments)
+        argv = attack_argv(function, *arguments)
         return _answer_of(self.product.engine_run("exec", "-u", AGENT, container or self.name, *argv))
 
     def as_root(self, *argv: str, container: str = "") -> str:
@@ -83,6 +83,23 @@ class Captive:
             assert member is not None
             return hashlib.sha256(member.read()).hexdigest()
 
+    def supervisor_pid(self) -> int:
+        """The process on the host that serves this session."""
+        wanted = self.product.session(self.name)["id"].encode()
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                words = path.read_bytes().split(b"\0")
+                if b"coding_agents.supervisor" in words and any(wanted in word for word in words):
+                    return int(path.parent.name)
+        raise AssertionError(f"no supervisor of {self.name}")
+
+    def stop(self) -> None:
+        self.product.run("stop", self.name)
+
+    def returned(self, path: str) -> str:
+        """The content of a file on the branch that came back to the user's repository."""
+        return git(self.repo, "show", f"{self.branch}:{path}")
+
     def assert_saves(self) -> None:
         """The session still brings work back: a new file is in the relay after a save."""
         mark = f"work-{uuid.uuid4().hex[:8]}.txt"
@@ -108,8 +125,9 @@ def denied(answers: dict[str, str]) -> dict[str, str]:
     return {name: answer for name, answer in answers.items() if answer not in DENIED}
 
 
-def _argv(function: Callable[..., object], arguments: tuple[object, ...]) -> tuple[str, ...]:
-    source = Path(str(hostile.__file__)).read_text()
+def attack_argv(function: Callable[..., object], *arguments: object) -> tuple[str, ...]:
+    """The command that runs a function of a module such as `hostile` in a container; prints its result as JSON."""
+    source = Path(function.__code__.co_filename).read_text()
     call = f"\nimport json, sys\nprint(json.dumps({function.__name__}(*json.loads(sys.argv[1]))))\n"
     return (*PYTHON, source + call, json.dumps(arguments))
 

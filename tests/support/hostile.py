@@ -4,7 +4,8 @@ Standard library only, no import of ours, arguments and results are JSON. Nothin
 tells what the kernel answered, and the test on the host decides what that means.
 """
 
-# ruff: noqa: PTH - system calls are the subject here, and paths are what the kernel takes them for
+# System calls are the subject here, so paths are what the kernel is given:
+# ruff: noqa: PTH101, PTH102, PTH104, PTH106, PTH108, PTH110, PTH112, PTH116, PTH118, PTH123, PTH208, PTH211
 
 from __future__ import annotations
 
@@ -274,7 +275,14 @@ def leave_the_container() -> dict[str, str]:
         "reboot": ("reboot", 0),
         "accounting": ("acct", b"/tmp/none"),
         "kernel log": ("klogctl", 10, None, 0),
-        "mount_setattr": (442, -100, b"/", 0, None, 0),
+        "mount_setattr": (
+            442,
+            -100,
+            b"/",
+            0,
+            (ctypes.c_uint64 * 4)(0, 1, 0, 0),
+            32,
+        ),  # clear MOUNT_ATTR_RDONLY
         "fsopen": (430, b"tmpfs", 0),
         "open_tree": (428, -100, b"/", 1),
     }
@@ -285,6 +293,31 @@ def leave_the_container() -> dict[str, str]:
         found[f"unshare {name}"] = _in_a_child(lambda f=flag: _call("unshare", f))
         found[f"join {name}"] = _in_a_child(lambda n=name, f=flag: _join(f"/proc/1/ns/{n}", f))
     return found
+
+
+def use_a_user_namespace() -> dict[str, str]:
+    """What root of a user namespace of its own is told; every answer EPERM where none can be made."""
+
+    def enter() -> None:
+        _call("unshare", 0x10000000 | 0x20000)  # CLONE_NEWUSER | CLONE_NEWNS
+
+    def inside(attempt: Callable[[], object]) -> Callable[[], object]:
+        return lambda: (enter(), attempt())
+
+    bridges = pids_of(1002)
+    tries: dict[str, Callable[[], object]] = {
+        "write the root": lambda: _call("mount", b"none", b"/", None, 32 | 4096, None),
+        "write the guest": lambda: _call("mount", b"none", b"/opt/coding-agents", None, 32 | 4096, None),
+        "uncover the guest": lambda: _call("umount2", b"/opt/coding-agents", 2),
+        "make a file": lambda: os.mkdir("/etc/hostile"),
+        "remove a socket": lambda: os.unlink("/run/coding-agents/relay.sock"),
+        "trace the first process": lambda: _call("ptrace", 0x4206, 1, None, None),
+        "end the bridge": lambda: [os.kill(pid, signal.SIGKILL) for pid in bridges],
+        "a device": lambda: os.mknod("/tmp/hostile-mem", stat.S_IFCHR | 0o666, os.makedev(1, 1)),
+        "the host's name": lambda: _call("sethostname", b"hostile", 7),
+        "the host's network": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close(),
+    }
+    return {name: _in_a_child(inside(attempt)) for name, attempt in tries.items()}
 
 
 def attack_process(pid: int) -> dict[str, str]:
@@ -314,6 +347,19 @@ def signal_process(pid: int, signals: list[int]) -> list[str]:
 def starve_process(pid: int) -> str:
     """The answer to taking all file descriptors from another process of our uid: the kernel allows it."""
     return _answer(lambda: resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, 3)))
+
+
+def squat(directory: str, names: list[str], timeout_s: float) -> list[str]:
+    """Put a socket of ours at each free name of the directory as soon as it is free; gives the answers."""
+    answers = []
+    for name in names:
+        end = time.monotonic() + timeout_s
+        while os.path.lexists(f"{directory}/{name}") and time.monotonic() < end:
+            with suppress(OSError):
+                os.unlink(f"{directory}/{name}")
+            time.sleep(0.01)
+        answers.append(_answer(lambda path=f"{directory}/{name}": _bind(path)))
+    return answers
 
 
 def pids_of(uid: int) -> list[int]:
@@ -352,8 +398,8 @@ def limits() -> dict[str, int]:
     return found
 
 
-def bomb(most: int) -> dict[str, object]:
-    """Fork until the kernel refuses (or `most`), then end the children again."""
+def bomb(most: int, hold_s: float) -> dict[str, object]:
+    """Fork until the kernel refuses (or `most`), stay so for a while, then end the children again."""
     children: list[int] = []
     refused = ""
     while len(children) < most and not refused:
@@ -366,6 +412,7 @@ def bomb(most: int) -> dict[str, object]:
             time.sleep(60)
             os._exit(0)
         children.append(child)
+    time.sleep(hold_s)
     for child in children:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -451,7 +498,7 @@ def _knock_tcp(address: str, port: int, timeout_s: float) -> None:
 def _knock_udp(address: str, port: int, timeout_s: float) -> None:
     with socket.socket(_family(address), socket.SOCK_DGRAM) as one:
         one.settimeout(timeout_s)
-        one.connect((address, port))
+        one.connect(_resolved(address, port))
         one.send(b"hello")
         one.recv(5)
 
@@ -463,12 +510,17 @@ def _knock_icmp(address: str, _port: int, timeout_s: float) -> None:
         one.setsockopt(
             41 if six else 0, 25 if six else 11, 1
         )  # IPV6_RECVERR, IP_RECVERR: tell what came back
-        one.connect((address, 0))
+        one.connect(_resolved(address, 0))
         one.send(struct.pack("!BBHHH", 128 if six else 8, 0, 0, 0, 1))
         one.recv(64)
 
 
 _KNOCKS = {"tcp": _knock_tcp, "udp": _knock_udp, "icmp": _knock_icmp}
+
+
+def _resolved(address: str, port: int) -> tuple[object, ...]:
+    """The address as the kernel wants it, with the number of the interface after its `%`."""
+    return socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0][4]
 
 
 def _family(address: str) -> socket.AddressFamily:

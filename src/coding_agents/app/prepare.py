@@ -32,6 +32,7 @@ from coding_agents.workspace.launch_state import LaunchState, record_launch_stat
 from coding_agents.workspace.listing import plan_copy
 
 _HOLDER_READY_S = 20.0
+_READY = b"ready"  # the line of coding_agents_guest.holder
 _HOLDER_POLL_S = 0.03
 
 
@@ -165,10 +166,19 @@ def start_holder(engine: Engine, plan: SessionPlan, *, private: tuple[str, ...])
 
 
 def require_guarded(
-    engine: Engine, holder: str, *, network: str, dns: tuple[str, ...], private: tuple[str, ...]
+    engine: Engine,
+    holder: str,
+    *,
+    network: str,
+    dns: tuple[str, ...],
+    private: tuple[str, ...],
+    earlier: int = 0,
 ) -> None:
-    """Wait until the holder reports its guard, and read the rules back from the kernel. Raises EnforcementError."""
-    _await_ready(engine, holder)
+    """Wait until the holder reports its guard, and read the rules back from the kernel. Raises EnforcementError.
+
+    `earlier` is how often it had reported before this start (`times_ready`).
+    """
+    _await_ready(engine, holder, earlier)
     problems = guard_problems(engine, holder, network=network, dns=dns, private=private)
     if problems:
         raise EnforcementError("the network guard does not stand", details="\n".join(problems))
@@ -186,9 +196,14 @@ def guard_problems(
     )
 
 
-def _await_ready(engine: Engine, holder: str) -> None:
+def times_ready(output: bytes) -> int:
+    """How often a holder with this output has put its guard up: once at each of its starts."""
+    return output.splitlines().count(_READY)
+
+
+def _await_ready(engine: Engine, holder: str, earlier: int) -> None:
     deadline = time.monotonic() + _HOLDER_READY_S
-    while b"ready" not in (output := engine.logs(holder, tail=20)):
+    while times_ready(output := engine.logs(holder)) <= earlier:
         state = engine.inspect(holder)
         if state is None or not state.running or time.monotonic() > deadline:
             raise EnforcementError(

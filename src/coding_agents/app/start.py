@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from coding_agents.app.bring_up import Guarding, bring_up
 from coding_agents.app.guest import restart_config
-from coding_agents.app.prepare import require_guarded
+from coding_agents.app.prepare import require_guarded, times_ready
 from coding_agents.app.steps import Trace
-from coding_agents.errors import CodingAgentsError, EngineError, SessionStateError
+from coding_agents.app.stop import SETTLE_S
+from coding_agents.errors import CodingAgentsError, EngineError, SessionStateError, SupervisorGoneError
 from coding_agents.images.manifests import load_manifest
 from coding_agents.network.dns import read_resolvers
 from coding_agents.network.guard import holder_options
@@ -35,6 +38,7 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
                 return None
             # Its gate is closed (restarted by others, or we died before it opened): begin from a stop.
             engine.stop(record.container_id, timeout_s=10)
+        _await_settled(session)
         guarding = Guarding(_holder_dns(session), record.private)
         plan = _plan(session, guarding)
         manifest = load_manifest(record.agent, session.env.config_dir / "agents")
@@ -53,6 +57,13 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
         except CodingAgentsError:
             _stop_again(session)
             raise
+
+
+def _await_settled(session: SessionContext) -> None:
+    """The supervisor of an earlier start may still save what that one left; then it stops the holder."""
+    with suppress(SupervisorGoneError):
+        session.supervisor().call(Op.WAIT, timeout_s=SETTLE_S)
+    session.reload()
 
 
 def _plan(session: SessionContext, guarding: Guarding) -> SessionPlan:
@@ -89,8 +100,16 @@ def _restart_holder(session: SessionContext, plan: SessionPlan, guarding: Guardi
         )
     # Always from a stop: the rules are set before anything else at its start, and nothing of an earlier one stays.
     engine.stop(holder, timeout_s=5)
+    earlier = times_ready(engine.logs(holder))
     engine.start(holder)
-    require_guarded(engine, holder, network=plan.network.name, dns=guarding.dns, private=guarding.private)
+    require_guarded(
+        engine,
+        holder,
+        network=plan.network.name,
+        dns=guarding.dns,
+        private=guarding.private,
+        earlier=earlier,
+    )
 
 
 def _stop_again(session: SessionContext) -> None:

@@ -11,7 +11,7 @@ from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.protocol import Op
 
 _REMOVED_S = 10.0
-_SETTLE_S = 900.0  # a salvage of a large volume comes on top of the stop timeout
+SETTLE_S = 900.0  # a salvage of a large volume comes on top of the stop timeout
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,7 @@ class Ended:
 
 def stop(session: SessionContext, *, timeout_s: int) -> Ended:
     """Save and stop; returns when the work is settled. A session that has ended already is no error."""
-    return _ended(
-        session.supervisor().ask(Op.STOP, timeout_s=timeout_s + _SETTLE_S, stop_timeout_s=timeout_s)
-    )
+    return _ended(session.supervisor().ask(Op.STOP, timeout_s=timeout_s + SETTLE_S, stop_timeout_s=timeout_s))
 
 
 def wait(session: SessionContext) -> Ended:
@@ -40,7 +38,7 @@ def wait(session: SessionContext) -> Ended:
 
 def salvage(session: SessionContext) -> Ended:
     """Compare the volume of an ended session with what is home, and bring home what is missing."""
-    return _ended(session.supervisor().ask(Op.SALVAGE, timeout_s=_SETTLE_S))
+    return _ended(session.supervisor().ask(Op.SALVAGE, timeout_s=SETTLE_S))
 
 
 def _until_removed(session: SessionContext) -> None:

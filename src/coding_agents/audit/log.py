@@ -3,7 +3,8 @@
 Two promises pull apart when the disk is full: nothing is released without a record, and saving work is
 never refused for lack of one. So `record` raises, while `note` (launch, save, stop, recover) uses up a
 reserve that was allocated for it, and when even that is gone counts what is lost and writes one `gap`
-record at the next chance. What the guest reports has a budget of its own and can exhaust nothing else.
+record at the next chance. What the guest reports, and what it is refused, has budgets of its own and can
+exhaust nothing else.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class AuditLog:
         self._seq = seq
         self._head = head
         self._budget = GuestBudget(guest_bytes)
+        self._refusals = GuestBudget()
         self._lost = 0
         self._dropped = 0
         self._last_ms = 0
@@ -99,9 +101,17 @@ class AuditLog:
         """Write what the guest reports, if its budget allows; else count it. Never raises."""
         if event.source != "guest":
             raise ValueError("only records of the guest are charged to its budget")
+        return self._within(self._budget, event, time_ms)
+
+    def refusal(self, event: AuditEvent, *, time_ms: int) -> AuditRecord | None:
+        """Write that the guest was refused something, which it can cause at will: as `guest`, with a budget
+        of its own, so that neither kind can hide the other."""
+        return self._within(self._refusals, event, time_ms)
+
+    def _within(self, budget: GuestBudget, event: AuditEvent, time_ms: int) -> AuditRecord | None:
         with self._mutex:
             size = len(encode_record(self._next(event, time_ms)))
-            if not self._budget.admits(size, now_ms=time_ms):
+            if not budget.admits(size, now_ms=time_ms):
                 self._dropped += 1
                 return None
             self._tell_gap(time_ms)

@@ -40,6 +40,7 @@ from coding_agents.policy.decide import Allow, Decision, Deny, PushRequest, deci
 from coding_agents.policy.matrix import Operation, Policy, Tier
 
 _MIB = 1 << 20
+_PROTOCOL = "git-protocol"  # the rule id of what is not git's protocol, or exceeds a bound of ours
 _NOT_RECORDED = Deny("audit-unavailable", Tier.ASK, "the audit log cannot be written")
 _NO_SPACE = Deny("relay-budget", Tier.ASK, "the session's space on the host is used up; the work stays here")
 
@@ -61,7 +62,8 @@ class RelayLimits:
 
 @dataclass(frozen=True)
 class RelayEvent:
-    """A fact for the audit log: type push, push-refused or fetch; outcome allowed, denied or failed."""
+    """A fact for the audit log: type push, push-refused, fetch or fetch-refused; outcome allowed, denied or
+    failed. What is denied the guest can cause as often as it likes."""
 
     type: str
     outcome: str
@@ -111,8 +113,8 @@ class RelayService:
         try:
             async with asyncio.timeout(self._limits.wall_s):
                 await self._converse(stream, identity)
-        except PktlineError as error:
-            await refuse_conversation(stream, str(error))
+        except PktlineError as error:  # before the service is known
+            await self._refuse(stream, "fetch-refused", _PROTOCOL, str(error))
         except TimeoutError:
             stream.reset("the git conversation took too long")
         except OSError:
@@ -132,13 +134,21 @@ class RelayService:
             return
         if request.service is Service.FETCH:
             await self._fetch(stream, request.rest)
-        else:
+            return
+        try:
             await self._push(stream, request.rest, identity)
+        except PktlineError as error:
+            await self._refuse(stream, "push-refused", _PROTOCOL, str(error))
+
+    async def _refuse(self, stream: ByteStream, kind: str, rule: str, reason: str) -> None:
+        """Record the refusal of a whole conversation, then tell it."""
+        await self._try_record(RelayEvent(kind, "denied", Tier.ASK, rule, "relay", {"reason": reason}))
+        await refuse_conversation(stream, reason)
 
     async def _fetch(self, stream: ByteStream, first: bytes) -> None:
         decision = decide(self._policy, Operation.FETCH_RELAY)
         if isinstance(decision, Deny):
-            await refuse_conversation(stream, decision.reason)
+            await self._refuse(stream, "fetch-refused", decision.rule, decision.reason)
             return
         if decision.tier is not Tier.SILENT:
             await self._recorded(decision, "fetch", self._relay.branch.ref, {})

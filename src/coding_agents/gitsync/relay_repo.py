@@ -34,7 +34,8 @@ SALVAGE_REFS = (f"{SALVAGE}/head", f"{SALVAGE}/worktree")
 SALVAGE_HEADS = f"{SALVAGE}/heads/"
 
 # receive.unpackLimit=1 keeps what arrives packed, so a pack bomb stays as small on disk as it was on the
-# wire; core.bigFileThreshold makes index-pack stream large blobs instead of holding them in memory.
+# wire; core.bigFileThreshold makes index-pack stream large blobs instead of holding them in memory
+# (_MAX_ALLOCATION bounds what it does hold).
 # fsck: names that git itself refuses to check out are errors here, not warnings.
 _CONFIG = """\
 [core]
@@ -62,6 +63,10 @@ _CONFIG = """\
 [transfer]
 \tadvertiseSID = false
 """
+
+# git takes the size of a commit, tree or delta from the pack's own header and asks for that much memory: three
+# megabytes on the wire become three gigabytes of the host's. This variable makes it stop instead.
+_MAX_ALLOCATION = {"GIT_ALLOC_LIMIT": "512m"}
 
 
 class Identity(Enum):
@@ -137,17 +142,25 @@ def receive_pack_command(
     visible = (relay.branch.ref, *(salvage if identity is Identity.SALVAGE else ()))
     refuse_rewrite = "false" if rewrite else "true"
     settings = (f"receive.maxInputSize={max_input}", f"receive.denyNonFastForwards={refuse_rewrite}")
-    return _service(relay, "receive-pack", visible, settings=settings, timeout_s=timeout_s)
+    return _service(
+        relay, "receive-pack", visible, settings=settings, env_extra=_MAX_ALLOCATION, timeout_s=timeout_s
+    )
 
 
 def upload_pack_command(relay: Relay, *, timeout_s: float) -> Command:
     """`git upload-pack` for one fetch of the session's branch or of the base branch."""
     readable = (relay.branch.ref, *([f"refs/heads/{relay.base_branch}"] if relay.base_branch else []))
-    return _service(relay, "upload-pack", readable, settings=(), timeout_s=timeout_s)
+    return _service(relay, "upload-pack", readable, settings=(), env_extra={}, timeout_s=timeout_s)
 
 
 def _service(
-    relay: Relay, name: str, visible: tuple[str, ...], *, settings: tuple[str, ...], timeout_s: float
+    relay: Relay,
+    name: str,
+    visible: tuple[str, ...],
+    *,
+    settings: tuple[str, ...],
+    env_extra: Mapping[str, str],
+    timeout_s: float,
 ) -> Command:
     # The environment has no GIT_PROTOCOL, so the protocol is v0, in which only advertised ids can be had.
     hide = ("refs/", *(f"!{ref}" for ref in visible))
@@ -158,6 +171,7 @@ def _service(
         profile=Profile.OWN,
         env=relay.env,
         cwd=relay.git_dir,
+        env_extra=env_extra,
         timeout_s=timeout_s,
     )
 

@@ -51,11 +51,14 @@ _ALWAYS = (
 _NO_CREDENTIALS = ("credential.helper=", "core.askPass=")
 # A power cut must not lose a branch that we have reported as saved (git >= 2.36; ignored before).
 _DURABLE = ("core.fsync=objects,derived-metadata,reference",)
+# What came back is hostile: git streams larger files and counts no lines in them. A hundred megabytes of line
+# breaks, which fit into a hundred kilobytes of a pack, would take four gigabytes of memory to count.
+_BOUNDED = ("core.bigFileThreshold=8m",)
 _CLONE_PROTOCOLS = ("https", "http", "ssh", "git", "file")
 _PROFILE_CONFIG: Mapping[Profile, tuple[str, ...]] = {
     Profile.USER_READ: _NO_CREDENTIALS,
-    Profile.USER_WRITE: (*_NO_CREDENTIALS, *_DURABLE),
-    Profile.OWN: (*_NO_CREDENTIALS, *_DURABLE),
+    Profile.USER_WRITE: (*_NO_CREDENTIALS, *_DURABLE, *_BOUNDED),
+    Profile.OWN: (*_NO_CREDENTIALS, *_DURABLE, *_BOUNDED),
     Profile.CLONE: tuple(f"protocol.{name}.allow=always" for name in _CLONE_PROTOCOLS),
 }
 

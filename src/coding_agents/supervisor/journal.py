@@ -55,6 +55,8 @@ class Journal:
         )
         if outcome == "allowed":
             self._log.record(record, time_ms=now_ms())
+        elif outcome == "denied":
+            self._log.refusal(record, time_ms=now_ms())
         else:
             self._log.note(record, time_ms=now_ms())
 

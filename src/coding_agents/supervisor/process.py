@@ -56,6 +56,7 @@ class Supervisor:
         self._arrivals: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
         self._quit = asyncio.Event()
+        self._resumed = asyncio.Event()
         self._questions = 0
         self._relay = RelayService(
             session.relay, policy=load_policy(), record=journal.relay, on_update=self._on_update
@@ -66,6 +67,7 @@ class Supervisor:
         """Serve until the session has ended and nobody asks any more."""
         self._journal.note(RecordType.SUPERVISOR_STARTED, detail={"phase": self._session.record.phase})
         await self._resume()
+        self._resumed.set()
         while not self._quit.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._quit.wait(), _IDLE_S)
@@ -92,6 +94,8 @@ class Supervisor:
             raise SupervisorGoneError("the supervisor is leaving")
         self._questions += 1
         try:
+            if op not in (Op.STATUS, Op.RECORD, Op.QUIT):
+                await self._resumed.wait()  # a stop must not overtake the channel that is being opened
             return await self._answer(op, request)
         finally:
             self._questions -= 1
@@ -129,7 +133,14 @@ class Supervisor:
             return
         state = await self._inspect()
         if state is not None and state.running and state.started_at == record.started_at:
-            await self._open_link()
+            try:
+                await self._open_link()
+            except CodingAgentsError as error:
+                # A guest that lets no bridge in (it may hold every process id) must still be stopped and saved.
+                self._journal.note(
+                    RecordType.CHANNEL_CLOSED, outcome="failed", detail={"reason": error.message}
+                )
+                return
             self._watch = asyncio.create_task(self._watch_container())
         else:
             await self._settle(state)

@@ -1,0 +1,1 @@
+"""Measures the budgets of the product on a real engine: `./dev bench`, or `python -m bench`."""
