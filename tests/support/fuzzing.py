@@ -1,12 +1,13 @@
 """A pytest plugin for `./dev fuzz`: hypothesis runs on until CODING_AGENTS_FUZZ_SECONDS are over.
 
-Loaded with `-p support.fuzzing`. Each property test gets an equal share of examples far above the usual hundred,
-and what it finds is kept in .hypothesis for the next ordinary run.
+Loaded with `-p support.fuzzing`. Each property test gets far more examples than the usual hundred, and what it
+finds is kept in .hypothesis for the next ordinary run.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import time
 
 import pytest
@@ -22,8 +23,9 @@ settings.load_profile("fuzz")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Only property tests: the others find nothing new by running again."""
+    """Only property tests, as the others find nothing new by running again; in another order each time."""
     items[:] = [item for item in items if getattr(getattr(item, "obj", None), "is_hypothesis_test", False)]
+    random.shuffle(items)
 
 
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
