@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from bench.rows import Row, in_turn, milliseconds
@@ -28,7 +29,8 @@ def measure(user: User) -> Iterator[Row]:
         ("`--help`", ("--help",), 100.0),
         (f"`list --all`, {_SESSIONS} sessions that ended", ("list", "--all"), 200.0),
     ):
-        value, baseline = in_turn(_COUNT, lambda args=args: milliseconds(lambda: user.run(*args)), bare)
+        command = partial(user.run, *args)
+        value, baseline = in_turn(_COUNT, partial(milliseconds, command), bare)
         yield Row(
             what=what, value=value, unit="ms", against="`python -c pass`", baseline=baseline, max_value=most
         )

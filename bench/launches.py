@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from bench.rows import Row, in_turn, milliseconds
@@ -33,7 +34,7 @@ def measure_warm(user: User) -> Iterator[Row]:
 
     launch("restricted")  # the guest's volume, and everything into the page cache
     for network, ratio in _NETWORKS:
-        value, baseline = in_turn(_COUNT, lambda network=network: launch(network), bare)
+        value, baseline = in_turn(_COUNT, partial(launch, network), bare)
         yield Row(
             what=f"launch to the command's first byte, {network}",
             value=value,

@@ -69,6 +69,7 @@ class User:
         self._git(path, "init", "--quiet", "--initial-branch=main")
         self._git(path, "add", "--all")
         self._git(path, "-c", "gc.auto=0", "commit", "--quiet", "--message", "first")
+        self._git(path, "repack", "-a", "-d", "--quiet")  # as a clone has it: one pack, no loose objects
         return path
 
     def _git(self, repo: Path, *args: str) -> None:

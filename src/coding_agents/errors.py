@@ -242,8 +242,8 @@ class GuestError(CodingAgentsError):
     exit_status = 60
 
 
-class CancelledError(CodingAgentsError):
-    """The user interrupted the command; everything it had made was undone."""
+class Terminated(BaseException):
+    """SIGTERM, unwound in the same way as Ctrl-C: what was half made is undone. Exit status 143.
 
-    code = "cancelled"
-    exit_status = 130
+    Not a KeyboardInterrupt, which the command line library takes for Ctrl-C.
+    """

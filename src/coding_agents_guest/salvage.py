@@ -48,7 +48,7 @@ DEFAULT_MESSAGE = "Uncommitted work, salvaged (coding-agents)"
 
 _BUDGET_S = 300.0
 _RELAY_CONNECTIONS = 8
-_MAX_BRANCHES = 20
+_MAX_BRANCHES = 100
 _MAX_INDEX_BYTES = 512 << 20
 _MAX_RULES_BYTES = 1 << 20
 # What decides how files become blobs and which are ignored. Everything else in the volume's configuration,
@@ -203,7 +203,7 @@ class _Salvage:
         return ""
 
     def _push_branches(self, source: Path, head: str) -> None:
-        """Push the volume's branches that `head` does not contain."""
+        """Push the volume's branches that `head` does not contain. Raises GitFailedError when one stays behind."""
         if not self._fetch(source, "+refs/heads/*:refs/volume/heads/*") or not head:
             return
         listed = self.git.answer(
@@ -211,13 +211,10 @@ class _Salvage:
         ).splitlines()
         for ref in listed[:_MAX_BRANCHES]:
             name = ref[len("refs/volume/heads/") :]
-            try:
-                self._push(ref, f"{REFS}/heads/{name}")
-                self.notes.append(f"branch {name} is not part of HEAD: it is kept in {REFS}/heads/{name}")
-            except GitFailedError as error:
-                self.notes.append(f"branch {name} is not part of HEAD and was not salvaged: {error}")
+            self._push(ref, f"{REFS}/heads/{name}")
+            self.notes.append(f"branch {name} is not part of HEAD: it is kept in {REFS}/heads/{name}")
         if len(listed) > _MAX_BRANCHES:
-            self.notes.append(f"{len(listed) - _MAX_BRANCHES} more branches were not salvaged")
+            raise GitFailedError(f"{len(listed) - _MAX_BRANCHES} more branches were not salvaged")
 
     def _commit_worktree(self, source: Path, parent: str) -> tuple[str, tuple[str, ...]]:
         """Commit the files on top of `parent`. Returns the commit ("" if not needed) and what it lacks."""

@@ -32,7 +32,7 @@ for port in map(int, sys.argv[2:]):
     for kind, made in ((socket.SOCK_STREAM, tcp), (socket.SOCK_DGRAM, udp)):
         one = socket.socket(socket.AF_INET6, kind)
         one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # labs of other tests share the engine's machine
         if kind == socket.SOCK_DGRAM:
             one.setsockopt(socket.IPPROTO_IPV6, 49, 1)  # IPV6_RECVPKTINFO: to answer from the address asked
             one.setsockopt(socket.IPPROTO_IP, 8, 1)
@@ -120,7 +120,7 @@ def lab(netns: Path, *, port: int) -> Iterator[Lab]:
 
 @contextmanager
 def listener(netns: Path, *ports: int) -> Iterator[None]:
-    """A process in `netns` that answers on the ports, on every address. Ports that are taken fail the test."""
+    """A process in `netns` that answers on the ports, on every address; several may share a port."""
     argv = _inside(netns, (sys.executable, "-IS", "-c", _LISTENER, str(_LIFETIME_S), *map(str, ports)))
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         try:

@@ -85,12 +85,12 @@ class Launch:
         request = self.request
         facts = gather(request, self.env, self.trace, self.narrator, session=self.session_id)
         naming = choose_name(request, facts, self.store, self.env)
+        if request.options.dry_run:
+            return Launched(self.trace, plan=self._dry_plan(facts, naming))
         if naming.existing is not None:
             session = SessionContext(self.env, self.store, naming.existing)
             return Launched(self.trace, session, joined=True)
         branch = require_free_branch(facts, naming.branch, self.env)
-        if request.options.dry_run:
-            return Launched(self.trace, plan=self._dry_plan(facts, naming))
         self._require_archivable(branch, naming)
         with self.trace.step("images"):
             image, base = self._images(facts)
@@ -289,6 +289,7 @@ class Launch:
                 "memory_bytes": str(request.limits.memory_bytes),
                 "pids": str(request.limits.pids),
             },
+            version=__version__,
             host_uid=self.env.uid,
             created_ms=time.time_ns() // 1_000_000,
         )

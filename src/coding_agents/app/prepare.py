@@ -18,6 +18,7 @@ from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.channel.pyz import build_guest_pyz, guest_digest
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
+from coding_agents.engine.drift import drift
 from coding_agents.errors import EnforcementError, EngineError
 from coding_agents.gitsync.base import give, open_base
 from coding_agents.gitsync.relay_repo import Relay, create_relay
@@ -161,6 +162,10 @@ def start_holder(engine: Engine, plan: SessionPlan, *, private: tuple[str, ...])
     engine.create_network(network.name, labels=dict(network.labels))
     container = engine.create(holder)
     engine.start(container)
+    state = engine.inspect(container)
+    if state is None or (differences := drift(holder, state)):
+        details = "\n".join(differences) if state is not None else "it is gone"
+        raise EnforcementError("the network holder is not what was planned", details=details)
     require_guarded(engine, container, network=network.name, dns=holder.dns, private=private)
     return container
 

@@ -1,4 +1,8 @@
-"""Remove what ended sessions have left behind, and engine objects of ours that no session knows any more."""
+"""Remove what ended sessions have left behind.
+
+Every engine object is made after its session's record, so a launch that was killed half-way is a session here,
+too. What carries no nonce of ours belongs to other users of the engine and is never touched.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,7 @@ from dataclasses import dataclass
 from coding_agents.app.remove import remove
 from coding_agents.app.sessions import observe_all
 from coding_agents.config.environ import HostEnvironment
-from coding_agents.engine.api import Engine
 from coding_agents.errors import CodingAgentsError
-from coding_agents.model.session import SessionRecord
-from coding_agents.sandbox.spec import LABEL, Role
 from coding_agents.store.sessions import BrokenSession, SessionStore
 from coding_agents.supervisor.context import SessionContext
 
@@ -27,13 +28,12 @@ class Pruned:
 def prune(
     env: HostEnvironment,
     store: SessionStore,
-    engine: Engine | None,
     *,
     now_ms: int,
     older_than_s: int,
     dry_run: bool,
 ) -> Iterator[Pruned]:
-    """Remove sessions that ended and were made more than `older_than_s` seconds ago, then strays in `engine`.
+    """Remove sessions that ended and were made more than `older_than_s` seconds ago.
 
     Work is salvaged first, as with `remove`; a session whose work cannot be brought home is kept and named.
     """
@@ -46,8 +46,6 @@ def prune(
             and now_ms - record.created_ms >= older_than_s * 1000
         ):
             yield _prune_session(SessionContext(env, store, record), dry_run=dry_run)
-    if engine is not None:
-        yield from _prune_strays(store, engine, dry_run=dry_run)
 
 
 def _prune_session(session: SessionContext, *, dry_run: bool) -> Pruned:
@@ -59,16 +57,3 @@ def _prune_session(session: SessionContext, *, dry_run: bool) -> Pruned:
     except CodingAgentsError as error:
         return Pruned(what, kept=error.message)
     return Pruned(what)
-
-
-def _prune_strays(store: SessionStore, engine: Engine, *, dry_run: bool) -> Iterator[Pruned]:
-    """Containers and networks of launches that were killed half-way. Their volumes may hold work and stay."""
-    known = {entry.nonce for entry in store.list() if isinstance(entry, SessionRecord)}
-    for role in Role:
-        for state in engine.find({f"{LABEL}type": role.value}):
-            nonce = state.labels.get(f"{LABEL}nonce", "")
-            if nonce in known or state.running:
-                continue
-            if not dry_run:
-                engine.remove(state.id, force=True)
-            yield Pruned(f"container {state.name}")

@@ -54,8 +54,9 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
                 guarding=guarding,
                 asked=frozenset(record.asked),
             )
-        except CodingAgentsError:
-            _stop_again(session)
+        except BaseException:
+            with suppress(CodingAgentsError):  # the first error is the one to be told
+                _stop_again(session)
             raise
 
 

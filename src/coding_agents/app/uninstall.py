@@ -10,7 +10,7 @@ from pathlib import Path
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
 from coding_agents.engine.find import find_engine
-from coding_agents.errors import CodingAgentsError, StoreError, UnsavedWorkError
+from coding_agents.errors import CodingAgentsError, EngineError, StoreError, UnsavedWorkError
 from coding_agents.images.listing import prune_images
 from coding_agents.sandbox.spec import LABEL
 from coding_agents.store.sessions import SessionStore
@@ -37,7 +37,7 @@ def inventory(env: HostEnvironment, store: SessionStore) -> tuple[Item, ...]:
             f"work may be in the repositories below {clones}",
             hint="Fetch what you want to keep and remove it.",
         )
-    items = [Item("images, guest volumes and leftovers in the engines")]
+    items = [Item("images and guest volumes in the engines")]
     items += [Item(str(path), path) for path in (env.state_dir, env.data_dir) if path.exists()]
     return tuple(items)
 
@@ -62,16 +62,13 @@ def uninstall(env: HostEnvironment, items: tuple[Item, ...]) -> Iterator[str]:
 
 
 def _clear_engine(engine: Engine, env: HostEnvironment) -> Iterator[str]:
-    for role in ("helper", "holder", "agent"):
-        for state in engine.find({f"{LABEL}type": role}):
-            if not state.running:
-                engine.remove(state.id, force=True)
-                yield f"removed container {state.name}"
+    """Remove what belongs to no session: guest volumes and images that nobody else's container uses."""
     for volume in engine.list_volumes({f"{LABEL}type": "guest"}):
-        engine.remove_volume(volume)
-        yield f"removed volume {volume}"
-    for network in engine.list_networks({f"{LABEL}type": "network"}):
-        engine.remove_network(network)
-        yield f"removed network {network}"
+        try:
+            engine.remove_volume(volume)
+        except EngineError:
+            yield f"kept volume {volume}: a container uses it"
+        else:
+            yield f"removed volume {volume}"
     for image in prune_images(engine, unused=True, user_dir=env.config_dir / "agents").removed:
         yield f"removed image {image}"

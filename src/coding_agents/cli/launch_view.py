@@ -14,7 +14,7 @@ from coding_agents.app.stop import stop, wait
 from coding_agents.cli.context import AppContext
 from coding_agents.cli.ending_view import show_end
 from coding_agents.cli.output import Output
-from coding_agents.errors import UsageError
+from coding_agents.errors import Terminated, UsageError
 from coding_agents.model.session import SessionRecord, to_public
 from coding_agents.sandbox.plan import describe, to_json
 from coding_agents.supervisor.context import SessionContext
@@ -108,7 +108,7 @@ def _follow(app: AppContext, session: SessionContext) -> int:
     try:
         show_output(command, raw=False)
         ended = wait(session)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated):
         app.output.say(f"interrupted: saving and stopping {session.record.name}")
         show_end(app, session, stop(session, timeout_s=app.settings().session_stop_timeout))
         raise

@@ -16,7 +16,7 @@ from typing import Never
 import click
 
 from coding_agents import __version__
-from coding_agents.errors import CodingAgentsError, UsageError
+from coding_agents.errors import CodingAgentsError, Terminated, UsageError
 
 # verb → (module below coding_agents.cli, help line). The order is the order of `--help`.
 VERBS: dict[str, tuple[str, str]] = {
@@ -141,10 +141,6 @@ def _wants_json(arguments: list[str]) -> bool:
     """Whether our own part of the command line (before `--`) asks for JSON."""
     ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
     return "--json" in ours
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, unwound in the same way as Ctrl-C: what was half made is undone."""
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:

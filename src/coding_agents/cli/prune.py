@@ -18,18 +18,11 @@ _UNITS = {"m": 60, "h": 3600, "d": 86400}
 def command(app: AppContext, older_than: str, dry_run: bool) -> None:
     """Remove ended sessions and what they left. Work is salvaged first; what cannot be saved is kept."""
     from coding_agents.app.prune import prune
-    from coding_agents.engine.find import find_engine
-    from coding_agents.errors import CodingAgentsError
 
     age_s = parse_age(older_than)
-    try:
-        engine = find_engine(app.settings().engine, app.env.environ)
-    except CodingAgentsError as error:
-        app.output.say(f"no engine to look for strays: {error.message}")
-        engine = None
     now_ms = time.time_ns() // 1_000_000
     found = False
-    for one in prune(app.env, app.store, engine, now_ms=now_ms, older_than_s=age_s, dry_run=dry_run):
+    for one in prune(app.env, app.store, now_ms=now_ms, older_than_s=age_s, dry_run=dry_run):
         found = True
         verb = "kept" if one.kept else "would remove" if dry_run else "removed"
         app.output.result(f"{verb} {one.what}" + (f": {one.kept}" if one.kept else ""))

@@ -23,7 +23,7 @@ _Measured = TypeVar("_Measured", int, Decimal)
 _DURATION = re.compile(r"(\d{1,9})([smh]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _SLUG = re.compile(r"[a-z][a-z0-9-]{0,31}")
-_PROTECTION = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_PROTECTION = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 
 _shortened = reprlib.Repr()

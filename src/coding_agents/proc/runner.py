@@ -8,7 +8,6 @@ us alone and half-done engine calls are undone in order instead of dying with th
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shlex
 import signal
@@ -19,9 +18,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
+from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
-from coding_agents.errors import ProgramNotFoundError
+from coding_agents.errors import ProgramNotFoundError, WorkspaceError
+
+if TYPE_CHECKING:
+    import asyncio
 
 _STDERR_LIMIT = 64 * 1024
 
@@ -250,6 +252,8 @@ def start_detached(command: Command) -> int:
 
 async def start(command: Command, *, pipe_stderr: bool = True) -> asyncio.subprocess.Process:
     """Start `command` under the running event loop with all standard streams as pipes."""
+    import asyncio  # a tenth of the start-up time of verbs that never need it
+
     identity = _identity(command.owner)
     with _missing_program(command):
         return await asyncio.create_subprocess_exec(
@@ -305,7 +309,9 @@ def _missing_program(command: Command) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         if command.cwd is not None and not command.cwd.is_dir():
-            raise
+            raise WorkspaceError(
+                f"{command.cwd} is gone", hint="Put it back, or work without what needs it."
+            ) from error
         raise ProgramNotFoundError(
             f"{command.argv[0]} is not installed", hint=f"Install {command.argv[0]} and try again."
         ) from error

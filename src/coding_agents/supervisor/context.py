@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from coding_agents import __version__
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
 from coding_agents.engine.find import find_engine
@@ -130,7 +129,7 @@ def identity_of(record: SessionRecord) -> Identity:
         repo_path=record.repo.path,
         branch=record.branch,
         network=Network(record.network),
-        version=__version__,
+        version=record.version,
     )
 
 

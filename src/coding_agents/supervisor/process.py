@@ -284,7 +284,7 @@ class Supervisor:
                 return
             tries += 1
             if tries > _REOPEN_TRIES:
-                break
+                raise SupervisorError("the channel to the running container does not stay open")
             await asyncio.sleep(_REOPEN_PAUSE_S)
             with suppress(CodingAgentsError):
                 await self._open_link()
