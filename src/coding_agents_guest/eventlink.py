@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 from coding_agents_guest.events import MAX_LINE, Event, Report, encode_event, parse_event
-from coding_agents_guest.sockets import peer_uid
+from coding_agents_guest.peer import peer_uid
 from coding_agents_guest.wire import WireError
 
 _SEND_TIMEOUT_S = 10.0

@@ -11,16 +11,13 @@ import asyncio
 import os
 import socket
 import stat
-import struct
 from contextlib import suppress
 from pathlib import Path
 
 from coding_agents_guest.mux import Mux, Stream
-
-UNKNOWN_UID = 2**32 - 1  # (uid_t)-1: nobody's
+from coding_agents_guest.peer import peer_uid
 
 _CHUNK = 64 * 1024
-_CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
 
 
 class UnsafeDirectoryError(Exception):
@@ -107,14 +104,6 @@ class Gateway:
             await asyncio.gather(*ways, return_exceptions=True)
             stream.close()
             writer.close()
-
-
-def peer_uid(connection: socket.socket) -> int:
-    """The user at the other end of a Unix socket, as the kernel knows it; `UNKNOWN_UID` over TCP."""
-    if connection.family != socket.AF_UNIX:
-        return UNKNOWN_UID
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return int(_CREDENTIALS.unpack(credentials)[1])
 
 
 async def _upwards(reader: asyncio.StreamReader, stream: Stream) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Callable
 
-from coding_agents_guest.dotnet import DotnetError, install_dotnet, installed_dotnet
 from coding_agents_guest.events import GuestConfig
 from coding_agents_guest.gitwork import Git, GitFailedError
 from coding_agents_guest.place import Place
@@ -41,7 +40,7 @@ class Step:
         """Do the step. Raises StepError for everything that can go wrong."""
         try:
             return self.act(setup)
-        except (GitFailedError, DotnetError, OSError) as error:
+        except (GitFailedError, OSError) as error:
             raise StepError(str(error)) from error
 
 
@@ -92,15 +91,20 @@ def _make_branch(setup: Setup) -> Mapping[str, str]:
 
 def _install_dotnet(setup: Setup) -> Mapping[str, str]:
     """The .NET preview, if it was asked for. A later start uses what is there, without a network."""
-    config = setup.config
-    environment = {**setup.place.environment(), **config.env}
-    if not config.first_start:
-        return installed_dotnet(setup.place.home, environment=environment)
-    if not config.dotnet_channel:
+    config, home = setup.config, setup.place.home
+    if config.first_start and not config.dotnet_channel:
         return {}
-    return install_dotnet(
-        config.dotnet_channel, index_url=config.dotnet_index, home=setup.place.home, environment=environment
-    )
+    from coding_agents_guest.dotnet import DotnetError, install_dotnet, installed_dotnet  # with urllib: slow
+
+    environment = {**setup.place.environment(), **config.env}
+    try:
+        if not config.first_start:
+            return installed_dotnet(home, environment=environment)
+        return install_dotnet(
+            config.dotnet_channel, index_url=config.dotnet_index, home=home, environment=environment
+        )
+    except DotnetError as error:
+        raise StepError(str(error)) from error
 
 
 STEPS = (

@@ -14,8 +14,8 @@ import pytest
 from coding_agents.channel.exec_channel import open_channel
 from coding_agents.proc.runner import run as run_command
 from coding_agents_guest.mux import Stream
+from coding_agents_guest.peer import UNKNOWN_UID
 from coding_agents_guest.sockets import (
-    UNKNOWN_UID,
     Gateway,
     UnsafeDirectoryError,
     bind_loopback,

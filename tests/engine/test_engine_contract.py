@@ -142,7 +142,7 @@ def test_wishes_about_what_is_missing_are_fulfilled(contract_engine: EngineUnder
     engine.remove_image(f"{name}:local")
     assert engine.inspect(name) is None
     assert engine.image_id(f"{name}:local") is None
-    assert engine.image_labels(f"{name}:local") == {}
+    assert engine.find_image(f"{name}:local") is None
     assert not engine.volume_exists(name)
     assert engine.network_subnets(name) == ()
 
@@ -154,7 +154,6 @@ def test_deeds_on_what_is_missing_fail(contract_engine: EngineUnderTest) -> None
         lambda: engine.logs(name),
         lambda: engine.copy_out(name, "/workspace"),
         lambda: engine.copy_in(name, "/workspace", _tar({"a": b"b"})),
-        lambda: engine.image_size(f"{name}:local"),
         lambda: engine.tag(f"{name}:local", f"{name}:other"),
     ):
         with pytest.raises(EngineError):
@@ -308,8 +307,10 @@ def test_images_are_built_from_a_context_and_known_by_label(
         assert not any("\n" in line for line in lines)
         assert engine.image_id(tag) == image
         assert image.startswith("sha256:")
-        assert engine.image_labels(tag)["test.mark"] == mark
-        assert engine.image_size(image) >= 1
+        found = engine.find_image(tag)
+        assert found is not None
+        assert found.labels["test.mark"] == mark
+        assert found.size_bytes >= 1
         assert [one.id for one in engine.list_images(f"test.mark={mark}") if one.tags] == [image]
         assert engine.list_images("test.mark=none") == ()
         other = tag.replace(":local", ":other")
@@ -343,7 +344,9 @@ def test_images_are_imported_from_a_root_file_system(
     image = engine.import_image(tmp_path / "root.tar", tag=tag, changes=("LABEL test.mark=here",))
     try:
         assert engine.image_id(tag) == image
-        assert engine.image_labels(image)["test.mark"] == "here"
+        found = engine.find_image(image)
+        assert found is not None
+        assert found.labels["test.mark"] == "here"
     finally:
         engine.remove_image(tag)
 

@@ -294,15 +294,9 @@ class FakeEngine:
             (image.id for image in self._images.values() if ref == image.id or ref in image.tags), None
         )
 
-    def image_labels(self, ref: str) -> Mapping[str, str]:
+    def find_image(self, ref: str) -> ImageState | None:
         found = self.image_id(ref)
-        return self._images[found].labels if found else {}
-
-    def image_size(self, ref: str) -> int:
-        found = self.image_id(ref)
-        if found is None:
-            raise EngineError(f"there is no image {ref}")
-        return self._images[found].size_bytes
+        return self._images[found] if found else None
 
     def list_images(self, label: str) -> tuple[ImageState, ...]:
         key, _, value = label.partition("=")

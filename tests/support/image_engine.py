@@ -47,12 +47,9 @@ class ImageEngineStub:
     def image_id(self, ref: str) -> str | None:
         return next((row.id for row in self.rows.values() if ref == row.id or ref in row.tags), None)
 
-    def image_labels(self, ref: str) -> Mapping[str, str]:
+    def find_image(self, ref: str) -> Row | None:
         image = self.image_id(ref)
-        return self.rows[image].labels if image else {}
-
-    def image_size(self, ref: str) -> int:
-        return 1000
+        return self.rows[image] if image else None
 
     def list_images(self, label: str) -> Sequence[Row]:
         key, _, value = label.partition("=")

@@ -8,7 +8,6 @@ from pathlib import Path
 from coding_agents.engine.api import ImageState, OnLine
 from coding_agents.engine.failures import failure
 from coding_agents.engine.inspect import image_digest, parse_image
-from coding_agents.engine.lines import follow
 from coding_agents.engine.program import SLOW_S, EngineProgram, label_flags
 from coding_agents.errors import EngineError
 
@@ -20,20 +19,13 @@ class ImageVerbs(EngineProgram):
 
     def image_id(self, ref: str) -> str | None:
         """The id of a local image, None when there is none."""
-        image = self._image(ref)
+        image = self.find_image(ref)
         return None if image is None else image.id
 
-    def image_labels(self, ref: str) -> Mapping[str, str]:
-        """The labels of a local image; empty when there is no such image."""
-        image = self._image(ref)
-        return {} if image is None else image.labels
-
-    def image_size(self, ref: str) -> int:
-        """Bytes of a local image. Raises EngineError when it is missing."""
-        image = self._image(ref)
-        if image is None:
-            raise EngineError(f"there is no image {ref}")
-        return image.size_bytes
+    def find_image(self, ref: str) -> ImageState | None:
+        """A local image, None when there is none."""
+        document = self.inspect_one("image", ref)
+        return None if document is None else parse_image(document)
 
     def list_images(self, label: str) -> tuple[ImageState, ...]:
         """All images with `label` (`key` or `key=value`); in Podman also the untagged steps of builds."""
@@ -69,6 +61,8 @@ class ImageVerbs(EngineProgram):
             *label_flags(labels),
             str(context),
         )
+        from coding_agents.engine.lines import follow  # with asyncio: a tenth of a launch that builds nothing
+
         command = self.command(args, timeout_s=BUILD_S, env=self.features.build_env)
         outcome = follow(command, on_line)
         if not outcome.ok:
@@ -83,6 +77,8 @@ class ImageVerbs(EngineProgram):
 
     def pull(self, ref: str, *, on_line: OnLine) -> bool:
         """Fetch an image. False when the registry cannot be reached or does not have it."""
+        from coding_agents.engine.lines import follow
+
         outcome = follow(self.command(("pull", ref), timeout_s=SLOW_S), on_line)
         return outcome.ok
 
@@ -91,7 +87,3 @@ class ImageVerbs(EngineProgram):
         if made is None:
             raise EngineError(f"the engine reported success but has no image {tag}")
         return image_digest(made)
-
-    def _image(self, ref: str) -> ImageState | None:
-        document = self.inspect_one("image", ref)
-        return None if document is None else parse_image(document)

@@ -40,16 +40,14 @@ class ImageRow(Protocol):
 class ImageEngine(Protocol):
     """The part of `engine.Engine` that is used here; declared here, as siblings do not import each other.
 
-    `image_id` is None for a missing image and `image_labels` then empty; a failing `build`, `import_image`
+    `image_id` and `find_image` are None for a missing image; a failing `build`, `import_image`
     or `remove_image` raises EngineError. `pull` is False when no registry has or answers for the image.
     `list_images` gives all images with the label KEY or KEY=VALUE, untagged ones included.
     """
 
     def image_id(self, ref: str) -> str | None: ...
 
-    def image_labels(self, ref: str) -> Mapping[str, str]: ...
-
-    def image_size(self, ref: str) -> int: ...
+    def find_image(self, ref: str) -> ImageRow | None: ...
 
     def list_images(self, label: str) -> Sequence[ImageRow]: ...
 

@@ -83,10 +83,10 @@ def plan_images(agent: str | None, user_dir: Path | None = None) -> tuple[Recipe
 
 def current_image(engine: ImageEngine, recipe: Recipe) -> ImageRef | None:
     """The image under the recipe's name if it was made from these very inputs."""
-    image = engine.image_id(recipe.ref)
-    if image is None or engine.image_labels(image).get(INPUTS_LABEL) != recipe.inputs:
+    image = engine.find_image(recipe.ref)
+    if image is None or image.labels.get(INPUTS_LABEL) != recipe.inputs:
         return None
-    return ImageRef(image, recipe.ref)
+    return ImageRef(image.id, recipe.ref)
 
 
 def failure_hint(log: str) -> str:

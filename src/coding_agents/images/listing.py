@@ -80,10 +80,8 @@ def _remove(engine: ImageEngine, row: ImageRow) -> bool:
 
 
 def _status(engine: ImageEngine, agent: str, recipe: Recipe) -> ImageStatus:
-    image = engine.image_id(recipe.ref)
+    image = engine.find_image(recipe.ref)
     if image is None:
         return ImageStatus(agent, recipe.ref, "missing")
-    current = engine.image_labels(image).get(INPUTS_LABEL) == recipe.inputs
-    return ImageStatus(
-        agent, recipe.ref, "current" if current else "outdated", image, engine.image_size(image)
-    )
+    state = "current" if image.labels.get(INPUTS_LABEL) == recipe.inputs else "outdated"
+    return ImageStatus(agent, recipe.ref, state, image.id, image.size_bytes)
