@@ -36,11 +36,12 @@ def remove(session: SessionContext, *, force: bool) -> Removed:
                 hint=f"Stop it first, or use `remove --force {record.name}`.",
             )
         stop(session, timeout_s=120)
-    ended = _saved(session)
-    _leave(session)
-    remove_engine_objects(session.engine, record.nonce)
-    deleted = _delete_merged_branch(session)
-    session.store.remove(record.id)
+    with session.store.lock(record.id):
+        ended = _saved(session)
+        _leave(session)
+        remove_engine_objects(session.engine, record.nonce)
+        deleted = _delete_merged_branch(session)
+        session.store.remove(record.id)
     return Removed(record.name, "" if deleted else ended.saved.integrated if ended else "", deleted)
 
 

@@ -166,7 +166,7 @@ def banner(record: SessionRecord) -> Iterator[str]:
     yield f"session  {record.name} on branch {record.branch} ({record.engine})"
     yield f"enforced {', '.join(holds)}"
     yield f"network  {record.network}: {enforced.get('network', 'unknown')}" + (
-        f"; open: {_few(record.private)}" if record.private else ""
+        f"; open: {_few(record.private)}" if record.private and record.network == "allow-all" else ""
     )
     yield f"limits   {limits}"
     yield f"absent   {', '.join(absent) or 'nothing'}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fnmatch import translate
+from functools import cache
 
 LARGE_BYTES = 10 << 20
 
@@ -86,11 +87,6 @@ _RULES: tuple[tuple[str, str], ...] = (
     ),
 )
 
-_MATCHERS = tuple(
-    (why, re.compile("|".join(f"(?:.*/)?{translate(pattern)}" for pattern in patterns.split()), re.DOTALL))
-    for why, patterns in _RULES
-)
-
 # Names that a file system may take for `.git` (git's own fsck refuses most; see its "hasDotgit").
 _DOT_GIT = frozenset({".git", "git~1"})
 _EXECUTABLE = "100755"
@@ -138,7 +134,19 @@ def _by_path(path: str) -> str:
     if not path.isprintable():
         return "unprintable characters in its name"
     lower = path.lower()
-    return next((why for why, matcher in _MATCHERS if matcher.match(lower)), "")
+    return next((why for why, matcher in _matchers() if matcher.match(lower)), "")
+
+
+@cache
+def _matchers() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    """The rules, compiled at their first use: every command imports this module, few look at paths."""
+    return tuple(
+        (
+            why,
+            re.compile("|".join(f"(?:.*/)?{translate(pattern)}" for pattern in patterns.split()), re.DOTALL),
+        )
+        for why, patterns in _RULES
+    )
 
 
 def _by_size(change: Change) -> str:

@@ -83,5 +83,5 @@ def _status(engine: ImageEngine, agent: str, recipe: Recipe) -> ImageStatus:
     image = engine.find_image(recipe.ref)
     if image is None:
         return ImageStatus(agent, recipe.ref, "missing")
-    state = "current" if image.labels.get(INPUTS_LABEL) == recipe.inputs else "outdated"
-    return ImageStatus(agent, recipe.ref, state, image.id, image.size_bytes)
+    current = image.labels.get(INPUTS_LABEL) == recipe.inputs
+    return ImageStatus(agent, recipe.ref, "current" if current else "outdated", image.id, image.size_bytes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ async def serving(path: Path, handler: Handler) -> AsyncIterator[None]:
     """Answer requests on a Unix socket at `path` while the block runs; the socket is gone afterwards."""
 
     async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
+        try:
             writer.write(encode(await _answer(reader, handler)))
             await writer.drain()
-            writer.close()
+        except ConnectionError:
+            pass  # whoever asked has gone
+        finally:
+            writer.close()  # also after a bug of ours: who asked must not wait for ever
 
     path.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(on_connection, path, limit=MAX_LINE)
@@ -37,9 +40,10 @@ async def serving(path: Path, handler: Handler) -> AsyncIterator[None]:
 async def _answer(reader: asyncio.StreamReader, handler: Handler) -> dict[str, Any]:
     try:
         request = decode(await reader.readline())
-        op = Op(request.pop("op", None))
+        try:
+            op = Op(request.pop("op", None))
+        except ValueError:
+            raise SupervisorError("unknown request on the control socket") from None
         return {"ok": True, **await handler(op, request)}
-    except ValueError:
-        return failure(SupervisorError("unknown request on the control socket"))
     except CodingAgentsError as error:
         return failure(error)

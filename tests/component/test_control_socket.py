@@ -1,0 +1,57 @@
+"""The supervisor's control socket: whoever asks gets an answer, or the end of the connection, never silence."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from coding_agents.errors import SessionStateError
+from coding_agents.supervisor.control import serving
+from coding_agents.supervisor.protocol import Op, decode, encode
+
+
+async def _ask(path: Path, line: bytes) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(line)
+    async with asyncio.timeout(5):
+        answer = await reader.readline()
+    writer.close()
+    return answer
+
+
+def _answer_to(path: Path, line: bytes) -> bytes:
+    async def handler(op: Op, request: dict[str, Any]) -> dict[str, Any]:
+        if op is Op.SALVAGE:
+            raise NameError("a bug of ours")
+        if op is Op.STOP:
+            raise SessionStateError("the session is running", hint="Stop it first.")
+        return {"phase": "running"}
+
+    async def run() -> bytes:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+        async with serving(path, handler):
+            return await _ask(path, line)
+
+    return asyncio.run(run())
+
+
+def test_an_answer_and_an_error_arrive(tmp_path: Path) -> None:
+    socket = tmp_path / "s"
+    assert decode(_answer_to(socket, encode({"op": "status"}))) == {"ok": True, "phase": "running"}
+    refused = decode(_answer_to(socket, encode({"op": "stop"})))
+    assert (refused["ok"], refused["code"], refused["hint"]) == (False, "session-state", "Stop it first.")
+
+
+def test_garbage_is_refused(tmp_path: Path) -> None:
+    for line in (b"\n", b"[]\n", b'{"op":"rm"}\n', b'{"op":[]}\n', b"\xff\n"):
+        assert decode(_answer_to(tmp_path / "s", line))["ok"] is False
+
+
+def test_a_bug_in_a_handler_ends_the_connection(tmp_path: Path) -> None:
+    assert _answer_to(tmp_path / "s", encode({"op": "salvage"})) == b""
+
+
+def test_the_socket_is_private_and_gone_afterwards(tmp_path: Path) -> None:
+    _answer_to(tmp_path / "s", encode({"op": "status"}))
+    assert not (tmp_path / "s").exists()
