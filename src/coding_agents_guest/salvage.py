@@ -208,7 +208,8 @@ class _Salvage:
             return
         listed = self.git.answer(
             "for-each-ref", f"--no-merged={head}", "--format=%(refname)", "refs/volume/heads"
-        ).splitlines()
+        ).split("\n")
+        listed = [ref for ref in listed if ref]  # names may hold other characters that end a line
         for ref in listed[:_MAX_BRANCHES]:
             name = ref[len("refs/volume/heads/") :]
             self._push(ref, f"{REFS}/heads/{name}")
@@ -258,3 +259,6 @@ def _take_file(source: Path, target: Path, limit: int) -> None:
                 target.parent.mkdir(exist_ok=True)
                 with target.open("wb") as copy:
                     shutil.copyfileobj(file, copy)
+                # An index younger than it was would hide what changed in the second of its last writing.
+                times = os.fstat(file.fileno())
+                os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))

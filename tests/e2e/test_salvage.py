@@ -61,3 +61,32 @@ def test_rewritten_history_stays_beside_the_branch(product: Product, repo: Path)
     saved = product.session(name)["saved"]
     assert saved["where"] == "incoming"
     assert git(repo, "show", f"{saved['integrated']}:f") == "2"
+
+
+def test_a_second_salvage_does_not_believe_the_refs_of_the_first(product: Product, repo: Path) -> None:
+    script = (
+        "if test -e dirty; then echo 2 > second; git add -A; git commit -qm SECOND; touch .git/two; "
+        "else echo 1 > dirty; touch .git/one; fi; sleep 600"
+    )
+    name = product.launch_detached(repo, script)
+    wait_for(lambda: product.exec(name, "test -e .git/one", status=None).status == 0, "the dirty file")
+    kill(product, name)
+    product.run("start", name)
+    wait_for(lambda: product.exec(name, "test -e .git/two", status=None).status == 0, "the second commit")
+    product.engine_run("kill", name)
+    wait_for(lambda: product.state(name) == "stopped", "the end of the killed session")
+    product.run("remove", name)
+    found = git(repo, "log", "--all", "--format=%s")
+    assert "SECOND" in found.splitlines()
+
+
+def test_a_branch_name_with_a_line_separator_hinders_nothing(product: Product, repo: Path) -> None:
+    odd = "a\u2028b"
+    name = product.launch_detached(
+        repo, f"git switch -qc '{odd}'; git commit -q --allow-empty -m side; git switch -q -; echo w > w; "
+        "touch .git/ok; sleep 600"
+    )  # fmt: skip
+    wait_for(lambda: product.exec(name, "test -e .git/ok", status=None).status == 0, "the odd branch")
+    kill(product, name)
+    assert git(repo, "show", "demo/session-1:w") == "w"
+    assert product.session(name)["saved"]["verified"]

@@ -91,7 +91,16 @@ def _engine_checks(env: HostEnvironment, engine: Engine) -> Iterator[Check]:
         yield Check("apparmor", "ok", "the engine applies an AppArmor profile")
     else:
         yield Check("apparmor", "absent", "this kernel or engine has no AppArmor")
-    for image in list_images(engine, env.config_dir / "agents"):
+    yield from _image_checks(env, engine)
+
+
+def _image_checks(env: HostEnvironment, engine: Engine) -> Iterator[Check]:
+    try:
+        images = list_images(engine, env.config_dir / "agents")
+    except CodingAgentsError as error:
+        yield Check("images", "fail", error.message, error.hint)
+        return
+    for image in images:
         status: Status = (
             "ok" if image.state == "current" else "warn" if image.state == "outdated" else "absent"
         )

@@ -113,6 +113,10 @@ def _require_consistent(options: LaunchOptions) -> None:
         )
     if options.prompt is not None and not options.prompt.strip():
         raise UsageError("the prompt is empty", hint="Say what the agent is to do: -p TEXT.")
+    if not options.source:
+        raise UsageError(
+            "SOURCE is empty", hint="Name a repository, or leave SOURCE out for the current one."
+        )
     if options.empty and options.source != ".":
         raise UsageError(f"--empty takes no SOURCE, but {options.source!r} is given", hint="Leave one out.")
     if options.empty and options.clean:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from coding_agents.app.gather import Gathered
@@ -58,13 +60,19 @@ def choose_name(request: LaunchRequest, facts: Gathered, store: SessionStore, en
         raise SessionExistsError(
             f"session {other.name} already works on the branch {branch.short}", hint="Choose another -b."
         )
-    if any(session.name == name for session in sessions) or _is_taken(facts, name):
-        name = with_suffix(name, facts.repo.repo_id)
-        if _is_taken(facts, name):
-            raise SessionExistsError(
-                f"the engine has a session {name} of another user", hint="Choose a name with --name."
-            )
-    return Naming(name, branch)
+    return Naming(_free_name(name, branch, facts, {session.name for session in sessions}), branch)
+
+
+def _free_name(name: str, branch: Branch, facts: Gathered, known: Collection[str]) -> str:
+    """`name`, with a suffix when another repository has it, or another branch that reads the same (a_b, a-b)."""
+    repo_id = facts.repo.repo_id
+    of_branch = hashlib.sha256(f"{repo_id} {branch.short}".encode()).hexdigest()
+    for candidate in (name, with_suffix(name, repo_id), with_suffix(name, of_branch)):
+        if candidate not in known and not _is_taken(facts, candidate):
+            return candidate
+    raise SessionExistsError(
+        f"the engine has a session {name} of another user", hint="Choose a name with --name."
+    )
 
 
 def _is_taken(facts: Gathered, name: str) -> bool:

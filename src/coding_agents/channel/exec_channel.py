@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from coding_agents.channel.api import Channel, OnStream
 from coding_agents.errors import ChannelError
-from coding_agents.proc.runner import Command, start
+from coding_agents.proc.runner import Command, kill_group, start
 from coding_agents_guest.mux import Mux
 from coding_agents_guest.wire import Hello, WireError
 
@@ -88,7 +88,7 @@ class ExecChannel:
             pass
         finally:
             if self._process.returncode is None:
-                self._process.kill()
+                kill_group(self._process.pid)
                 await self._drain()
             await self._listening
 

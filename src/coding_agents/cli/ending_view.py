@@ -8,6 +8,7 @@ from coding_agents.cli.context import AppContext
 from coding_agents.errors import CodingAgentsError
 from coding_agents.gitsync.summary import Summary
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.terminal.escape import escape
 
 _NAMED = 6
 
@@ -38,13 +39,15 @@ def show_end(app: AppContext, session: SessionContext, ended: Ended) -> None:
         if saved.note and saved.where == "branch":
             app.output.say(f"note     {saved.note}")
     if saved.left_out:
-        app.output.say(f"left out {', '.join(saved.left_out[:_NAMED])}" + _more(len(saved.left_out)))
+        app.output.say(
+            f"left out {', '.join(map(escape, saved.left_out[:_NAMED]))}" + _more(len(saved.left_out))
+        )
 
 
 def _attention(summary: Summary) -> str:
     if not summary.attention:
         return "nothing that runs on the host by itself"
-    shown = [f"{note.path} ({note.why})" for note in summary.attention[:_NAMED]]
+    shown = [f"{escape(note.path)} ({note.why})" for note in summary.attention[:_NAMED]]
     return ", ".join(shown) + _more(len(summary.attention))
 
 

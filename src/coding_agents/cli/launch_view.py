@@ -18,6 +18,7 @@ from coding_agents.errors import Terminated, UsageError
 from coding_agents.model.session import SessionRecord, to_public
 from coding_agents.sandbox.plan import describe, to_json
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.terminal.escape import escape
 
 _STATUS_UNKNOWN = 125
 _NAMED = 5
@@ -180,4 +181,4 @@ def render_trace(trace: Trace) -> str:
 
 def _few(paths: tuple[str, ...]) -> str:
     more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
-    return ", ".join(paths[:_NAMED]) + more
+    return ", ".join(map(escape, paths[:_NAMED])) + more

@@ -7,6 +7,7 @@ errors are shown by `cli.output.fail`; anything else is a bug and keeps its trac
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from typing import Never
 import click
 
 from coding_agents import __version__
+from coding_agents.cli.output import Output, ReaderGoneError
 from coding_agents.errors import CodingAgentsError, Terminated, UsageError
 
 # verb → (module below coding_agents.cli, help line). The order is the order of `--help`.
@@ -94,8 +96,23 @@ def cli(ctx: click.Context) -> None:
 def main(argv: Sequence[str] | None = None) -> Never:
     """Run the command line and exit with its status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _open_missing_streams()
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(_run(arguments))
+
+
+def _open_missing_streams() -> None:
+    """Give us the standard streams that we were started without (`>&-`).
+
+    Else the next file that we open, a socket or a file of record, would be standard output to all that follows.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            fd = os.open(os.devnull, os.O_RDWR)
+            if fd != number:
+                os.dup2(fd, number)
+                os.close(fd)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _run(arguments: list[str]) -> int:
@@ -103,23 +120,24 @@ def _run(arguments: list[str]) -> int:
         status = cli.main(arguments, prog_name="coding-agents", standalone_mode=False)
     except CodingAgentsError as error:
         return _fail(error, arguments)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return UsageError.exit_status
     except click.ClickException as error:
         usage = error.ctx.get_usage() if isinstance(error, click.UsageError) and error.ctx else ""
-        return _fail(UsageError(error.format_message(), hint=" ".join(usage.split())), arguments)
+        message = " ".join(error.format_message().split())
+        return _fail(UsageError(message, hint=" ".join(usage.split())), arguments)
     except Terminated:
         return 143
     except (KeyboardInterrupt, click.Abort):
         return 130
-    except BrokenPipeError:
-        sys.stdout = None  # whoever read us has gone; the interpreter must not flush
+    except ReaderGoneError:
         return 141
     return status if isinstance(status, int) else 0
 
 
 def _fail(error: CodingAgentsError, arguments: list[str]) -> int:
     """Tell the error; a verb that passes a command's status on reports our own failures as 125 (docker run)."""
-    from coding_agents.cli.output import Output
-
     as_json = _wants_json(arguments)
     passes = _passes_status(arguments) and not isinstance(error, UsageError)
     return Output(sys.stdout, sys.stderr).fail(error, as_json=as_json, exit_status=125 if passes else None)

@@ -7,12 +7,17 @@ container. JSON is written in ASCII, so that it cannot hold a control character 
 from __future__ import annotations
 
 import json
+import os
 from typing import TextIO
 
-from coding_agents.errors import CodingAgentsError
+from coding_agents.errors import CodingAgentsError, StoreError
 from coding_agents.terminal.escape import escape
 
 _CLEAR_LINE = "\r\x1b[K"
+
+
+class ReaderGoneError(Exception):
+    """Whoever read our result has closed the pipe. No OSError: click would end on that by itself."""
 
 
 class Output:
@@ -26,10 +31,14 @@ class Output:
     def result(self, text: str) -> None:
         """Lines of the result, for people or for a pipe."""
         self.clear_progress()
-        self._out.write(escape(text, keep="\n\t"))
-        if not text.endswith("\n"):
-            self._out.write("\n")
-        self._out.flush()
+        try:
+            self._out.write(escape(text, keep="\n\t") + ("" if text.endswith("\n") else "\n"))
+            self._out.flush()
+        except OSError as error:
+            _drop(self._out)
+            if isinstance(error, BrokenPipeError):
+                raise ReaderGoneError from error
+            raise StoreError(f"cannot write the result: {(error.strerror or str(error)).lower()}") from error
 
     def result_json(self, value: object) -> None:
         """A value of the result as one line of JSON."""
@@ -38,21 +47,18 @@ class Output:
     def say(self, text: str) -> None:
         """A line of narration."""
         self.clear_progress()
-        self._err.write(escape(text, keep="\n\t") + "\n")
-        self._err.flush()
+        self._narrate(escape(text, keep="\n\t") + "\n")
 
     def progress(self, text: str) -> None:
         """What is being done right now, in place; on a terminal only."""
         if self._err.isatty():
-            self._err.write(_CLEAR_LINE + escape(text))
-            self._err.flush()
+            self._narrate(_CLEAR_LINE + escape(text))
             self._progress_shown = True
 
     def clear_progress(self) -> None:
         """Take the progress line away."""
         if self._progress_shown:
-            self._err.write(_CLEAR_LINE)
-            self._err.flush()
+            self._narrate(_CLEAR_LINE)
             self._progress_shown = False
 
     def fail(self, error: CodingAgentsError, *, as_json: bool, exit_status: int | None = None) -> int:
@@ -62,9 +68,23 @@ class Output:
         """
         self.clear_progress()
         status = error.exit_status if exit_status is None else exit_status
-        self._err.write(error_json(error, status) if as_json else render_error(error))
-        self._err.flush()
+        self._narrate(error_json(error, status) if as_json else render_error(error))
         return status
+
+    def _narrate(self, text: str) -> None:
+        """Write to standard error. That nobody listens is no reason to stop what is being done."""
+        try:
+            self._err.write(text)
+            self._err.flush()
+        except OSError:
+            _drop(self._err)
+
+
+def _drop(stream: TextIO) -> None:
+    """Let a stream that cannot be written to any more end in /dev/null, also at the interpreter's exit."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, stream.fileno())
+    os.close(devnull)
 
 
 def error_json(error: CodingAgentsError, exit_status: int) -> str:

@@ -7,10 +7,8 @@ that the guest was given anyway; borrowing from the user's repository would open
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +16,10 @@ from coding_agents.gitsync.packs import Store, copy_closure, user_store
 from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts
 from coding_agents.proc.git import Profile, git
+from coding_agents.store.files import locked, make_dir
 
 GIVEN = "refs/given"
+_LOCK_WAIT_S = 1800.0  # another launch may be giving the whole history of a large repository
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class BaseStore:
 
 
 def open_base(data_dir: Path, repo: RepoFacts, *, env: Mapping[str, str]) -> BaseStore:
-    """The base store of `repo` under `data_dir`, made when it is not there. Raises GitError."""
+    """The base store of `repo` under `data_dir`, made when it is not there. Raises GitError, StoreError."""
     git_dir = data_dir / "bases" / f"{repo.repo_id}.git"
-    git_dir.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _locked(git_dir.with_suffix(".lock")):
+    make_dir(git_dir.parent)
+    with locked(git_dir.with_suffix(".lock"), timeout_s=_LOCK_WAIT_S):
         init_bare(git_dir, object_format=repo.object_format, env=env)
     return BaseStore(git_dir, repo.object_format, env)
 
@@ -52,7 +52,7 @@ def give(base: BaseStore, repo: RepoFacts, oid: Oid) -> None:
     """
     kept = f"{GIVEN}/{oid}"
     store = base.store
-    with _locked(base.git_dir.with_suffix(".lock")):
+    with locked(base.git_dir.with_suffix(".lock"), timeout_s=_LOCK_WAIT_S):
         given = store.refs(GIVEN)
         if kept in given:
             return
@@ -66,7 +66,7 @@ def init_bare(git_dir: Path, *, object_format: str, env: Mapping[str, str], bran
     """Make an empty bare repository of ours (0700) unless one is complete there already."""
     if (git_dir / "HEAD").exists():
         return
-    git_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_dir(git_dir)
     git(
         ("init", "--bare", "--quiet", "--template=", f"--object-format={object_format}",
          f"--initial-branch={branch}", os.fspath(git_dir)),
@@ -89,10 +89,3 @@ def _keep_shallow(source: Path, store: Store) -> None:
         temporary = target.with_suffix(".new")
         temporary.write_text("".join(f"{oid}\n" for oid in after), "ascii")
         temporary.replace(target)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

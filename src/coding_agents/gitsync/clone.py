@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts, RepoKind
 from coding_agents.proc.git import Profile, git
 from coding_agents.proc.runner import Outcome
+from coding_agents.store.files import make_dir
 
 _NETWORK_S = 3600.0
 _REMOTE = "refs/remotes/origin/"
@@ -41,11 +43,11 @@ def clone_url(url: GitUrl, data_dir: Path, *, env: Mapping[str, str]) -> RepoFac
     """The repository of `url` under `data_dir`/repos, cloned or brought up to date.
 
     With the user's git configuration and credentials, without any prompt, hook or submodule. It appears
-    whole or not at all. Raises CloneError.
+    whole or not at all. Raises CloneError, StoreError.
     """
     git_dir = data_dir / "repos" / url.directory
-    git_dir.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     listing = _network(url, env, None, "ls-remote", "--symref", "--", url.shown, "HEAD").text()
+    make_dir(git_dir.parent)
     default = found[1] if (found := _SYMREF.search(listing)) else "main"
     object_format = "sha256" if (oid := _OID.search(listing)) and len(oid[1]) == 64 else "sha1"
     if git_dir.exists():
@@ -107,9 +109,11 @@ def _network(url: GitUrl, env: Mapping[str, str], git_dir: Path | None, *args: s
 
 
 def _clone_error(url: GitUrl, outcome: Outcome) -> CloneError:
-    details = outcome.describe().replace(url.full, url.shown)
-    for word in _userinfo(url):
-        details = details.replace(word, "***")
+    # The arguments hold `shown` only; what git and its helpers say may repeat the whole URL.
+    said = outcome.stderr.replace(url.full.encode(), url.shown.encode())
+    for word in _secrets(url):
+        said = said.replace(word.encode(), b"***")
+    details = replace(outcome, stderr=said).describe()
     if any(sign in details for sign in _NEEDS_CREDENTIALS):
         return CloneError(
             f"{url.shown} needs credentials, or does not exist for this user",
@@ -118,15 +122,20 @@ def _clone_error(url: GitUrl, outcome: Outcome) -> CloneError:
         )
     if any(sign in details for sign in _NOT_THERE):
         return CloneError(f"{url.shown} does not exist", details=details, hint="Check the URL.")
-    return CloneError(f"{url.shown} cannot be cloned", details=details)
+    return CloneError(
+        f"{url.shown} cannot be cloned",
+        details=details,
+        hint=f"See what `git ls-remote {url.shown}` says here.",
+    )
 
 
-def _userinfo(url: GitUrl) -> list[str]:
-    """The parts of the userinfo that were taken away, longest first."""
+def _secrets(url: GitUrl) -> list[str]:
+    """What the userinfo holds that nobody may see, the longest first: a user's password, or a lone token."""
     if url.full == url.shown:
         return []
     userinfo = urlsplit(url.full).netloc.rpartition("@")[0]
-    return sorted({userinfo, *userinfo.split(":")} - {""}, key=len, reverse=True)
+    user, _, password = userinfo.partition(":")
+    return [word for word in (userinfo, password or user) if word]
 
 
 def _store(git_dir: Path, env: Mapping[str, str]) -> Store:

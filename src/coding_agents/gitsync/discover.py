@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pwd
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,9 +35,11 @@ def discover(source: Path, *, env: Mapping[str, str]) -> RepoFacts:
         raise NotARepositoryError(
             f"{str(source)!r} is not a directory", hint="Name a git repository, or a git URL."
         )
-    owner = _owner_of_nearest(source.absolute())
+    root, owner = _nearest(source.absolute())
     answer = _probe(
-        ("rev-parse", "--path-format=absolute", "--show-toplevel", "--absolute-git-dir", "--git-common-dir",
+        # A directory of the work tree that looks like a bare repository is content, not a repository.
+        ("-c", "safe.bareRepository=explicit",
+         "rev-parse", "--path-format=absolute", "--show-toplevel", "--absolute-git-dir", "--git-common-dir",
          "--show-object-format"),
         source, env, owner,
     )  # fmt: skip
@@ -46,11 +49,33 @@ def discover(source: Path, *, env: Mapping[str, str]) -> RepoFacts:
     if len(lines) != 4:
         raise GitError(f"the path of {str(source)!r} contains a line break, which is not supported")
     work_tree, git_dir, common_dir = (Path(line) for line in lines[:3])
+    if root is None or not work_tree.samefile(root):
+        raise GitError(
+            f"the work tree of the repository at {str(root or source)!r} is elsewhere: {work_tree}",
+            hint="Unset core.worktree there, or name the directory that is meant.",
+        )
+    _require_one_owner(owner, work_tree, git_dir, common_dir)
     name = common_dir.parent.name if common_dir.name == ".git" else work_tree.name
     return read_facts(
         RepoKind.PATH, name, work_tree=work_tree, git_dir=git_dir, common_dir=common_dir,
-        object_format=lines[3], env=env,
+        object_format=lines[3], env=env, owner=owner,
     )  # fmt: skip
+
+
+def _require_one_owner(owner: Owner | None, work_tree: Path, git_dir: Path, common_dir: Path) -> None:
+    """Nothing that git reads for root may be somebody else's: its configuration names programs. Raises GitError.
+
+    `.git/commondir` may lead anywhere, which git's own check of the owner does not follow.
+    """
+    if os.geteuid() != 0 or owner is None or owner.uid != 0:
+        return
+    parts = (common_dir / name for name in ("", "config", "objects", "refs"))
+    for path in (work_tree, git_dir, *parts):
+        if path.lstat().st_uid != 0:
+            raise GitError(
+                f"{path} does not belong to root, unlike the repository",
+                hint="Give all of the repository to one user, or launch as the user whose it is.",
+            )
 
 
 def read_facts(
@@ -62,10 +87,12 @@ def read_facts(
     common_dir: Path,
     object_format: str,
     env: Mapping[str, str],
+    owner: Owner | None = None,
 ) -> RepoFacts:
-    """The facts of a repository at a known place. Raises GitError."""
-    status = common_dir.stat()
-    owner = Owner(status.st_uid, status.st_gid)
+    """The facts of a repository at a known place; `owner` None: whoever has `common_dir`. Raises GitError."""
+    if owner is None:
+        status = common_dir.stat()
+        owner = Owner(status.st_uid, status.st_gid)
 
     def ask(*args: str) -> Outcome:
         return git(args, profile=Profile.USER_READ, env=env, git_dir=git_dir, owner=owner, check=False)
@@ -83,8 +110,8 @@ def read_facts(
         branch=symbolic.removeprefix("refs/heads/") if symbolic.startswith("refs/heads/") else None,
         origin_url=strip_userinfo(config.get("remote.origin.url", "")),
         identity=_identity(config.get("user.name", ""), config.get("user.email", "")),
-        owner_uid=status.st_uid,
-        owner_gid=status.st_gid,
+        owner_uid=owner.uid,
+        owner_gid=owner.gid,
         object_format=object_format,
         repo_id=hashlib.sha256(os.fsencode(common_dir.resolve())).hexdigest()[:12],
     )
@@ -94,15 +121,23 @@ def _probe(args: tuple[str, ...], source: Path, env: Mapping[str, str], owner: O
     return git(args, profile=Profile.USER_READ, env=env, cwd=source, owner=owner, check=False)
 
 
-def _owner_of_nearest(source: Path) -> Owner | None:
-    """The owner of the nearest `.git` at or above `source`: whom root becomes before git looks."""
+def _nearest(source: Path) -> tuple[Path | None, Owner | None]:
+    """The directory of the nearest `.git` at or above `source`, and its owner: whom root becomes before git looks."""
     for directory in (source, *source.parents):
         try:
             status = (directory / ".git").lstat()
         except OSError:
             continue
-        return Owner(status.st_uid, status.st_gid)
-    return None
+        return directory, Owner(status.st_uid, _group_of(status.st_uid, status.st_gid))
+    return None, None
+
+
+def _group_of(uid: int, otherwise: int) -> int:
+    """The user's own group: that of a setgid directory is somebody else's choice."""
+    try:
+        return pwd.getpwuid(uid).pw_gid
+    except KeyError:
+        return otherwise
 
 
 def _why_not(

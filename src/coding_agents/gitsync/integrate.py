@@ -68,13 +68,16 @@ def integrate(
 
 
 def keep_incoming(repo: RepoFacts, relay: Relay, *, name: str, tip: Oid, env: Mapping[str, str]) -> str:
-    """Bring the relay's commit `tip` under INCOMING/`name`, whatever stands there; returns the ref.
+    """Bring the relay's commit `tip` under INCOMING/`name`, or `name`-2 and so on; returns the ref.
 
-    For work that belongs to no branch of ours. Raises GitError.
+    For work that belongs to no branch of ours. What an earlier call kept there is never lost. Raises GitError.
     """
     user = user_store(repo, env)
-    ref = f"{INCOMING}/{name}"
     _bring(relay, user, tip, [relay.base] if relay.base is not None else [])
+    taken = user.refs(INCOMING)
+    names = (name if number == 1 else f"{name}-{number}" for number in range(1, len(taken) + 2))
+    free = (ref for name in names if taken.get(ref := f"{INCOMING}/{name}") in (None, tip))
+    ref = next(free)
     user.git("update-ref", ref, tip)
     return ref
 

@@ -48,7 +48,7 @@ class Store:
     def refs(self, *prefixes: str) -> dict[str, Oid]:
         """Full ref names below `prefixes` with the object each names."""
         listing = self.git("for-each-ref", "--format=%(objectname) %(refname)", *prefixes).text()
-        pairs = (line.split(" ", 1) for line in listing.splitlines())
+        pairs = (line.split(" ", 1) for line in listing.split("\n") if line)
         return {name: Oid.parse(oid) for oid, name in pairs}
 
     def resolve(self, ref: str) -> Oid | None:

@@ -18,6 +18,7 @@ EMPTY = "empty"
 """The folder below `repos/` for sessions that start from nothing; a host of this name must not reach it."""
 
 _SCHEMES = frozenset({"https", "http", "ssh", "git", "file"})
+_FORM = "Write it like https://host/path/name.git, ssh://user@host/path or user@host:path."
 _HELPER = re.compile(r"[A-Za-z0-9+.-]+::")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 # scp-like: no slash before the colon; one letter alone is a Windows drive (git-clone(1), "GIT URLS").
@@ -94,14 +95,18 @@ def _parse_scheme(raw: str, scheme: str) -> GitUrl:
         host = parts.hostname or ""
         port = f"-{parts.port}" if parts.port else ""
     except ValueError as error:
-        raise CloneError("the repository's URL is malformed") from error
+        raise _malformed() from error
     if (scheme != "file" and not host) or not parts.path.strip("/") or parts.query or parts.fragment:
-        raise CloneError(f"the URL {strip_userinfo(raw)[:200]!r} does not name a repository")
+        raise CloneError(f"the URL {strip_userinfo(raw)[:200]!r} does not name a repository", hint=_FORM)
     _require_plain(raw, host, parts.username or "")
     return GitUrl(raw, strip_userinfo(raw), host + port, parts.path)
 
 
 def _require_plain(raw: str, host: str, user: str) -> None:
-    decoded = unquote(raw)
-    if not (raw.isprintable() and decoded.isprintable()) or host.startswith("-") or user.startswith("-"):
-        raise CloneError("the repository's URL is malformed")
+    printable = raw.isprintable() and unquote(raw).isprintable()
+    if not printable or " " in host or host.startswith("-") or user.startswith("-"):
+        raise _malformed()
+
+
+def _malformed() -> CloneError:
+    return CloneError("the repository's URL is malformed", hint=_FORM)

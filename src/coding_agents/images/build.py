@@ -22,7 +22,7 @@ from coding_agents.images.hostnet import host_certificates, proxy_arguments
 from coding_agents.images.manifests import find_agent
 from coding_agents.images.recipes import REGISTRY_ROOT, Recipe, agent_recipe, base_recipe, builder_files
 from coding_agents.images.rootfs import NEEDED_BYTES, make_rootfs, scratch_dir
-from coding_agents.store.files import locked
+from coding_agents.store.files import locked, make_dir
 
 _LOCK_WAIT_S = 3600.0
 _LOG_LINES = 60
@@ -178,7 +178,7 @@ def _drop_builder_stages(engine: ImageEngine, stage: str) -> None:
 
 @contextmanager
 def _build_lock(settings: BuildSettings) -> Iterator[None]:
-    settings.work_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_dir(settings.work_dir)
     lock = settings.work_dir / "build.lock"
     with ExitStack() as stack:
         try:

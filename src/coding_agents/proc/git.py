@@ -174,7 +174,9 @@ def require_ok(outcome: Outcome, what: str) -> Outcome:
 
 
 def _environment(profile: Profile, env: Mapping[str, str], other: Owner | None) -> dict[str, str]:
-    chosen = {"PATH": env.get("PATH", os.defpath), **_FIXED_ENV}
+    # Overrides every protocol.*.allow, also one of a repository's own configuration.
+    protocols = ":".join(_CLONE_PROTOCOLS) if profile is Profile.CLONE else ""
+    chosen = {"PATH": env.get("PATH", os.defpath), **_FIXED_ENV, "GIT_ALLOW_PROTOCOL": protocols}
     if profile in (Profile.USER_WRITE, Profile.OWN):
         return {**chosen, **_NO_USER_CONFIG, "HOME": "/"}
     if other is not None:

@@ -97,10 +97,10 @@ def run(command: Command) -> Outcome:
             out, err = process.communicate(command.stdin, timeout=command.timeout_s)
         except subprocess.TimeoutExpired:
             timed_out = True
-            _kill_group(process.pid)
+            kill_group(process.pid)
             out, err = process.communicate()
         except BaseException:
-            _kill_group(process.pid)
+            kill_group(process.pid)
             raise
     return Outcome(command.argv, process.returncode, out, err, time.monotonic() - began, timed_out)
 
@@ -121,7 +121,7 @@ def streaming(command: Command) -> Iterator[Streaming]:
         try:
             yield stream
         except BaseException:
-            _kill_group(process.pid)
+            kill_group(process.pid)
             raise
         finally:
             stream.finish()
@@ -135,7 +135,7 @@ def end_running() -> None:
     """
     with _running_lock:
         for pid in _running:
-            _kill_group(pid)
+            kill_group(pid)
 
 
 @contextmanager
@@ -167,7 +167,7 @@ class Streaming:
     def expire(self) -> None:
         """Kill the process: its time is over."""
         self._expired = True
-        _kill_group(self._process.pid)
+        kill_group(self._process.pid)
 
     def finish(self) -> Outcome:
         """Close standard input, collect the rest of the output and wait for the end."""
@@ -221,7 +221,7 @@ def run_filtered(command: Command, *, out: Sink, err: Sink, stdin: bool = False)
                 reader.join()
             status = process.wait()
         except BaseException:
-            _kill_group(process.pid)
+            kill_group(process.pid)
             raise
     return 128 - status if status < 0 else status
 
@@ -237,10 +237,12 @@ class Sink(Protocol):
 def _pour(source: IO[bytes] | None, sink: Sink) -> None:
     if source is None:
         raise AssertionError("the command's output is a pipe")
-    with suppress(BrokenPipeError):  # whoever read our output has gone; the command finds out by itself
+    try:
         while chunk := os.read(source.fileno(), 65536):
             sink(chunk)
         sink.finish()
+    except OSError:  # whoever read our output has gone, or its disk is full: the command is to find that, too
+        source.close()
 
 
 def start_detached(command: Command) -> int:
@@ -317,6 +319,7 @@ def _missing_program(command: Command) -> Iterator[None]:
         ) from error
 
 
-def _kill_group(pid: int) -> None:
+def kill_group(pid: int) -> None:
+    """End a process that we started, and what it started itself (an engine's client runs ssh)."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)

@@ -200,7 +200,10 @@ class SessionStore:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise StoreError(f"cannot read {self.root}: {error}") from error
+            raise StoreError(
+                f"cannot read {self.root}: {(error.strerror or str(error)).lower()}",
+                hint="Check the owner and the mode of that directory, or where XDG_STATE_HOME points.",
+            ) from error
         yield from (name for name in names if is_session_id(name))
 
 

@@ -23,6 +23,7 @@ from coding_agents.supervisor.settle import (
     keep_other_branches,
     salvage_is_due,
     saved_of,
+    set_aside_earlier,
 )
 from coding_agents_guest import events
 
@@ -94,13 +95,14 @@ class Ending:
     async def _salvaged(self) -> Saved:
         """Salvage and bring home. Raises GuestError and EngineError while the volume holds what we do not have."""
         config = salvage_config(self._session.record)
+        await asyncio.to_thread(set_aside_earlier, self._session)
         found = await salvage(self._session, self._relay, config, self._journal.guest)
         self._journal.note(
             RecordType.SALVAGED,
             detail={"head": found.head, "worktree": found.worktree, "notes": "; ".join(found.notes)},
         )
         async with self._homing:
-            beside = await asyncio.to_thread(adopted_tip, self._session)
+            beside = await asyncio.to_thread(adopted_tip, self._session, found)
             result, trouble = await bring_home_or_say_why(self._session)
             notes = []
             if beside is not None and not trouble:

@@ -8,12 +8,15 @@ pushes arrives through the relay like any guest's push, under refs that only sal
 from __future__ import annotations
 
 import asyncio
+import secrets
+from dataclasses import replace
 
 from coding_agents.errors import EngineError, ImageBuildError
 from coding_agents.gitsync.relay import RelayService
 from coding_agents.gitsync.relay_repo import Identity
 from coding_agents.sandbox.invariants import check_spec
 from coding_agents.sandbox.plan import plan_salvage
+from coding_agents.sandbox.spec import LABEL, Role
 from coding_agents.supervisor.context import BASE_IMAGE, SessionContext, plan_input_of
 from coding_agents.supervisor.guest_link import GuestLink, OnReport
 from coding_agents_guest.events import GuestConfig, Salvaged
@@ -39,12 +42,14 @@ async def salvage(
     if image is None:
         raise ImageBuildError(f"{BASE_IMAGE} is missing", hint="Run `coding-agents images build base`.")
     spec = plan_salvage(plan_input_of(session.record, base_image=image, host_cpus=engine.info.cpus or None))
+    # A name of its own: `<name>-salvage` may be another session's.
+    spec = replace(spec, name=f"{spec.name}-{secrets.token_hex(4)}")
     check_spec(spec)
 
     async def serve_relay(stream: Stream) -> None:
         await relay.serve(stream, identity=Identity.SALVAGE)
 
-    await asyncio.to_thread(engine.remove, spec.name, force=True)  # left by a salvage that was killed
+    await asyncio.to_thread(_remove_leftovers, session)
     container = await asyncio.to_thread(engine.create, spec)
     link = GuestLink({"relay": serve_relay}, on_report)
     try:
@@ -53,3 +58,10 @@ async def salvage(
     finally:
         await link.close()
         await asyncio.to_thread(engine.remove, container, force=True)
+
+
+def _remove_leftovers(session: SessionContext) -> None:
+    """Remove helpers of this session that a killed supervisor left behind."""
+    mine = {f"{LABEL}nonce": session.record.nonce, f"{LABEL}type": Role.HELPER.value}
+    for state in session.engine.find(mine):
+        session.engine.remove(state.id, force=True)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 
-from coding_agents.errors import CodingAgentsError
+from coding_agents.errors import CodingAgentsError, GitError
 from coding_agents.gitsync.integrate import Integrated, Landing, integrate, keep_incoming
-from coding_agents.gitsync.relay_repo import SALVAGE, SALVAGE_HEADS
+from coding_agents.gitsync.packs import Store
+from coding_agents.gitsync.relay_repo import ARCHIVE, SALVAGE, SALVAGE_HEADS
 from coding_agents.model.refs import Oid
 from coding_agents.model.session import Saved
 from coding_agents.supervisor.context import SessionContext, facts_of
@@ -34,22 +35,40 @@ def salvage_is_due(report: events.Saved | None, relay_tip: Oid | None, base: str
     return not report.pushed or report.head != (relay_tip or base)
 
 
-def adopted_tip(session: SessionContext) -> Oid | None:
-    """Move the relay's session branch forward to what a salvage found, when that continues it.
+def set_aside_earlier(session: SessionContext) -> None:
+    """Move the refs of an earlier salvage to the archive, so that the next one's are its own."""
+    store = session.relay.store
+    taken = [int(ref.rpartition("/")[2]) for ref in store.refs(ARCHIVE)]
+    for number, (ref, oid) in enumerate(store.refs(SALVAGE).items(), start=1 + max(taken, default=0)):
+        store.git("update-ref", f"{ARCHIVE}/{number}", oid, "")
+        store.git("update-ref", "-d", ref, oid)
+
+
+def adopted_tip(session: SessionContext, found: events.Salvaged) -> Oid | None:
+    """Move the relay's session branch forward to what this salvage found, when that continues it.
 
     Returns the found commit that could not be adopted because history was rewritten (None: nothing is left
-    over). The work tree's commit wins over the volume's HEAD, of which it is a child.
+    over). Raises GitError when the relay does not have what the salvage says it pushed.
     """
-    relay = session.relay
-    store = relay.store
-    found = store.resolve(WORKTREE) or store.resolve(HEAD)
-    tip = store.resolve(relay.branch.ref)
-    if found is None or found == tip:
+    store, branch = session.relay.store, session.relay.branch.ref
+    tip = store.resolve(branch)
+    claimed = found.worktree or found.head
+    if not claimed or claimed == tip:
         return None
-    if tip is not None and not store.is_ancestor(tip, found):
-        return None if store.is_ancestor(found, tip) else found
-    store.git("update-ref", relay.branch.ref, found, tip or "0" * len(found))
+    oid = Oid.parse(claimed)
+    if oid not in (store.resolve(WORKTREE if found.worktree else HEAD), session.relay.base):
+        raise GitError(f"the salvaged commit {oid} did not arrive in the relay")
+    if tip is not None and not store.is_ancestor(tip, oid):
+        return None if store.is_ancestor(oid, tip) or _is_the_same_work(store, oid, tip) else oid
+    store.git("update-ref", branch, oid, tip or "0" * len(oid))
     return None
+
+
+def _is_the_same_work(store: Store, found: Oid, tip: Oid) -> bool:
+    """Whether `tip` has what was found in another commit: each salvage commits an unchanged work tree anew."""
+    files = {store.git("rev-parse", "--verify", f"{oid}^{{tree}}").text().strip() for oid in (found, tip)}
+    parent = store.resolve(f"{found}^")
+    return len(files) == 1 and parent is not None and store.is_ancestor(parent, tip)
 
 
 def bring_home(session: SessionContext) -> Integrated:
@@ -72,16 +91,11 @@ def bring_home(session: SessionContext) -> Integrated:
 
 
 def bring_home_beside(session: SessionContext, tip: Oid) -> Integrated:
-    """Bring a salvaged commit that does not continue the branch under its own incoming ref."""
+    """Bring a salvaged commit that does not continue the branch under an incoming ref of its own."""
     record = session.record
-    return integrate(
-        facts_of(record),
-        session.relay,
-        session=f"{record.id}-salvage",
-        expected_old=None,
-        env=session.env.for_git(),
-        tip=tip,
-    )
+    name = f"{record.id}-salvage"
+    ref = keep_incoming(facts_of(record), session.relay, name=name, tip=tip, env=session.env.for_git())
+    return Integrated(Landing.INCOMING, ref, tip, "history was rewritten")
 
 
 def keep_other_branches(session: SessionContext) -> tuple[str, ...]:
