@@ -26,6 +26,13 @@ def test_command_passes_output_and_status_on(product: Product, repo: Path) -> No
     assert "err" in result.err
 
 
+def test_output_without_a_last_line_end_is_passed_on_whole(product: Product, repo: Path) -> None:
+    for _ in range(4):  # Docker 20.10 loses it in about every second session
+        result = product.launch(repo, "--rm", "--", "sh", "-c", "echo first; printf last; printf err >&2")
+        assert result.out == "first\nlast"
+        assert "err" in result.err
+
+
 def test_uncommitted_work_of_the_agent_comes_back(product: Product, repo: Path) -> None:
     product.launch(repo, "--message", "saved by us", "-b", "fix", "--", "sh", "-c", "echo new > new.txt")
     assert git(repo, "show", "demo/fix:new.txt") == "new"

@@ -48,6 +48,7 @@ class Product:
     engine: str
     home: Path
     extra: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()  # runs what follows as somebody else
 
     @property
     def env(self) -> dict[str, str]:
@@ -72,7 +73,7 @@ class Product:
     ) -> subprocess.Popen[str]:
         """Start `coding-agents ARGS` in a process group of its own."""
         return subprocess.Popen(
-            (sys.executable, "-m", "coding_agents", *args),
+            (*self.prefix, sys.executable, "-m", "coding_agents", *args),
             cwd=cwd or self.home,
             env={**self.env, **(env or {})},
             stdin=subprocess.DEVNULL,

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from coding_agents.app.prepare import guard_problems
-from coding_agents.app.steps import Trace
+from coding_agents.app.prepare import GuestProgram, guard_problems, require_guest
+from coding_agents.app.steps import Parallel, Trace
 from coding_agents.engine.api import ContainerState
 from coding_agents.engine.drift import drift
 from coding_agents.errors import EnforcementError, EngineError
@@ -39,17 +39,26 @@ def bring_up(
     *,
     guarding: Guarding,
     asked: Collection[str],
+    program: GuestProgram | None = None,
 ) -> Enforced:
-    """Start the created container, measure it, and open its gate. Raises EnforcementError before it opens."""
+    """Start the created container, measure it, and open its gate. Raises EnforcementError before it opens.
+
+    `program` is what must be in its guest volume; None when that was read back at an earlier start.
+    """
     engine, supervisor = session.engine, session.supervisor()
     container = session.record.container_id
     with trace.step("start"):
         engine.start(container)
-    with trace.step("channel"):
-        facts = supervisor.ask(Op.ATTACH)["facts"]
+    with Parallel(trace) as steps:  # all of it after this very start
+        found = steps.run("state", lambda: require_state(session))
+        guard = steps.run("guard read-back", lambda: _guard_problems(session, plan, guarding))
+        if program is not None:
+            steps.run("guest check", lambda: require_guest(engine, container, program))
+        with trace.step("channel"):
+            facts = supervisor.ask(Op.ATTACH)["facts"]
     with trace.step("measure"):
-        state = require_state(session)
-        enforced = _measure(session, plan, facts, state, guarding=guarding, asked=asked)
+        state = found.result()
+        enforced = _measure(session, plan, facts, state, guard=guard.result(), asked=asked)
     with trace.step("gate"):
         supervisor.call(
             Op.OPEN_GATE,
@@ -75,27 +84,31 @@ def require_state(session: SessionContext) -> ContainerState:
     return state
 
 
+def _guard_problems(session: SessionContext, plan: SessionPlan, guarding: Guarding) -> list[str] | None:
+    """What is wrong with the network guard; None for a session without a network."""
+    if plan.holder is None or plan.network is None:
+        return None
+    return guard_problems(
+        session.engine,
+        session.record.holder_id,
+        network=plan.network.name,
+        dns=guarding.dns,
+        private=guarding.private,
+    )
+
+
 def _measure(
     session: SessionContext,
     plan: SessionPlan,
     facts: dict[str, object],
     state: ContainerState,
     *,
-    guarding: Guarding,
+    guard: list[str] | None,
     asked: Collection[str],
 ) -> Enforced:
     """Compare what the engine made and what the kernel enforces with the plan."""
     spec = plan.sandbox.joined_to(session.record.holder_id) if plan.holder is not None else plan.sandbox
     differences = drift(spec, state)
-    guard = None
-    if plan.holder is not None and plan.network is not None:
-        guard = guard_problems(
-            session.engine,
-            session.record.holder_id,
-            network=plan.network.name,
-            dns=guarding.dns,
-            private=guarding.private,
-        )
     enforced = judge(
         Evidence(facts, spec, guard=guard, userns=session.engine.info.user_namespace), asked=asked
     )

@@ -68,14 +68,29 @@ def show_output(command: Command, *, raw: bool, stdin: bool = False) -> int:
     )
 
 
+def follow_output(session: SessionContext) -> None:
+    """Show what the session's command writes until it ends.
+
+    Docker 20.10 does not follow a last line that has no end, so the log is read once more for what is missing.
+    """
+    engine, container = session.engine, session.record.container_id
+    out, err = _filter(sys.stdout.buffer, raw=False), _filter(sys.stderr.buffer, raw=False)
+    run_filtered(engine.logs_command(container, follow=True), out=out, err=err)
+    if engine.inspect(container) is not None:  # `--rm` may have been faster
+        rest = engine.logs_command(container, follow=False)
+        run_filtered(rest, out=_After(out, out.taken), err=_After(err, err.taken))
+
+
 class _Safe:
-    """A sink that escapes what it is given and passes it on at once."""
+    """A sink that escapes what it is given and passes it on at once. `taken` counts the bytes."""
 
     def __init__(self, target: BinaryIO, escaper: StreamEscaper | None) -> None:
         self._target = target
         self._escaper = escaper
+        self.taken = 0
 
     def __call__(self, chunk: bytes) -> None:
+        self.taken += len(chunk)
         data = chunk if self._escaper is None else self._escaper.feed(chunk)
         self._target.write(data)
         self._target.flush()
@@ -84,6 +99,22 @@ class _Safe:
         if self._escaper is not None:
             self._target.write(self._escaper.finish())
             self._target.flush()
+
+
+class _After:
+    """A sink that leaves out the first `skip` bytes."""
+
+    def __init__(self, sink: _Safe, skip: int) -> None:
+        self._sink = sink
+        self._skip = skip
+
+    def __call__(self, chunk: bytes) -> None:
+        left, self._skip = chunk[self._skip :], max(0, self._skip - len(chunk))
+        if left:
+            self._sink(left)
+
+    def finish(self) -> None:
+        self._sink.finish()
 
 
 def _filter(target: BinaryIO, *, raw: bool) -> _Safe:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 
 from coding_agents import __version__
 from coding_agents.app.bring_up import Guarding, bring_up
@@ -26,8 +27,8 @@ from coding_agents.app.prepare import (
     ensure_guest_volume,
     fill_home,
     fill_workspace,
+    make_holder,
     prepare_source,
-    require_guest,
     start_holder,
 )
 from coding_agents.app.steps import Parallel, Trace, Undo
@@ -42,7 +43,7 @@ from coding_agents.model.session import RepoRef, SessionRecord, Volumes
 from coding_agents.network.dns import read_resolvers
 from coding_agents.network.guard import holder_options, parse_private
 from coding_agents.sandbox.invariants import check_spec
-from coding_agents.sandbox.plan import Identity, PlanInput, SessionPlan, plan_session
+from coding_agents.sandbox.plan import Identity, NamedObject, PlanInput, SessionPlan, plan_session
 from coding_agents.sandbox.protections import Enforced
 from coding_agents.sandbox.spec import Network
 from coding_agents.store.sessions import SessionStore
@@ -126,6 +127,7 @@ class Launch:
                 self.trace,
                 guarding=self._guarding,
                 asked=self.request.asked,
+                program=program,
             )
         self._record_timings(session)
         return Launched(self.trace, session, plan, enforced, source)
@@ -147,35 +149,40 @@ class Launch:
         with Parallel(self.trace) as steps:
             source = steps.run("relay", lambda: self._source(session, facts))
             guest = steps.run("guest", lambda: self._guest(engine, plan, program))
-            holder = self._start_holder(steps, engine, plan, guest)
-            volumes = steps.run("volumes", lambda: _make_volumes(engine, plan))
+            holder = self._make_holder(steps, engine, plan, guest)
+            volumes = [
+                steps.run(f"{volume.name.rpartition('-')[2]} volume", partial(_make_volume, engine, volume))
+                for volume in (plan.workspace, plan.home)
+            ]
             steps.run("supervisor", session.supervisor().ensure)
-            volumes.result()
+            for volume in volumes:
+                volume.result()
             guest.result()
             holder_id = holder.result() if holder is not None else ""
+            if holder_id:  # its guard stands before the agent's container starts, which waits for all steps
+                private = self._guarding.private
+                steps.run("guard", lambda: start_holder(engine, holder_id, plan, private=private))
             with self.trace.step("create"):
                 spec = plan.sandbox.joined_to(holder_id) if holder_id else plan.sandbox
                 container = engine.create(spec)
             session.update(container_id=container, holder_id=holder_id)
-            steps.run("guest check", lambda: require_guest(engine, container, program))
             source.result()
             with self.trace.step("copy"):
                 fill_workspace(engine, container, facts, source.result(), self.env)
                 fill_home(engine, container, facts.manifest.seed_files())
         return source.result()
 
-    def _start_holder(
+    def _make_holder(
         self, steps: Parallel, engine: Engine, plan: SessionPlan, guest: Future[None]
     ) -> Future[str] | None:
         if plan.holder is None:
             return None
-        private = self._guarding.private
 
-        def start() -> str:
+        def make() -> str:
             guest.result()
-            return start_holder(engine, plan, private=private)
+            return make_holder(engine, plan)
 
-        return steps.run("holder", start)
+        return steps.run("holder", make)
 
     def _guest(self, engine: Engine, plan: SessionPlan, program: GuestProgram) -> None:
         ensure_guest_volume(engine, program, plan.sandbox.image, suffix=self.session_id)
@@ -294,7 +301,9 @@ class Launch:
             created_ms=time.time_ns() // 1_000_000,
         )
         self.store.save(record)
-        return SessionContext(self.env, self.store, record)
+        session = SessionContext(self.env, self.store, record)
+        session.engine = facts.engine  # found by the same rules: no need to ask it again about itself
+        return session
 
     def _require_archivable(self, branch: BranchState, naming: Naming) -> None:
         """Ask before an existing branch with work of its own is renamed. Raises BranchError on no."""
@@ -339,9 +348,8 @@ def _announcing(narrator: Narrator) -> Callable[[str], None]:
     return on_line
 
 
-def _make_volumes(engine: Engine, plan: SessionPlan) -> None:
-    for volume in (plan.workspace, plan.home):
-        engine.create_volume(volume.name, labels=dict(volume.labels))
+def _make_volume(engine: Engine, volume: NamedObject) -> None:
+    engine.create_volume(volume.name, labels=dict(volume.labels))
 
 
 def _quit(session: SessionContext) -> None:

@@ -25,8 +25,8 @@ from coding_agents.gitsync.relay_repo import Relay, create_relay
 from coding_agents.model.refs import Branch
 from coding_agents.network.guard import READ_BACK_USER, verify_guard
 from coding_agents.sandbox.invariants import check_spec
-from coding_agents.sandbox.plan import SessionPlan, plan_filler
-from coding_agents.sandbox.spec import GUEST_DIRECTORY, GUEST_ZIPAPP, HOME, LABEL, WORKSPACE
+from coding_agents.sandbox.plan import NamedObject, SessionPlan, plan_filler
+from coding_agents.sandbox.spec import GUEST_DIRECTORY, GUEST_ZIPAPP, HOME, LABEL, WORKSPACE, HolderSpec
 from coding_agents.workspace.copyset import CopyPlan
 from coding_agents.workspace.fill import write_workspace_tar
 from coding_agents.workspace.launch_state import LaunchState, record_launch_state
@@ -154,20 +154,28 @@ def require_guest(engine: Engine, container: str, program: GuestProgram) -> None
         )
 
 
-def start_holder(engine: Engine, plan: SessionPlan, *, private: tuple[str, ...]) -> str:
-    """Make the session's network and the holder of its namespace; returns its id when the guard stands."""
-    if plan.holder is None or plan.network is None:
-        raise AssertionError("only a session with a network has a holder")
-    network, holder = plan.network, plan.holder
+def make_holder(engine: Engine, plan: SessionPlan) -> str:
+    """Make the session's network and the holder of its namespace, which does not run yet; returns its id."""
+    network, holder = _holder_of(plan)
     engine.create_network(network.name, labels=dict(network.labels))
-    container = engine.create(holder)
+    return engine.create(holder)
+
+
+def start_holder(engine: Engine, container: str, plan: SessionPlan, *, private: tuple[str, ...]) -> None:
+    """Start the holder; returns when its guard stands. Raises EnforcementError."""
+    network, holder = _holder_of(plan)
     engine.start(container)
     state = engine.inspect(container)
     if state is None or (differences := drift(holder, state)):
         details = "\n".join(differences) if state is not None else "it is gone"
         raise EnforcementError("the network holder is not what was planned", details=details)
     require_guarded(engine, container, network=network.name, dns=holder.dns, private=private)
-    return container
+
+
+def _holder_of(plan: SessionPlan) -> tuple[NamedObject, HolderSpec]:
+    if plan.holder is None or plan.network is None:
+        raise AssertionError("only a session with a network has a holder")
+    return plan.network, plan.holder
 
 
 def require_guarded(

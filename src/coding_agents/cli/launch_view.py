@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from coding_agents.app.inside import attach, show_output
+from coding_agents.app.inside import attach, follow_output
 from coding_agents.app.launch import Launch, Launched
 from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.app.start import start
 from coding_agents.app.steps import Trace
-from coding_agents.app.stop import stop, wait
+from coding_agents.app.stop import Ended, stop, wait
 from coding_agents.cli.context import AppContext
-from coding_agents.cli.ending_view import show_end
 from coding_agents.cli.output import Output
 from coding_agents.errors import Terminated, UsageError
 from coding_agents.model.session import SessionRecord, to_public
@@ -103,17 +102,22 @@ def _report_detached(app: AppContext, session: SessionContext, *, as_json: bool)
     return 0
 
 
+def _show_end(app: AppContext, session: SessionContext, ended: Ended) -> None:
+    from coding_agents.cli.ending_view import show_end  # loaded while nobody waits for the first byte
+
+    show_end(app, session, ended)
+
+
 def _follow(app: AppContext, session: SessionContext) -> int:
     """Pass the command's output on and, at the end, its status. Ctrl-C saves and stops."""
-    command = session.engine.logs_command(session.record.container_id, follow=True)
     try:
-        show_output(command, raw=False)
+        follow_output(session)
         ended = wait(session)
     except (KeyboardInterrupt, Terminated):
         app.output.say(f"interrupted: saving and stopping {session.record.name}")
-        show_end(app, session, stop(session, timeout_s=app.settings().session_stop_timeout))
+        _show_end(app, session, stop(session, timeout_s=app.settings().session_stop_timeout))
         raise
-    show_end(app, session, ended)
+    _show_end(app, session, ended)
     return _STATUS_UNKNOWN if ended.exit_status is None else ended.exit_status
 
 
@@ -125,7 +129,7 @@ def _after_leaving(app: AppContext, session: SessionContext) -> int:
         app.output.say(f"session {name} goes on; come back with `coding-agents connect {name}`")
         return 0
     ended = wait(session)
-    show_end(app, session, ended)
+    _show_end(app, session, ended)
     return 0 if ended.exit_status is None else ended.exit_status
 
 

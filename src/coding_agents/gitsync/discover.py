@@ -19,9 +19,15 @@ _FACTS = r"^(user\.(name|email)|remote\.origin\.url)$"
 
 
 def resolve_source(raw: str) -> Path | GitUrl:
-    """SOURCE as a path or as a git URL. Something that exists is a path. Raises CloneError."""
-    if not raw.startswith("-") and Path(raw).exists():
-        return Path(raw)
+    """SOURCE as a path or as a git URL. Something that exists is a path. Raises CloneError, NotARepositoryError."""
+    try:
+        if not raw.startswith("-") and Path(raw).exists():
+            return Path(raw)
+    except OSError as error:  # a directory on the way that we may not search, a name that is too long
+        raise NotARepositoryError(
+            f"{raw[:200]!r} cannot be read: {(error.strerror or str(error)).lower()}",
+            hint="Name a git repository, or a git URL.",
+        ) from error
     return parse_url(raw) or Path(raw)
 
 

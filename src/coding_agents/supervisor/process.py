@@ -18,6 +18,7 @@ from coding_agents.errors import (
     EngineError,
     EngineStoppedError,
     SessionStateError,
+    StoreError,
     SupervisorError,
     SupervisorGoneError,
 )
@@ -66,6 +67,9 @@ class Supervisor:
     async def run(self) -> None:
         """Serve until the session has ended and nobody asks any more."""
         self._journal.note(RecordType.SUPERVISOR_STARTED, detail={"phase": self._session.record.phase})
+        with suppress(CodingAgentsError):  # whoever needs the engine meets the same error again
+            # While the launch is still busy, so that ATTACH need not wait for the engine's facts.
+            await asyncio.to_thread(getattr, self._session, "engine")
         await self._resume()
         self._resumed.set()
         while not self._quit.is_set():
@@ -207,7 +211,8 @@ class Supervisor:
         record = self._session.reload()
         state = await self._inspect()
         if state is not None and state.running:
-            self._session.update(phase="stopping")
+            with suppress(StoreError):  # a full disk must not keep the session running
+                self._session.update(phase="stopping")
             await asyncio.to_thread(self._session.engine.stop, record.container_id, timeout_s=timeout_s)
         if self._watch is None:
             if record.phase in ("starting", "running", "stopping"):

@@ -39,6 +39,8 @@ class Tree:
         None when it does not exist, or is or lies behind a symbolic link. Raises PermissionError.
         """
         parts = path.split("/") if path else []
+        if not {"", ".", ".."}.isdisjoint(parts):
+            return None  # a crafted index may hold such a path; nothing outside is ever opened
         shared = 0
         while shared < min(len(parts), len(self._open)) and parts[shared] == self._open[shared][0]:
             shared += 1
