@@ -26,6 +26,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="coding-agents-bench-", dir=options.directory) as scratch:
         setting = Setting(
             date=datetime.now(UTC).date().isoformat(),
+            load=os.getloadavg()[0],
             engine=f"{info.title} {info.version}{' (rootless)' if info.rootless else ''}",
             data_root=info.data_root,
             directory=Path(scratch),

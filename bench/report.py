@@ -18,6 +18,7 @@ class Setting:
     """Where and when a run was made."""
 
     date: str
+    load: float
     engine: str
     data_root: str
     directory: Path
@@ -29,7 +30,7 @@ class Setting:
         return (
             f"Date: {self.date}",
             f"Machine: {os.cpu_count()} CPUs, {memory:.0f} GB of memory, Linux {platform.release()}, "
-            f"Python {platform.python_version()}; load average at the start {os.getloadavg()[0]:.1f}",
+            f"Python {platform.python_version()}; load average at the start {self.load:.1f}",
             f"Engine: {self.engine}, its data on {filesystem(Path(self.data_root))}",
             f"The repositories and the users' homes: on {filesystem(self.directory)}",
         )

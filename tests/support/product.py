@@ -49,6 +49,7 @@ class Product:
     home: Path
     extra: dict[str, str] = field(default_factory=dict)
     prefix: tuple[str, ...] = ()  # runs what follows as somebody else
+    python: str = sys.executable
 
     @property
     def env(self) -> dict[str, str]:
@@ -73,7 +74,7 @@ class Product:
     ) -> subprocess.Popen[str]:
         """Start `coding-agents ARGS` in a process group of its own."""
         return subprocess.Popen(
-            (*self.prefix, sys.executable, "-m", "coding_agents", *args),
+            (*self.prefix, self.python, "-m", "coding_agents", *args),
             cwd=cwd or self.home,
             env={**self.env, **(env or {})},
             stdin=subprocess.DEVNULL,

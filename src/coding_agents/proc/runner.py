@@ -317,6 +317,11 @@ def _missing_program(command: Command) -> Iterator[None]:
         raise ProgramNotFoundError(
             f"{command.argv[0]} is not installed", hint=f"Install {command.argv[0]} and try again."
         ) from error
+    except PermissionError as error:
+        raise ProgramNotFoundError(
+            f"{command.argv[0]} cannot be run: permission denied",
+            hint="Check the modes of that program and of the directories above it.",
+        ) from error
 
 
 def kill_group(pid: int) -> None:

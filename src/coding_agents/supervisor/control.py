@@ -18,7 +18,12 @@ Handler = Callable[[Op, dict[str, Any]], Awaitable[dict[str, Any]]]
 async def serving(path: Path, handler: Handler) -> AsyncIterator[None]:
     """Answer requests on a Unix socket at `path` while the block runs; the socket is gone afterwards."""
 
+    open_connections: set[asyncio.Task[None]] = set()
+
     async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (task := asyncio.current_task()) is not None:
+            open_connections.add(task)
+            task.add_done_callback(open_connections.discard)
         try:
             writer.write(encode(await _answer(reader, handler)))
             await writer.drain()
@@ -35,6 +40,11 @@ async def serving(path: Path, handler: Handler) -> AsyncIterator[None]:
     finally:
         server.close()
         path.unlink(missing_ok=True)
+        # One by one, not by asyncio.run, which cancels all tasks at once: a process that a question is just
+        # starting (Ctrl-C during a launch) would then be waited for without end (CPython 3.11).
+        for task in tuple(open_connections):
+            task.cancel()
+        await asyncio.gather(*open_connections, return_exceptions=True)
 
 
 async def _answer(reader: asyncio.StreamReader, handler: Handler) -> dict[str, Any]:

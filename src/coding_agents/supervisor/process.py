@@ -135,7 +135,12 @@ class Supervisor:
         record = self._session.record
         if record.phase not in ("running", "stopping"):
             return
-        state = await self._inspect()
+        try:
+            state = await self._inspect()
+        except CodingAgentsError as error:
+            # Whoever asks for what needs the engine is told the same; nothing is settled without having looked.
+            self._journal.note(RecordType.CHANNEL_CLOSED, outcome="failed", detail={"reason": error.message})
+            return
         if state is not None and state.running and state.started_at == record.started_at:
             try:
                 await self._open_link()
@@ -223,6 +228,14 @@ class Supervisor:
     async def _wait(self) -> dict[str, Any]:
         if self._watch is not None:
             await self._ended.wait()
+        elif self._session.reload().phase in ("running", "stopping"):
+            state = await self._inspect()  # what kept us from watching may be over by now
+            if state is not None and state.running:
+                raise SupervisorError(
+                    "the session runs, but its channel cannot be opened",
+                    hint=f"Run `coding-agents stop {self._session.record.name}`: its work is saved from the volume.",
+                )
+            await self._settle(state)
         return self._result()
 
     async def _salvage(self) -> dict[str, Any]:

@@ -1,0 +1,363 @@
+"""One session's supervisor: it settles what has ended, answers or says that it has left, and can be replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coding_agents.audit.log import open_log
+from coding_agents.engine.api import ContainerState
+from coding_agents.errors import (
+    EngineStoppedError,
+    GitError,
+    SessionStateError,
+    SupervisorError,
+    SupervisorGoneError,
+)
+from coding_agents.gitsync.base import give, open_base
+from coding_agents.gitsync.discover import discover
+from coding_agents.gitsync.relay_repo import create_relay
+from coding_agents.model.refs import Branch, Oid
+from coding_agents.model.session import RepoRef
+from coding_agents.store.sessions import SessionStore
+from coding_agents.supervisor import process
+from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.journal import Journal
+from coding_agents.supervisor.process import Supervisor
+from coding_agents.supervisor.protocol import Op
+from coding_agents.supervisor.settle import WORKTREE, adopted_tip
+from coding_agents_guest import events
+from support.fake_engine import FakeEngine
+from support.host import host_environment
+from support.product import git, make_repo, wait_for
+from support.sessions import session_record
+from support.specs import helper
+
+_SRC = Path(__file__).resolve().parents[2] / "src"
+
+
+class SilentEngine(FakeEngine):
+    """An engine that does not answer `inspect` as long as `silent` is positive."""
+
+    silent = 0
+
+    def inspect(self, container: str) -> ContainerState | None:
+        if self.silent > 0:
+            self.silent -= 1
+            raise EngineStoppedError("Docker is installed but does not answer")
+        return super().inspect(container)
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Iterator[SilentEngine]:
+    made = SilentEngine(tmp_path / "engine")
+    made.directory.mkdir()
+    yield made
+    for state in list(made.find({"coding-agents.type": "helper"})):
+        made.remove(state.id, force=True)
+
+
+@pytest.fixture
+def session(tmp_path: Path, fake: SilentEngine, monkeypatch: pytest.MonkeyPatch) -> SessionContext:
+    """A session on a real repository with a real relay, whose container there is not."""
+    monkeypatch.setattr(process, "_IDLE_S", 0.05)
+    env = host_environment(tmp_path / "home", PYTHONPATH=str(_SRC))
+    repo = discover(make_repo(tmp_path / "shop"), env=env.for_git())
+    store = SessionStore(env.state_dir)
+    record = session_record(
+        repo=RepoRef(
+            kind="path", name="shop", work_tree=str(repo.work_tree), git_dir=str(repo.git_dir),
+            common_dir=str(repo.common_dir), repo_id=repo.repo_id,
+            owner_uid=repo.owner_uid, owner_gid=repo.owner_gid,
+        ),
+        base=str(repo.head), base_branch="main", container_id="gone", phase="running", started_at="then",
+        limits={"cpus": "1", "memory_bytes": str(1 << 30), "pids": "100"},
+    )  # fmt: skip
+    directory = store.create(record.id)
+    store.save(record)
+    base = open_base(env.data_dir, repo, env=env.for_git())
+    assert repo.head is not None
+    give(base, repo, repo.head)
+    create_relay(
+        directory / "relay.git",
+        base_store=base,
+        branch=Branch.parse(record.branch, agent=record.agent),
+        base=repo.head,
+        base_branch="main",
+    )
+    context = SessionContext(env, store, record)
+    context.engine = fake
+    return context
+
+
+def commit(session: SessionContext, message: str, *, ref: str = "", content: str = "w\n") -> Oid:
+    """A commit on the base with one file more, in the relay; `ref` is made to name it."""
+    work = Path(session.record.repo.work_tree).with_name(f"agent-{message}")
+    git(work.parent, "clone", "--quiet", session.record.repo.work_tree, str(work))
+    (work / "work.txt").write_text(content)
+    git(work, "add", ".")
+    git(work, "-c", "user.name=a", "-c", "user.email=a@example.invalid", "commit", "--quiet", "-m", message)
+    git(
+        work,
+        "push",
+        "--quiet",
+        str(session.directory / "relay.git"),
+        f"HEAD:{ref or session.relay.branch.ref}",
+    )
+    return Oid.parse(git(work, "rev-parse", "HEAD"))
+
+
+def home(session: SessionContext) -> str:
+    """The session's branch in the user's repository."""
+    return git(
+        Path(session.record.repo.work_tree), "rev-parse", "--quiet", "--verify", "demo/session-1", check=False
+    )
+
+
+def supervise(session: SessionContext, during: Callable[[Supervisor], Awaitable[Any]] | None = None) -> Any:
+    """Run a supervisor until it leaves by itself; the result of `during`, which runs beside it."""
+
+    async def run() -> Any:
+        with open_log(session.audit_path, session=session.record.id, time_ms=0) as log:
+            supervisor = Supervisor(session, Journal(log))
+            asked = asyncio.ensure_future(during(supervisor)) if during is not None else None
+            async with asyncio.timeout(30):
+                await supervisor.run()
+                return await asked if asked is not None else None
+
+    return asyncio.run(run())
+
+
+def test_container_that_is_gone_is_lost_and_its_pushed_work_comes_home(session: SessionContext) -> None:
+    pushed = commit(session, "pushed")
+    supervise(session)
+    record = session.reload()
+    assert (record.phase, record.started_at, record.exit_status) == ("lost", "", None)
+    assert home(session) == pushed
+    # The volume was not compared, so nobody may believe that this is all.
+    assert not record.saved.verified
+    assert record.saved.where == "volume"
+    assert "does not exist any more" in record.saved.note
+
+
+def test_container_that_has_ended_is_settled_with_its_status(
+    session: SessionContext, fake: SilentEngine
+) -> None:
+    spec = helper(name="demo-shop", image=fake.add_image("x:local"), argv=("/bin/sh", "-c", "exit 3"))
+    container = fake.create(spec)
+    fake.start(container)
+    wait_for(lambda: not (state := fake.inspect(container)) or not state.running, "the end")
+    session.update(container_id=container)
+    supervise(session)
+    assert (session.reload().phase, session.record.exit_status) == ("stopped", 3)
+
+
+@pytest.mark.parametrize("op", [Op.WAIT, Op.STOP, Op.SALVAGE])
+def test_silent_engine_is_named_to_who_asks_and_nothing_is_settled(
+    session: SessionContext, fake: SilentEngine, op: Op
+) -> None:
+    fake.silent = 1000
+
+    async def ask(supervisor: Supervisor) -> None:
+        with pytest.raises(EngineStoppedError):
+            await supervisor.handle(op, {})
+
+    supervise(session, ask)
+    assert session.reload().phase == "running"
+    fake.silent = 0
+    supervise(session)
+    assert session.reload().phase == "lost"
+
+
+def test_engine_that_answers_again_lets_who_waits_have_the_end(
+    session: SessionContext, fake: SilentEngine
+) -> None:
+    fake.silent = 1
+
+    async def ask(supervisor: Supervisor) -> dict[str, Any]:
+        return await supervisor.handle(Op.WAIT, {})
+
+    assert supervise(session, ask)["phase"] == "lost"
+
+
+def test_running_session_without_a_channel_is_not_waited_for_in_vain(
+    session: SessionContext, fake: SilentEngine
+) -> None:
+    container = fake.create(
+        helper(name="demo-shop", image=fake.add_image("x:local"), argv=("/bin/sleep", "60"))
+    )
+    fake.start(container)
+    state = fake.inspect(container)
+    assert state is not None
+    session.update(
+        container_id=container, started_at=state.started_at
+    )  # its bridge is a program that is not here
+
+    async def ask(supervisor: Supervisor) -> None:
+        with pytest.raises(SupervisorError, match="channel cannot be opened"):
+            await supervisor.handle(Op.WAIT, {})
+
+    supervise(session, ask)
+
+
+def test_settled_session_is_left_alone(session: SessionContext) -> None:
+    session.update(phase="stopped", exit_status=7)
+    commit(session, "late")
+    supervise(session)
+    assert (session.reload().phase, session.record.exit_status) == ("stopped", 7)
+    assert home(session) == ""
+
+
+def test_it_stays_while_a_question_is_open_and_then_leaves(session: SessionContext) -> None:
+    session.update(phase="stopped", exit_status=7)
+    answered = asyncio.Event()
+
+    async def ask(supervisor: Supervisor) -> dict[str, Any]:
+        answer = await supervisor.handle(Op.WAIT, {})
+        answered.set()
+        return answer
+
+    assert supervise(session, ask)["exit_status"] == 7
+    assert answered.is_set()
+
+
+def test_who_asks_a_leaving_supervisor_is_sent_away(session: SessionContext) -> None:
+    session.update(phase="stopped")
+
+    async def ask(supervisor: Supervisor) -> None:
+        await supervisor.handle(Op.QUIT, {})
+        with pytest.raises(SupervisorGoneError):
+            await supervisor.handle(Op.STOP, {})
+
+    supervise(session, ask)
+
+
+def test_a_closed_channel_is_said_and_not_waited_for(session: SessionContext) -> None:
+    session.update(phase="stopped")
+
+    async def ask(supervisor: Supervisor) -> None:
+        with pytest.raises(SupervisorError, match="channel is not open"):
+            await supervisor.handle(Op.SAVE, {})
+        with pytest.raises(SupervisorError, match="channel is not open"):
+            await supervisor.handle(Op.OPEN_GATE, {"started_at": "then"})
+
+    supervise(session, ask)
+
+
+def test_salvage_of_a_running_session_is_refused(session: SessionContext, fake: SilentEngine) -> None:
+    container = fake.create(
+        helper(name="demo-shop", image=fake.add_image("x:local"), argv=("/bin/sleep", "60"))
+    )
+    fake.start(container)
+    session.update(phase="stopped", container_id=container)
+
+    async def ask(supervisor: Supervisor) -> None:
+        with pytest.raises(SessionStateError, match="is running"):
+            await supervisor.handle(Op.SALVAGE, {})
+
+    supervise(session, ask)
+
+
+def test_work_that_cannot_come_home_is_told_and_kept(session: SessionContext) -> None:
+    pushed = commit(session, "pushed")
+    work_tree = Path(session.record.repo.work_tree)
+    moved = work_tree.rename(work_tree.with_name("moved"))
+    supervise(session)
+    record = session.reload()
+    assert (record.phase, record.saved.where) == ("lost", "volume")
+    assert session.relay.store.resolve(session.relay.branch.ref) == pushed
+    moved.rename(work_tree)
+    session.update(phase="running")
+    supervise(session)
+    assert home(session) == pushed
+
+
+def test_an_unchanged_work_tree_that_is_salvaged_again_is_nothing_new(session: SessionContext) -> None:
+    tip = commit(session, "tip")
+    again = commit(session, "again", ref=WORKTREE)
+    assert tip != again
+    assert adopted_tip(session, _salvaged(worktree=again)) is None
+    assert session.relay.store.resolve(session.relay.branch.ref) == tip
+
+
+def test_a_rewritten_history_that_is_salvaged_is_left_over(session: SessionContext) -> None:
+    tip = commit(session, "tip")
+    other = commit(session, "other", ref=WORKTREE, content="other\n")
+    assert adopted_tip(session, _salvaged(worktree=other)) == other
+    assert session.relay.store.resolve(session.relay.branch.ref) == tip
+
+
+def test_a_salvage_that_claims_what_it_did_not_bring_is_not_believed(session: SessionContext) -> None:
+    commit(session, "tip")
+    with pytest.raises(GitError, match="did not arrive"):
+        adopted_tip(session, _salvaged(worktree=Oid("1" * 40)))
+
+
+def _salvaged(*, worktree: str) -> events.Salvaged:
+    return events.Salvaged(head="", worktree=worktree, clean=False, left_out=(), notes=())
+
+
+# The process itself, asked by its client
+
+
+def _pid(session: SessionContext) -> int | None:
+    """The supervisor's process, by the session's directory in its command line."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"coding_agents.supervisor" in words and os.fsencode(session.directory) in words:
+                return int(entry.name)
+    return None
+
+
+def test_a_killed_supervisor_is_replaced_by_the_next_question(session: SessionContext) -> None:
+    session.update(phase="stopped")
+    client = session.supervisor()
+    with pytest.raises(SupervisorGoneError):
+        client.call(Op.STATUS)
+    assert client.ask(Op.STATUS)["phase"] == "stopped"
+    first = _pid(session)
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: _pid(session) is None, "the end of the killed one")
+    assert client.ask(Op.STATUS)["phase"] == "stopped"  # its socket, left behind, hinders nobody
+    second = _pid(session)
+    assert second is not None
+    os.kill(second, signal.SIGTERM)
+    client.until_gone()
+    with pytest.raises(SupervisorGoneError):
+        client.call(Op.STATUS)
+
+
+def test_many_that_start_a_supervisor_at_once_share_one(session: SessionContext) -> None:
+    session.update(phase="stopped", exit_status=7)
+    answers: list[Any] = []
+
+    def ask() -> None:
+        answers.append(session.supervisor().ask(Op.WAIT)["exit_status"])
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [7] * 6
+    session.supervisor().until_gone()
+
+
+def test_a_supervisor_that_cannot_start_says_why(session: SessionContext) -> None:
+    session.update(phase="stopped")
+    (session.directory / "session.json").write_text("{")
+    with pytest.raises(SupervisorError) as caught:
+        session.supervisor().ask(Op.WAIT)
+    assert "corrupt" in caught.value.details
