@@ -439,7 +439,10 @@ def test_full_disk_at_push_loses_nothing(product: Product, repo: Path) -> None:
         assert product.engine_run("exec", name, "cat", "/tmp/push").strip()
         stopped = product.run("stop", name, env=env, status=None)
         assert "Traceback" not in stopped.err
-        assert "still in the session's volume" in stopped.err or "the disk is full" in stopped.err
+        if stopped.status == 0:  # a few bytes were left for the record
+            assert "still in the session's volume" in stopped.err
+        else:
+            assert "the disk is full" in stopped.err
         assert product.engine_run("ps", "--quiet", "--filter", f"name={name}") == ""
         assert f"{name}-workspace" in product.engine_run("volume", "ls", "--format", "{{.Name}}").split()
         hog.unlink()

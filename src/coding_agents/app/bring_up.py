@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from coding_agents.app.prepare import GuestProgram, guard_problems, require_guest
+from coding_agents.app.prepare import guard_problems
 from coding_agents.app.steps import Parallel, Trace
 from coding_agents.engine.api import ContainerState
 from coding_agents.engine.drift import drift
@@ -39,12 +39,8 @@ def bring_up(
     *,
     guarding: Guarding,
     asked: Collection[str],
-    program: GuestProgram | None = None,
 ) -> Enforced:
-    """Start the created container, measure it, and open its gate. Raises EnforcementError before it opens.
-
-    `program` is what must be in its guest volume; None when that was read back at an earlier start.
-    """
+    """Start the created container, measure it, and open its gate. Raises EnforcementError before it opens."""
     engine, supervisor = session.engine, session.supervisor()
     container = session.record.container_id
     with trace.step("start"):
@@ -52,8 +48,6 @@ def bring_up(
     with Parallel(trace) as steps:  # all of it after this very start
         found = steps.run("state", lambda: require_state(session))
         guard = steps.run("guard read-back", lambda: _guard_problems(session, plan, guarding))
-        if program is not None:
-            steps.run("guest check", lambda: require_guest(engine, container, program))
         with trace.step("channel"):
             facts = supervisor.ask(Op.ATTACH)["facts"]
     with trace.step("measure"):

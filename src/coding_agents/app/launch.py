@@ -29,6 +29,7 @@ from coding_agents.app.prepare import (
     fill_workspace,
     make_holder,
     prepare_source,
+    require_guest,
     start_holder,
 )
 from coding_agents.app.steps import Parallel, Trace, Undo
@@ -127,7 +128,6 @@ class Launch:
                 self.trace,
                 guarding=self._guarding,
                 asked=self.request.asked,
-                program=program,
             )
         self._record_timings(session)
         return Launched(self.trace, session, plan, enforced, source)
@@ -166,6 +166,8 @@ class Launch:
                 spec = plan.sandbox.joined_to(holder_id) if holder_id else plan.sandbox
                 container = engine.create(spec)
             session.update(container_id=container, holder_id=holder_id)
+            # Before the container starts: nothing unproven runs, and Docker's `cp` mounts its volumes for a moment.
+            steps.run("guest check", lambda: require_guest(engine, container, program))
             source.result()
             with self.trace.step("copy"):
                 fill_workspace(engine, container, facts, source.result(), self.env)

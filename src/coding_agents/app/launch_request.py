@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from coding_agents.model.names import parse_name
 from coding_agents.model.settings import Settings, Source
 from coding_agents.sandbox.spec import Network
 
+_CHANNEL = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
 # The settings by which a user asks for a limit, and the protections that must then be in force.
 _ASKED_BY = {"limits.memory": ("memory", "swap"), "limits.cpu": ("cpus",), "limits.pids": ("pids",)}
 
@@ -121,6 +123,9 @@ def _require_consistent(options: LaunchOptions) -> None:
         raise UsageError(f"--empty takes no SOURCE, but {options.source!r} is given", hint="Leave one out.")
     if options.empty and options.clean:
         raise UsageError("--empty has nothing to be cleaned", hint="Leave out --clean.")
+    channel = options.dotnet_preview
+    if channel is not None and not _CHANNEL.fullmatch(channel):
+        raise UsageError(f"not a .NET channel: {channel[:80]!r}", hint="Write it like 11.0.")
     if options.name is not None:
         parse_name(options.name)
 

@@ -87,7 +87,9 @@ class Ending:
         try:
             return await self._salvaged()
         except CodingAgentsError as error:
-            note = f"the volume could not be read: {error.message}; `coding-agents recover` tries again"
+            reason = error.details.strip().rpartition("\n")[2][:200]
+            said = f"{error.message} ({reason})" if reason else error.message
+            note = f"the volume could not be read: {said}; `coding-agents recover` tries again"
             self._journal.note(RecordType.SALVAGED, outcome="failed", detail={"reason": error.message})
             saved = await self._unverified(())
             return Saved(**{**_fields(saved), "where": "volume", "note": note})

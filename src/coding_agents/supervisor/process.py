@@ -56,6 +56,7 @@ class Supervisor:
         self._homing = asyncio.Lock()
         self._arrivals: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
+        self._trouble: CodingAgentsError | None = None
         self._quit = asyncio.Event()
         self._resumed = asyncio.Event()
         self._questions = 0
@@ -159,6 +160,7 @@ class Supervisor:
         if self._watch is not None or self._link is not None:
             raise SessionStateError(f"session {record.name} is already being served")
         self._ended.clear()
+        self._trouble = None
         facts = await self._open_link()
         self._journal.note(RecordType.CHANNEL_OPENED)
         self._watch = asyncio.create_task(self._watch_container())
@@ -228,6 +230,8 @@ class Supervisor:
     async def _wait(self) -> dict[str, Any]:
         if self._watch is not None:
             await self._ended.wait()
+            if self._trouble is not None:
+                raise self._trouble  # what the record says is not how the session ended
         elif self._session.reload().phase in ("running", "stopping"):
             state = await self._inspect()  # what kept us from watching may be over by now
             if state is not None and state.running:
@@ -286,6 +290,7 @@ class Supervisor:
             if self._link is not None:
                 await self._link.close()
             self._link = self._watch = None
+            self._trouble = error
             self._ended.set()
 
     async def _follow(self) -> None:
