@@ -16,7 +16,7 @@ from coding_agents.model.names import parse_name
 from coding_agents.model.settings import Settings, Source
 from coding_agents.sandbox.spec import Network
 
-_CHANNEL = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
+_CHANNEL = re.compile(r"preview|[0-9]{1,3}\.[0-9]{1,3}")
 # The settings by which a user asks for a limit, and the protections that must then be in force.
 _ASKED_BY = {"limits.memory": ("memory", "swap"), "limits.cpu": ("cpus",), "limits.pids": ("pids",)}
 
@@ -125,7 +125,7 @@ def _require_consistent(options: LaunchOptions) -> None:
         raise UsageError("--empty has nothing to be cleaned", hint="Leave out --clean.")
     channel = options.dotnet_preview
     if channel is not None and not _CHANNEL.fullmatch(channel):
-        raise UsageError(f"not a .NET channel: {channel[:80]!r}", hint="Write it like 11.0.")
+        raise UsageError(f"not a .NET channel: {channel[:80]!r}", hint="Write it like 11.0, or preview.")
     if options.name is not None:
         parse_name(options.name)
 
