@@ -250,7 +250,8 @@ def test_no_engine_installed(user: Product, tmp_path: Path, choice: str) -> None
     (tmp_path / "git").symlink_to("/usr/bin/git")
     result = launch(user, "shop", "--engine", choice, env={"PATH": str(tmp_path)})
     assert_refused(result, status=30, code="engine-not-found", says="installed")
-    assert "Docker" in user.run("doctor", status=1, env={"PATH": str(tmp_path)}).err
+    doctor = user.run("doctor", status=1, env={"PATH": str(tmp_path), "CODING_AGENTS_ENGINE": choice})
+    assert ("Podman" if choice == "podman" else "Docker") in doctor.err
 
 
 def test_git_is_not_installed(user: Product, tmp_path: Path) -> None:
