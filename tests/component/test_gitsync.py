@@ -20,7 +20,7 @@ from coding_agents.gitsync.branches import (
     is_merged,
 )
 from coding_agents.gitsync.discover import discover
-from coding_agents.gitsync.integrate import INCOMING, Integrated, Landing, delete_incoming, integrate
+from coding_agents.gitsync.integrate import INCOMING, Integrated, Landing, integrate, keep_incoming
 from coding_agents.gitsync.packs import copy_closure, user_store
 from coding_agents.gitsync.relay_repo import BASE, Relay, create_relay
 from coding_agents.gitsync.summary import summarize
@@ -436,12 +436,22 @@ def test_a_whole_history_is_brought_where_the_base_is_missing(session: Session) 
     sh(other, "fsck", "--strict", env=session.env)
 
 
-def test_delete_incoming(session: Session) -> None:
-    sh(session.repo, "branch", BRANCH.short, env=session.env)
-    session.integrate()
-    for _ in range(2):
-        delete_incoming(session.facts, SESSION, env=session.env)
-    assert sh(session.repo, "for-each-ref", INCOMING, env=session.env) == ""
+def test_what_was_kept_under_incoming_is_never_overwritten(session: Session) -> None:
+    tip = session.relay.store.resolve(session.relay.branch.ref)
+    assert tip is not None
+    assert session.relay.base is not None
+    kept = [
+        keep_incoming(session.facts, session.relay, name="x", tip=oid, env=session.env)
+        for oid in (session.relay.base, tip, tip)
+    ]
+    assert kept == [f"{INCOMING}/x", f"{INCOMING}/x-2", f"{INCOMING}/x-2"]
+    assert sh(session.repo, "rev-parse", f"{INCOMING}/x", env=session.env) == session.relay.base
+
+
+def test_a_ref_name_may_hold_what_other_programs_take_for_a_line_end(session: Session) -> None:
+    name = "refs/heads/a\u2028b"
+    sh(session.repo, "update-ref", name, "HEAD", env=session.env)
+    assert name in user_store(session.facts, session.env).refs("refs/heads/")
 
 
 # --- branches -------------------------------------------------------------------------------------------

@@ -10,18 +10,23 @@ import pytest
 
 from coding_agents.errors import CodingAgentsError, GitError
 from coding_agents.gitsync.discover import discover
+from coding_agents.proc.git import Profile, git_command
+from coding_agents.workspace.tree import Tree
 from support.product import git, make_repo
 
 ENV = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1"}
 
 
-def test_a_directory_that_looks_like_a_bare_repository_is_content(tmp_path: Path) -> None:
+@pytest.mark.parametrize("work_tree", [".", ".."])
+def test_a_directory_that_looks_like_a_bare_repository_is_content(tmp_path: Path, work_tree: str) -> None:
     repo = make_repo(tmp_path / "repo")
     docs = repo / "docs"
     for name in ("objects", "refs/heads"):
         (docs / name).mkdir(parents=True)
     (docs / "HEAD").write_text("ref: refs/heads/main\n")
-    (docs / "config").write_text('[core]\n\tbare = false\n\tworktree = .\n[filter "x"]\n\tclean = false\n')
+    (docs / "config").write_text(
+        f'[core]\n\tbare = false\n\tworktree = {work_tree}\n[filter "x"]\n\tclean = false\n'
+    )
     with pytest.raises(CodingAgentsError):
         discover(docs, env=ENV)
 
@@ -31,6 +36,24 @@ def test_core_worktree_does_not_widen_the_copy(tmp_path: Path) -> None:
     git(repo, "config", "core.worktree", "../..")
     with pytest.raises(GitError, match="elsewhere"):
         discover(repo, env=ENV)
+
+
+def test_no_repository_can_allow_a_transport_of_its_own() -> None:
+    """GIT_ALLOW_PROTOCOL overrides protocol.*.allow (git(1)), which a hostile .git/config may hold."""
+    for profile in Profile:
+        command = git_command(("status",), profile=profile, env=ENV)
+        allowed = command.env["GIT_ALLOW_PROTOCOL"].split(":")
+        assert ("https" in allowed) == (profile is Profile.CLONE)
+        assert "ext" not in allowed
+
+
+@pytest.mark.parametrize("path", ["..", "../outside", "a/../..", ".", "a//b"])
+def test_no_path_of_a_crafted_index_leaves_the_tree(tmp_path: Path, path: str) -> None:
+    (tmp_path / "tree/a/b").mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    with Tree(tmp_path / "tree") as tree:
+        assert tree.directory(path) is None
+        assert tree.directory("a/b") is not None
 
 
 def test_subdirectories_and_linked_work_trees_are_found(tmp_path: Path) -> None:

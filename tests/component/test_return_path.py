@@ -17,7 +17,7 @@ from coding_agents.gitsync.branches import (
     is_merged,
 )
 from coding_agents.gitsync.discover import discover
-from coding_agents.gitsync.integrate import Landing, delete_incoming, integrate
+from coding_agents.gitsync.integrate import Landing, integrate, keep_incoming
 from coding_agents.gitsync.packs import copy_closure, user_store
 from coding_agents.gitsync.relay_repo import Relay, create_relay
 from coding_agents.gitsync.summary import summarize
@@ -156,7 +156,9 @@ CALLS: dict[str, Callable[[Trap], object]] = {
     "archive": _archive,
     "is merged": lambda trap: is_merged(trap.facts, BRANCH, env=trap.env),
     "delete branch": lambda trap: delete_branch(trap.facts, BRANCH, expected=trap.work, env=trap.env),
-    "delete incoming": lambda trap: delete_incoming(trap.facts, SESSION, env=trap.env),
+    "keep incoming": lambda trap: keep_incoming(
+        trap.facts, trap.relay, name=SESSION, tip=trap.work, env=trap.env
+    ),
     "summary": lambda trap: summarize(user_store(trap.facts, trap.env), base=trap.base, tip=trap.work),
     "summary of the relay": lambda trap: summarize(trap.relay.store, base=trap.base, tip=trap.work),
 }

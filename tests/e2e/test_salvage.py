@@ -90,3 +90,33 @@ def test_a_branch_name_with_a_line_separator_hinders_nothing(product: Product, r
     kill(product, name)
     assert git(repo, "show", "demo/session-1:w") == "w"
     assert product.session(name)["saved"]["verified"]
+
+
+def test_the_helper_of_a_salvage_is_never_another_session(product: Product, repo: Path) -> None:
+    """`foo-salvage` is a name that a user may choose."""
+    other = product.launch_detached(repo, "sleep 600", "-b", "foo-salvage")
+    name = product.launch_detached(repo, "echo w > w; touch .git/ok; sleep 600", "-b", "foo")
+    assert other == f"{name}-salvage"
+    wait_for(lambda: product.exec(name, "test -e .git/ok", status=None).status == 0, "the agent's file")
+    kill(product, name)
+    assert product.session(name)["saved"]["verified"]
+    assert product.state(other) == "running"
+
+
+def test_a_session_that_runs_again_is_not_verified_any_more(product: Product, repo: Path) -> None:
+    name = product.launch_detached(repo, "sleep 600")
+    kill(product, name)
+    assert product.session(name)["saved"]["verified"]
+    product.run("start", name)
+    assert not product.session(name)["saved"]["verified"]
+
+
+def test_start_refuses_a_guest_program_that_was_changed(product: Product, repo: Path) -> None:
+    name = product.launch_detached(repo, "sleep 600")
+    product.run("stop", name)
+    path = product.sessions_dir / product.session(name)["id"] / "session.json"
+    changed = "coding-agents-guest-" + 12 * "0"
+    path.write_text(path.read_text().replace(product.session(name)["guest_volume"], changed))
+    refused = product.run("start", name, status=36)
+    assert "is not ours" in refused.err
+    assert product.state(name) == "stopped"

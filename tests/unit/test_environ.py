@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from coding_agents.config.environ import detect_platform, read_environment
+from coding_agents.engine.find import engine_environment
 from support.host import host_environment
 
 HOME = Path("/home/u")
@@ -19,22 +20,17 @@ def test_xdg_places_default_below_home() -> None:
     assert env.state_dir == HOME / ".local/state/coding-agents"
     assert env.data_dir == HOME / ".local/share/coding-agents"
     assert env.user_config == HOME / ".config/coding-agents/config.toml"
-    assert env.runtime_dir is None
 
 
 def test_xdg_variables_move_them() -> None:
-    env = host_environment(
-        HOME, XDG_CONFIG_HOME="/c", XDG_STATE_HOME="/s", XDG_DATA_HOME="/d", XDG_RUNTIME_DIR="/run/user/1"
-    )
+    env = host_environment(HOME, XDG_CONFIG_HOME="/c", XDG_STATE_HOME="/s", XDG_DATA_HOME="/d")
     assert [env.config_home, env.state_home, env.data_home] == [Path("/c"), Path("/s"), Path("/d")]
-    assert env.runtime_dir == Path("/run/user/1")
 
 
 @pytest.mark.parametrize("value", ["", "relative", "./x", "~/x"])
 def test_relative_xdg_values_are_ignored_as_the_specification_says(value: str) -> None:
-    env = host_environment(HOME, XDG_STATE_HOME=value, XDG_RUNTIME_DIR=value)
+    env = host_environment(HOME, XDG_STATE_HOME=value)
     assert env.state_home == HOME / ".local/state"
-    assert env.runtime_dir is None
 
 
 def test_engines_and_git_get_only_what_is_listed() -> None:
@@ -49,15 +45,14 @@ def test_engines_and_git_get_only_what_is_listed() -> None:
         DOCKER_HOST="tcp://e", CONTAINER_HOST="unix:///p", GIT_CONFIG_GLOBAL="/g", GIT_DIR="/hook/.git",
         GIT_INDEX_FILE="/hook/index", https_proxy="http://p", LC_ALL="de_DE.UTF-8", **secrets,
     )  # fmt: skip
-    engine, git = env.for_engine(), env.for_git()
+    engine, git = engine_environment(env.environ), env.for_git()
     assert engine["DOCKER_HOST"] == "tcp://e"
     assert engine["CONTAINER_HOST"] == "unix:///p"
     assert git["GIT_CONFIG_GLOBAL"] == "/g"
     for passed in (engine, git):
         assert passed["https_proxy"] == "http://p"
-        assert passed["HOME"] == "/home/u"
-        assert passed["LC_ALL"] == "C.UTF-8"
         assert not {*secrets, "GIT_DIR", "GIT_INDEX_FILE"} & set(passed)
+    assert (git["HOME"], git["LC_ALL"]) == ("/home/u", "C.UTF-8")
     assert "GIT_CONFIG_GLOBAL" not in engine
     assert "DOCKER_HOST" not in git
 

@@ -17,7 +17,6 @@ from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.protocol import Op
 from coding_agents.terminal.escape import StreamEscaper
 
-_TMUX_SOCKET = "agent"
 _ENVIRONMENT = (("HOME", HOME), ("LANG", "C.UTF-8"))
 
 
@@ -43,15 +42,14 @@ def run_inside(session: SessionContext, argv: Sequence[str], *, raw: bool) -> in
 def attach(session: SessionContext, *, control: bool) -> int:
     """Attach this terminal to the session's tmux; read-only when somebody else is attached, unless `control`."""
     require_open_gate(session)
-    tmux = ("tmux",)
     clients = session.engine.exec(
-        session.record.container_id, (*tmux, "list-clients", "-t", "agent"), user=AGENT_USER
+        session.record.container_id, ("tmux", "list-clients", "-t", "agent"), user=AGENT_USER
     )
     read_only = ("-r",) if clients.ok and clients.stdout.strip() and not control else ()
     _record(session, RecordType.ATTACHED, "read-only" if read_only else "control")
     command = session.engine.exec_command(
         session.record.container_id,
-        (*tmux, "attach-session", *read_only, "-t", "agent"),
+        ("tmux", "attach-session", *read_only, "-t", "agent"),
         user=AGENT_USER,
         interactive=True,
         tty=True,

@@ -167,7 +167,7 @@ class Launch:
                 container = engine.create(spec)
             session.update(container_id=container, holder_id=holder_id)
             # Before the container starts: nothing unproven runs, and Docker's `cp` mounts its volumes for a moment.
-            steps.run("guest check", lambda: require_guest(engine, container, program))
+            steps.run("guest check", lambda: require_guest(engine, container, program.volume))
             source.result()
             with self.trace.step("copy"):
                 fill_workspace(engine, container, facts, source.result(), self.env)

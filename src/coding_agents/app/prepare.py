@@ -51,7 +51,12 @@ class GuestProgram:
 
     @property
     def volume(self) -> str:
-        return f"coding-agents-guest-{self.digest[:12]}"
+        return guest_volume_name(self.digest)
+
+
+def guest_volume_name(digest: str) -> str:
+    """The volume in which the guest program with this SHA-256 travels."""
+    return f"coding-agents-guest-{digest[:12]}"
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ def ensure_guest_volume(engine: Engine, program: GuestProgram, image: str, *, su
     try:
         content = _tar({Path(GUEST_ZIPAPP).name: program.content}, owner=0, mode=0o644)
         engine.copy_in(container, GUEST_DIRECTORY, lambda out: _write(out, content))
-        require_guest(engine, container, program)
+        require_guest(engine, container, program.volume)
     finally:
         engine.remove(container, force=True)
     _make_shared_volume(engine, ready)
@@ -144,12 +149,16 @@ def _make_shared_volume(engine: Engine, name: str) -> None:
             raise
 
 
-def require_guest(engine: Engine, container: str, program: GuestProgram) -> None:
-    """Read the guest's program back from a container that has its volume. Raises EnforcementError."""
+def require_guest(engine: Engine, container: str, volume: str) -> None:
+    """Read the guest's program back from a container that has `volume`, which is named after what it must hold.
+
+    Raises EnforcementError. A session that is started again may have been launched by an earlier version of
+    us, so the name, and not the program of today, is what counts.
+    """
     found = guest_digest(engine.read_file(container, GUEST_ZIPAPP))
-    if found != program.digest:
+    if guest_volume_name(found) != volume:
         raise EnforcementError(
-            f"the guest program in the volume {program.volume} is not ours (SHA-256 {found})",
+            f"the guest program in the volume {volume} is not ours (SHA-256 {found})",
             hint="Somebody changed it. Stop all sessions and remove that volume.",
         )
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from coding_agents.app.bring_up import Guarding, bring_up
 from coding_agents.app.guest import restart_config
-from coding_agents.app.prepare import require_guarded, times_ready
+from coding_agents.app.prepare import require_guarded, require_guest, times_ready
 from coding_agents.app.steps import Trace
 from coding_agents.app.stop import SETTLE_S
 from coding_agents.errors import CodingAgentsError, EngineError, SessionStateError, SupervisorGoneError
@@ -42,6 +42,8 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
         guarding = Guarding(_holder_dns(session), record.private)
         plan = _plan(session, guarding)
         manifest = load_manifest(record.agent, session.env.config_dir / "agents")
+        with trace.step("guest check"):
+            require_guest(engine, record.container_id, record.guest_volume)
         try:
             with trace.step("holder"):
                 _restart_holder(session, plan, guarding)

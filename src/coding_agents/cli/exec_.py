@@ -23,6 +23,3 @@ def command(app: AppContext, name: str, raw: bool, command: tuple[str, ...]) -> 
     if not command:
         raise UsageError("no command to run", hint=f"Write it after --: coding-agents exec {name} -- CMD.")
     return run_inside(find_session(app, name), command, raw=raw)
-
-
-command.passes_status = True  # type: ignore[attr-defined]  # our own failures exit with 125

@@ -23,7 +23,7 @@ from coding_agents.errors import CodingAgentsError, Terminated, UsageError
 # verb → (module below coding_agents.cli, help line). The order is the order of `--help`.
 VERBS: dict[str, tuple[str, str]] = {
     "launch": ("launch", "Run an agent on a copy of a repository, in a container that it cannot leave."),
-    "list": ("list_", "Show sessions with their state and what is enforced."),
+    "list": ("list_", "Show sessions with their state, branch and network."),
     "connect": ("connect", "Attach to a session's terminal; a second viewer reads only."),
     "exec": ("exec_", "Run a command in a running session."),
     "start": ("start", "Start a stopped session again."),

@@ -63,12 +63,6 @@ def json_schema() -> dict[str, object]:
     }
 
 
-def help_text(key: str) -> str:
-    """The help of a flag that sets `key`, with its default."""
-    setting = BY_KEY[key]
-    return f"{setting.help} Default: {render_value(setting, setting.default)}."
-
-
 def reference_page() -> str:
     """docs/reference/config.md."""
     rows = [

@@ -1,8 +1,8 @@
 """The only reader of the process environment: everything else is given a `HostEnvironment`.
 
 It is a value, so tests build one without touching their own process, and a launch can be replayed.
-`for_engine` and `for_git` are allow-lists: a variable that we did not think of is not passed on, so
-that running inside a git hook (GIT_DIR, GIT_INDEX_FILE) or with a stray secret changes nothing.
+`for_git` is an allow-list, as is `engine.find.engine_environment`: a variable that we did not think of is
+not passed on, so that running inside a git hook (GIT_DIR, GIT_INDEX_FILE) or with a stray secret changes nothing.
 """
 
 from __future__ import annotations
@@ -27,12 +27,6 @@ _COMMON = (
     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
     "http_proxy", "https_proxy", "all_proxy", "no_proxy",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "SSH_AUTH_SOCK",
-)  # fmt: skip
-_ENGINE = (
-    "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY",
-    "DOCKER_API_VERSION", "DOCKER_BUILDKIT", "CONTAINER_HOST", "CONTAINER_CONNECTION", "CONTAINER_SSHKEY",
-    "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "CONTAINERS_REGISTRIES_CONF", "REGISTRY_AUTH_FILE",
-    "DBUS_SESSION_BUS_ADDRESS", "WSL_DISTRO_NAME", "WSL_INTEROP",
 )  # fmt: skip
 _GIT = (
     "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM", "GIT_SSH", "GIT_SSH_COMMAND",
@@ -71,12 +65,6 @@ class HostEnvironment:
         return self._xdg("XDG_DATA_HOME", ".local/share")
 
     @property
-    def runtime_dir(self) -> Path | None:
-        """$XDG_RUNTIME_DIR, or None: there is no default, and logind removes it at the last logout."""
-        value = self.environ.get("XDG_RUNTIME_DIR", "")
-        return Path(value) if value.startswith("/") else None
-
-    @property
     def config_dir(self) -> Path:
         return self.config_home / _APP
 
@@ -91,10 +79,6 @@ class HostEnvironment:
     @property
     def user_config(self) -> Path:
         return self.config_dir / "config.toml"
-
-    def for_engine(self) -> dict[str, str]:
-        """The environment of every engine command; messages in English, as we match some of them."""
-        return self._only((*_COMMON, *_ENGINE), LC_ALL="C.UTF-8")
 
     def for_git(self) -> dict[str, str]:
         """The environment that host-side git starts from; proc.git narrows it further by profile."""

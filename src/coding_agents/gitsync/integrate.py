@@ -82,11 +82,6 @@ def keep_incoming(repo: RepoFacts, relay: Relay, *, name: str, tip: Oid, env: Ma
     return ref
 
 
-def delete_incoming(repo: RepoFacts, session: str, *, env: Mapping[str, str]) -> None:
-    """Remove the session's incoming ref, if any."""
-    user_store(repo, env).git("update-ref", "-d", f"{INCOMING}/{session}")
-
-
 def _bring(relay: Relay, user: Store, tip: Oid, bases: list[Oid]) -> None:
     """Copy `tip`'s closure and check, as `git fetch` does, that nothing below it is missing."""
     known = user.present(relay.store.present(bases))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+
+from msgspec.structs import replace
 
 from coding_agents.engine.api import ContainerState
 from coding_agents.errors import CodingAgentsError
@@ -77,7 +78,7 @@ class Ending:
     async def verify(self) -> Saved:
         """Compare the volume with the relay by a salvage, bring home what it finds, and record the result.
 
-        Raises the salvage's error; the record then says that nothing is verified.
+        Raises the salvage's error; the record then says what it said before.
         """
         saved = await self._salvaged()
         self._session.update(saved=saved)
@@ -92,7 +93,7 @@ class Ending:
             note = f"the volume could not be read: {said}; `coding-agents recover` tries again"
             self._journal.note(RecordType.SALVAGED, outcome="failed", detail={"reason": error.message})
             saved = await self._unverified(())
-            return Saved(**{**_fields(saved), "where": "volume", "note": note})
+            return replace(saved, where="volume", note=note)
 
     async def _salvaged(self) -> Saved:
         """Salvage and bring home. Raises GuestError and EngineError while the volume holds what we do not have."""
@@ -126,7 +127,7 @@ class Ending:
         saved = saved_of(result, left_out=left_out, trouble=trouble)
         if not self._session.record.push:
             note = "left in the session's volume by --no-push; `coding-agents recover` brings it back"
-            saved = Saved(**{**_fields(saved), "where": "volume", "note": note})
+            saved = replace(saved, where="volume", note=note)
         self._note_saved(saved)
         return saved
 
@@ -154,9 +155,7 @@ class Ending:
             elif record.holder_id:
                 await asyncio.to_thread(engine.stop, record.holder_id, timeout_s=5)
         except CodingAgentsError as error:
-            self._session.update(
-                saved=Saved(**{**_fields(saved), "note": f"{saved.note} {error.message}".strip()})
-            )
+            self._session.update(saved=replace(saved, note=f"{saved.note} {error.message}".strip()))
 
 
 def _exit_status(state: ContainerState | None, link: GuestLink | None) -> int | None:
@@ -168,7 +167,3 @@ def _exit_status(state: ContainerState | None, link: GuestLink | None) -> int | 
 
 def _oom(state: ContainerState | None) -> bool:
     return state is not None and state.oom_killed
-
-
-def _fields(saved: Saved) -> dict[str, Any]:
-    return {name: getattr(saved, name) for name in saved.__struct_fields__}

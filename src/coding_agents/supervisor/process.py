@@ -11,6 +11,8 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
+from msgspec.structs import asdict, replace
+
 from coding_agents.engine.api import ContainerState
 from coding_agents.errors import (
     ChannelError,
@@ -26,7 +28,6 @@ from coding_agents.gitsync.relay import RelayService, TipChange
 from coding_agents.gitsync.relay_repo import Identity
 from coding_agents.gitsync.rules import load_policy
 from coding_agents.model.audit import RecordType
-from coding_agents.model.session import Saved
 from coding_agents.sandbox.spec import BRIDGE_USER, GUEST_ARGV
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.ending import Ending
@@ -38,7 +39,7 @@ from coding_agents.supervisor.protocol import Op
 from coding_agents.supervisor.settle import bring_home_or_say_why, saved_of
 from coding_agents_guest.mux import Stream
 
-# How often a bridge that dies under a running container is started again before the session counts as ended.
+# How often a bridge that dies under a running container is started again before we give up serving it.
 _REOPEN_TRIES = 5
 _REOPEN_PAUSE_S = 0.5
 # A supervisor without a running container and without a question to answer leaves after this time.
@@ -204,7 +205,11 @@ class Supervisor:
         )
         self._journal.require(RecordType.GATE_OPENED, subject=state.started_at)
         self._session.update(
-            phase="running", started_at=state.started_at, enforced=enforced, exit_status=None
+            phase="running",
+            started_at=state.started_at,
+            enforced=enforced,
+            exit_status=None,
+            saved=replace(self._session.record.saved, verified=False),  # from here on the volume may differ
         )
         await link.open_gate(config)
         return {}
@@ -212,7 +217,7 @@ class Supervisor:
     async def _save(self) -> dict[str, Any]:
         report = await self._require_link().save()
         await self._home()
-        return {"saved": _plain(self._session.record.saved), "head": report.head, "message": report.message}
+        return {"saved": asdict(self._session.record.saved), "head": report.head, "message": report.message}
 
     async def _stop(self, timeout_s: int) -> dict[str, Any]:
         record = self._session.reload()
@@ -256,7 +261,7 @@ class Supervisor:
         return {
             "phase": record.phase,
             "exit_status": record.exit_status,
-            "saved": _plain(record.saved),
+            "saved": asdict(record.saved),
             "removed": self._ending.removed,
         }
 
@@ -350,7 +355,3 @@ class Supervisor:
         if self._link is None or self._link.closed:
             raise SupervisorError("the session's channel is not open", hint="Start the session again.")
         return self._link
-
-
-def _plain(saved: Saved) -> dict[str, Any]:
-    return {field: getattr(saved, field) for field in saved.__struct_fields__}
