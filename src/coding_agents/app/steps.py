@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -15,6 +15,8 @@ from coding_agents.errors import CodingAgentsError
 from coding_agents.proc.runner import end_running
 
 T = TypeVar("T")
+
+_END_AGAIN_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,8 @@ def _interrupts_held() -> Iterator[None]:
 class Parallel:
     """Independent steps in threads. Leaving the block waits for all of them, also when one has failed.
 
-    Ctrl-C ends the processes that the steps are running, so that the wait is short; undoing what they
-    had begun is the caller's `Undo`.
+    Ctrl-C, in the block and while leaving it, ends the processes that the steps are running, so that the wait
+    is short; undoing what they had begun is the caller's `Undo`.
     """
 
     def __init__(self, trace: Trace) -> None:
@@ -128,9 +130,31 @@ class Parallel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None and not isinstance(error, Exception):
-            end_running()
-        self._pool.shutdown(wait=True, cancel_futures=error is not None)
+        interrupted = error is not None and not isinstance(error, Exception)
+        try:
+            if error is not None:
+                self._cancel()
+            if not interrupted:
+                wait(self._futures)
+        except BaseException:
+            interrupted = True
+            raise
+        finally:
+            if interrupted:
+                self._end()
+            self._pool.shutdown()
         if error is None:
             for future in self._futures:
                 future.result()
+
+    def _cancel(self) -> None:
+        for future in self._futures:
+            future.cancel()
+
+    def _end(self) -> None:
+        """End what the steps run, again until they are over: one may have been about to start a process."""
+        with _interrupts_held():
+            self._cancel()
+            while wait(self._futures, timeout=0).not_done:
+                end_running()
+                wait(self._futures, timeout=_END_AGAIN_S)
