@@ -8,11 +8,12 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import pytest
+from msgspec.structs import replace
 
 from coding_agents.audit.log import open_log
 from coding_agents.cli import audit, completions, config_
@@ -214,7 +215,7 @@ def test_a_session_on_the_start_path_imports_nothing_heavy() -> None:
         "from coding_agents.config.environ import read_environment\n"
         "import coding_agents.cli.audit, coding_agents.cli.config_, coding_agents.cli.completions\n"
         "AppContext(read_environment())\n"
-        "heavy = {'asyncio', 'msgspec', 'tomlkit', 'tomllib', 'subprocess', 'tempfile', 'hypothesis'}\n"
+        "heavy = {'asyncio', 'dataclasses', 'tomlkit', 'tomllib', 'subprocess', 'tempfile', 'hypothesis'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
         "AppContext(read_environment()).store.list()\n"
         "print('asyncio' in sys.modules)\n"

@@ -7,10 +7,11 @@ import json
 import tarfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import pytest
+from msgspec.structs import replace
 
 from coding_agents.channel.pyz import build_guest_pyz
 from coding_agents.engine.drift import drift

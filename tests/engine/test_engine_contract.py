@@ -6,11 +6,11 @@ import io
 import tarfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
+from msgspec.structs import replace
 
 from coding_agents.engine.drift import drift
 from coding_agents.errors import EngineError, InvariantError

@@ -11,8 +11,9 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from coding_agents.engine.find import find_engine
 from coding_agents.sandbox.plan import plan_session

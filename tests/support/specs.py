@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from coding_agents.model.limits import MIB, Limits
 from coding_agents.sandbox.plan import Identity, PlanInput, SessionPlan, plan_session

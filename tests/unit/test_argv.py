@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
+
+from msgspec.structs import replace
 
 from coding_agents.engine.argv import RlimitCeiling, create_argv, network_text
 from coding_agents.engine.features import DOCKER, PODMAN, PROXY_VARIABLES

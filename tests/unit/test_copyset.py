@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from coding_agents.errors import WorkspaceError
 from coding_agents.workspace.copyset import Kind, Listing, decide_copy, leaves, require_copyable

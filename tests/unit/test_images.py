@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -132,7 +132,7 @@ def test_recipes_are_the_same_each_time_and_the_agent_follows_the_base() -> None
     assert (base, demo) == (base_recipe(), agent_recipe(find_agent("demo"), base_recipe()))
     assert demo.base == base.ref == "coding-agents-base:local"
     assert demo.ref == "coding-agents-demo:local"
-    assert agent_recipe(find_agent("demo"), dataclasses.replace(base, inputs="0")).inputs != demo.inputs
+    assert agent_recipe(find_agent("demo"), msgspec.structs.replace(base, inputs="0")).inputs != demo.inputs
     assert {"git", "git-lfs", "tmux", "gnupg", "openssh-client", "python3", "ripgrep"} <= set(
         base_packages(base.tree)
     )

@@ -6,7 +6,8 @@ The order is the protection: the guest waits at its gate until the host has meas
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+
+import msgspec
 
 from coding_agents.app.prepare import guard_problems
 from coding_agents.app.steps import Parallel, Trace
@@ -23,8 +24,7 @@ from coding_agents_guest.events import GuestConfig
 _GATE_TIMEOUT_S = 960.0  # a .NET preview download is part of the start sequence
 
 
-@dataclass(frozen=True)
-class Guarding:
+class Guarding(msgspec.Struct, frozen=True):
     """What the session's network guard must allow, and nothing else."""
 
     dns: tuple[str, ...]

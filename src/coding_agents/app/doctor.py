@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.config.load import load_settings
@@ -22,8 +23,7 @@ Status = Literal["ok", "warn", "fail", "absent"]
 _LOW_DISK_BYTES = 5 << 30  # an agent's image and a few workspaces
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(msgspec.Struct, frozen=True):
     """One finding; `fix` is one thing to do, empty when nothing is wrong."""
 
     id: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.app.narrate import Narrator
@@ -20,8 +21,7 @@ from coding_agents.model.manifest import AgentManifest
 from coding_agents.model.repo import RepoFacts
 
 
-@dataclass(frozen=True)
-class Gathered:
+class Gathered(msgspec.Struct, frozen=True):
     """The facts of one launch."""
 
     repo: RepoFacts

@@ -10,8 +10,9 @@ import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from functools import partial
+
+import msgspec
 
 from coding_agents import __version__
 from coding_agents.app.bring_up import Guarding, bring_up
@@ -55,8 +56,7 @@ from coding_agents.supervisor.removal import remove_engine_objects
 _NO_IMAGE = "sha256:" + 64 * "0"  # stands in a dry run for an image that is still to be built
 
 
-@dataclass(frozen=True)
-class Launched:
+class Launched(msgspec.Struct, frozen=True):
     """What became of a launch.
 
     `enforced` is None and `source` too when the session was there already (`joined`), or when only the plan
@@ -71,16 +71,15 @@ class Launched:
     joined: bool = False
 
 
-@dataclass
-class Launch:
+class Launch(msgspec.Struct):
     """One launch under way. `run` is called once."""
 
     request: LaunchRequest
     env: HostEnvironment
     store: SessionStore
     narrator: Narrator
-    trace: Trace = field(default_factory=Trace)
-    session_id: str = field(default_factory=new_session_id)
+    trace: Trace = msgspec.field(default_factory=Trace)
+    session_id: str = msgspec.field(default_factory=new_session_id)
 
     def run(self) -> Launched:
         """Carry the request out. Raises what the steps raise; then nothing is left of the launch."""

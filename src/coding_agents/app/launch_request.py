@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.config.load import find_project, load_settings
@@ -21,8 +22,7 @@ _CHANNEL = re.compile(r"preview|[0-9]{1,3}\.[0-9]{1,3}")
 _ASKED_BY = {"limits.memory": ("memory", "swap"), "limits.cpu": ("cpus",), "limits.pids": ("pids",)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class LaunchOptions:
+class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The flags of `launch` as they were given; None where a setting decides."""
 
     source: str = "."
@@ -48,8 +48,7 @@ class LaunchOptions:
     dry_run: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class LaunchRequest:
+class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A launch to carry out: where the work comes from, and how the session is to be.
 
     `task` tells that the session is to do one thing and end (a prompt or a COMMAND). `asked` are the

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Collection
-from dataclasses import dataclass
+
+import msgspec
 
 from coding_agents.app.gather import Gathered
 from coding_agents.app.launch_request import LaunchRequest
@@ -18,8 +19,7 @@ from coding_agents.model.session import SessionRecord
 from coding_agents.store.sessions import SessionStore
 
 
-@dataclass(frozen=True)
-class Naming:
+class Naming(msgspec.Struct, frozen=True):
     """Name and branch of a session. `existing` is the session that is there already, None for a new one."""
 
     name: str

@@ -8,9 +8,10 @@ from __future__ import annotations
 import io
 import tarfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+import msgspec
 
 from coding_agents import __version__
 from coding_agents.app.gather import Gathered
@@ -37,8 +38,7 @@ _READY = b"ready"  # the line of coding_agents_guest.holder
 _HOLDER_POLL_S = 0.03
 
 
-@dataclass(frozen=True)
-class GuestProgram:
+class GuestProgram(msgspec.Struct, frozen=True):
     """guest.pyz of this version: its bytes, and the name of the volume that it travels in."""
 
     content: bytes
@@ -59,8 +59,7 @@ def guest_volume_name(digest: str) -> str:
     return f"coding-agents-guest-{digest[:12]}"
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """The session's relay, and what of the repository goes into the container."""
 
     relay: Relay

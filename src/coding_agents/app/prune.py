@@ -7,7 +7,8 @@ too. What carries no nonce of ours belongs to other users of the engine and is n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from coding_agents.app.remove import remove
 from coding_agents.app.sessions import observe_all
@@ -17,8 +18,7 @@ from coding_agents.store.sessions import BrokenSession, SessionStore
 from coding_agents.supervisor.context import SessionContext
 
 
-@dataclass(frozen=True)
-class Pruned:
+class Pruned(msgspec.Struct, frozen=True):
     """One thing that was removed (or would be, in a dry run), or `kept` with the reason."""
 
     what: str

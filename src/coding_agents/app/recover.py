@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from coding_agents.app.stop import Ended, salvage
 from coding_agents.config.environ import HostEnvironment
@@ -12,8 +12,7 @@ from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import SessionContext
 
 
-@dataclass(frozen=True)
-class Recovered:
+class Recovered(msgspec.Struct, frozen=True):
     """One session's result: `ended` where the work is now, or `error` why that could not be found out."""
 
     record: SessionRecord

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from coding_agents.app.stop import Ended, salvage, stop
 from coding_agents.errors import CodingAgentsError, SessionStateError, UnsavedWorkError
@@ -13,8 +13,7 @@ from coding_agents.supervisor.protocol import Op
 from coding_agents.supervisor.removal import remove_engine_objects
 
 
-@dataclass(frozen=True)
-class Removed:
+class Removed(msgspec.Struct, frozen=True):
     """What `remove` left: where the work is, and whether the branch was deleted because it is merged."""
 
     name: str

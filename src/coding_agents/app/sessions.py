@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import ContainerState
@@ -16,8 +17,7 @@ from coding_agents.supervisor.context import SessionContext
 _ENDED = ("stopped", "lost", "failed")
 
 
-@dataclass(frozen=True)
-class Observed:
+class Observed(msgspec.Struct, frozen=True):
     """A session with its state; `record` is a BrokenSession when its file cannot be read."""
 
     record: SessionRecord | BrokenSession

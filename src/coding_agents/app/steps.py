@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeVar
+
+import msgspec
 
 from coding_agents.errors import CodingAgentsError
 from coding_agents.proc.runner import end_running
@@ -19,8 +20,7 @@ T = TypeVar("T")
 _END_AGAIN_S = 0.1
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(msgspec.Struct, frozen=True):
     """How long one step took, in milliseconds after the start of the use case."""
 
     name: str
@@ -28,12 +28,11 @@ class Timing:
     took_ms: int
 
 
-@dataclass
-class Trace:
+class Trace(msgspec.Struct):
     """The timings of a use case's steps, in the order in which they ended."""
 
-    began: float = field(default_factory=time.monotonic)
-    timings: list[Timing] = field(default_factory=list)
+    began: float = msgspec.field(default_factory=time.monotonic)
+    timings: list[Timing] = msgspec.field(default_factory=list)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:

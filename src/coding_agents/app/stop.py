@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from coding_agents.model.session import Saved
 from coding_agents.supervisor.context import SessionContext
@@ -14,8 +15,7 @@ _REMOVED_S = 10.0
 SETTLE_S = 900.0  # a salvage of a large volume comes on top of the stop timeout
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """How a session ended: the agent's status (None: lost), where the work is, whether `--rm` took the rest."""
 
     exit_status: int | None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
@@ -16,8 +17,7 @@ from coding_agents.sandbox.spec import LABEL
 from coding_agents.store.sessions import SessionStore
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(msgspec.Struct, frozen=True):
     """Something to remove, in words that a person understands."""
 
     what: str

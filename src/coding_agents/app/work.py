@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+
+import msgspec
 
 from coding_agents.errors import CodingAgentsError
 from coding_agents.gitsync.packs import user_store
@@ -16,8 +17,7 @@ from coding_agents.supervisor.protocol import Op
 _DIFF_S = 300.0
 
 
-@dataclass(frozen=True)
-class Range:
+class Range(msgspec.Struct, frozen=True):
     """The commits of a session: from `base` (None: an unborn branch) to `tip` (None: no commit yet)."""
 
     base: Oid | None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 RATE_PER_S = 100
 TOTAL_BYTES = 16 << 20
 _COST = 1000  # one record in thousandths, so that the arithmetic stays in whole milliseconds
 
 
-@dataclass
-class GuestBudget:
+class GuestBudget(msgspec.Struct):
     """A token bucket of one second's records, and a total in bytes over the life of the log."""
 
     used_bytes: int = 0

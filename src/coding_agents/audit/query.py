@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+
+import msgspec
 
 from coding_agents.model.audit import AuditRecord, RecordType, decode_record
 
 
-@dataclass(frozen=True)
-class Query:
+class Query(msgspec.Struct, frozen=True):
     """What to show; an empty field does not filter. Times in milliseconds, `subject` is a glob."""
 
     types: frozenset[RecordType] = frozenset()
@@ -34,11 +34,10 @@ class Query:
         )
 
 
-@dataclass
-class Reading:
+class Reading(msgspec.Struct):
     """Records read one by one; `damaged` counts the lines that were no record and were passed over."""
 
-    lines: Iterable[bytes] = field(repr=False)
+    lines: Iterable[bytes]
     damaged: int = 0
 
     def matching(self, query: Query) -> Iterator[AuditRecord]:

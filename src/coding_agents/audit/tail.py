@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from coding_agents.model.audit import GENESIS, decode_record
 
 
-@dataclass(frozen=True)
-class Tail:
+class Tail(msgspec.Struct, frozen=True):
     """The end of a log: the last whole record, its session ("" when there is none), the bytes up to it,
     what stands behind it (a torn line), and what the guest's records took."""
 

@@ -7,8 +7,9 @@ also rewrite everything after it. What it cannot prove: that nothing was cut off
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from coding_agents.model.audit import (
     GENESIS,
@@ -23,8 +24,7 @@ from coding_agents.model.audit import (
 _CLOSING = (RecordType.SESSION_ENDED, RecordType.SESSION_REMOVED)
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """The result of a verification.
 
     `state`: empty, sealed (the last record ends the session), open (it does not), broken. `seq` is the

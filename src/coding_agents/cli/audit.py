@@ -34,7 +34,7 @@ def command() -> None:
 @click.pass_obj
 def verify(app: AppContext, session: str, as_json: bool) -> None:
     """Check that no record was changed, moved, added or taken out."""
-    from dataclasses import asdict
+    from msgspec.structs import asdict
 
     from coding_agents.audit.verify import verify as verify_lines
 

@@ -21,7 +21,7 @@ def command() -> None:
 @click.pass_obj
 def show(app: AppContext, as_json: bool) -> None:
     """Print every setting with its value and where it was set, as a launch here would use them."""
-    from dataclasses import asdict
+    from msgspec.structs import asdict
 
     from coding_agents.config.describe import shown_settings
     from coding_agents.config.load import find_project

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from coding_agents.cli.output import Output
 from coding_agents.config.environ import HostEnvironment
@@ -17,12 +18,11 @@ if TYPE_CHECKING:  # `--help` must not pay for these
     from coding_agents.store.sessions import SessionStore
 
 
-@dataclass
-class AppContext:
+class AppContext(msgspec.Struct, dict=True):
     """The shared object of the command line (`click.pass_obj`)."""
 
     env: HostEnvironment
-    output: Output = field(default_factory=lambda: Output(sys.stdout, sys.stderr))
+    output: Output = msgspec.field(default_factory=lambda: Output(sys.stdout, sys.stderr))
 
     @cached_property
     def store(self) -> SessionStore:

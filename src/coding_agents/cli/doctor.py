@@ -12,7 +12,7 @@ from coding_agents.cli.context import AppContext
 @click.pass_obj
 def command(app: AppContext, as_json: bool) -> int:
     """Check this machine for what sessions need. Exits with 1 when something would stop a launch."""
-    from dataclasses import asdict
+    from msgspec.structs import asdict
 
     from coding_agents.app.doctor import examine
     from coding_agents.terminal.table import render_table

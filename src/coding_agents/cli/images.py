@@ -38,7 +38,7 @@ def build(app: AppContext, agents: tuple[str, ...], engine: str | None) -> None:
 @click.pass_obj
 def list_(app: AppContext, engine: str | None, as_json: bool) -> None:
     """Show the images of all agents: present, outdated or missing."""
-    from dataclasses import asdict
+    from msgspec.structs import asdict
 
     from coding_agents.images.listing import list_images
     from coding_agents.terminal.table import render_table

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from coding_agents.model.settings import BY_KEY, SETTINGS, Setting, Settings, Source, Tighten, render_value
 
@@ -17,8 +18,7 @@ _SOURCES = {
 }
 
 
-@dataclass(frozen=True)
-class ShownSetting:
+class ShownSetting(msgspec.Struct, frozen=True):
     """One line of `config show`: the value as it is written in a file, and where it was set."""
 
     key: str

@@ -11,10 +11,11 @@ import os
 import pwd
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
+
+from coding_agents.model.masked import Masked
 
 Platform = Literal["linux", "wsl", "darwin", "other"]
 
@@ -34,14 +35,15 @@ _GIT = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class HostEnvironment:
+class HostEnvironment(Masked, frozen=True):
     """What the launcher knows of the user's process: identity, places, terminal and variables.
 
     `sudo_user` is the person behind sudo, told to them and recorded, never used to change identity.
     """
 
-    environ: Mapping[str, str] = field(repr=False)
+    MASKED = frozenset({"environ"})
+
+    environ: Mapping[str, str]
     home: Path
     uid: int
     gid: int

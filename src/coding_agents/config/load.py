@@ -9,8 +9,9 @@ from __future__ import annotations
 import stat
 import tomllib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.config.merge import Layer, Mistake, merge, parse_layer, unknown_key

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from coding_agents.model.settings import BY_KEY, SETTINGS, Origin, Setting, Settings, Source, Tighten
 from coding_agents.model.values import Value
@@ -17,8 +18,7 @@ from coding_agents.model.values import Value
 _SECTIONS = {key.split(".")[0] for key in BY_KEY if "." in key}
 
 
-@dataclass(frozen=True)
-class Mistake:
+class Mistake(msgspec.Struct, frozen=True):
     """One thing wrong in a layer. `widens` marks an attempt to allow more than the layers below."""
 
     key: str
@@ -26,13 +26,12 @@ class Mistake:
     widens: bool = False
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(msgspec.Struct, frozen=True):
     """The values that one source sets; `where` names its file, and `managed` the keys it binds."""
 
     source: Source
     where: str = ""
-    values: Mapping[str, Value] = field(default_factory=dict)
+    values: Mapping[str, Value] = msgspec.field(default_factory=dict)
     managed: frozenset[str] = frozenset()
 
 

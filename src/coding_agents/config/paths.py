@@ -7,8 +7,9 @@ on macOS /var, /tmp and /etc are symlinks into /private, and most volumes fold c
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
+
+import msgspec
 
 from coding_agents.config.environ import Platform
 from coding_agents.errors import UsageError
@@ -18,8 +19,7 @@ _WSL_SHARES = ("wsl$", "wsl.localhost")
 _PRIVATE = ("/var", "/tmp", "/etc")  # noqa: S108 - names compared, nothing is created there
 
 
-@dataclass(frozen=True)
-class PathTraits:
+class PathTraits(msgspec.Struct, frozen=True):
     """What a file system does that a repository's owner should know: it folds case; it is slow to copy."""
 
     case_insensitive: bool

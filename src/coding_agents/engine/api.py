@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import BinaryIO, Protocol
+
+import msgspec
 
 from coding_agents.proc.runner import Command, Outcome
 from coding_agents.sandbox.spec import ContainerSpec
@@ -16,8 +17,7 @@ OnLine = Callable[[str], None]
 MAX_COPY_OUT = 64 << 20  # bytes of one `copy_out`: what comes out of a container has no size of its own
 
 
-@dataclass(frozen=True, kw_only=True)
-class EngineInfo:
+class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     """An engine that answers. `cgroup_version` is 1, 2 or 0 (unknown); unknown numbers are 0.
 
     `limits_enforced` is False where the engine is known to accept limits and to ignore them (rootless on
@@ -53,8 +53,7 @@ class EngineInfo:
         return self.rootless or "userns" in self.security_options
 
 
-@dataclass(frozen=True)
-class Mounted:
+class Mounted(msgspec.Struct, frozen=True):
     """A mount as the engine lists it: `kind` volume, bind, …; `name` the volume's name or the host path."""
 
     kind: str
@@ -63,8 +62,7 @@ class Mounted:
     writable: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class ContainerConfig:
+class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How the engine says that it made a container. `capabilities` is None when it does not say."""
 
     argv: tuple[str, ...]
@@ -92,8 +90,7 @@ class ContainerConfig:
     apparmor: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class ContainerState:
+class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
     """A container as the engine sees it now. `started_at` is the engine's own text, empty if never started.
 
     `oom_killed` is only a hint: Docker reports False when the first process itself was killed.
@@ -111,11 +108,10 @@ class ContainerState:
     exit_code: int
     oom_killed: bool
     error: str
-    config: ContainerConfig = field(repr=False)
+    config: ContainerConfig
 
 
-@dataclass(frozen=True)
-class ImageState:
+class ImageState(msgspec.Struct, frozen=True):
     """A local image: `id` with `sha256:`, `tags` as the engine spells them, `created` its own text."""
 
     id: str

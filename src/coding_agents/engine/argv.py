@@ -7,7 +7,8 @@ knowing which flags take a value.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from coding_agents.engine.features import PROXY_VARIABLES, Features
 from coding_agents.model.limits import Limits, cpus_text
@@ -33,8 +34,7 @@ _WALLS = (
 )
 
 
-@dataclass(frozen=True)
-class RlimitCeiling:
+class RlimitCeiling(msgspec.Struct, frozen=True):
     """The hard limits of the process that will start the container; None where there is none."""
 
     nofile: int | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 PROXY_VARIABLES = tuple(
     spelled
@@ -11,8 +11,7 @@ PROXY_VARIABLES = tuple(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Features:
+class Features(msgspec.Struct, frozen=True, kw_only=True):
     """What one engine needs to be told, and how.
 
     `minimum` is the oldest version with every flag we use. `create_flags` go to each container.

@@ -6,8 +6,9 @@ import os
 import resource
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from coding_agents.engine.api import EngineInfo
 from coding_agents.engine.argv import RlimitCeiling

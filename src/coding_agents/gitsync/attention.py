@@ -7,9 +7,10 @@ with each of its ends (`*` also matches `/`), so a folder that is opened on its 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from fnmatch import translate
 from functools import cache
+
+import msgspec
 
 LARGE_BYTES = 10 << 20
 
@@ -94,16 +95,14 @@ _SYMLINK = "120000"
 _GITLINK = "160000"
 
 
-@dataclass(frozen=True)
-class Attention:
+class Attention(msgspec.Struct, frozen=True):
     """A changed path and why it deserves a look. The path is hostile text: escape it before showing it."""
 
     path: str
     why: str
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """One changed path: file modes as git writes them ("000000": absent), size of the new blob in bytes."""
 
     path: str

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from coding_agents.gitsync.packs import Store, copy_closure, user_store
 from coding_agents.model.refs import Oid
@@ -22,8 +23,7 @@ GIVEN = "refs/given"
 _LOCK_WAIT_S = 1800.0  # another launch may be giving the whole history of a large repository
 
 
-@dataclass(frozen=True)
-class BaseStore:
+class BaseStore(msgspec.Struct, frozen=True):
     """The base store of one repository, ready to use."""
 
     git_dir: Path

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+import msgspec
 
 from coding_agents.errors import BranchError
 from coding_agents.gitsync.packs import Store, user_store
@@ -15,8 +16,7 @@ from coding_agents.model.repo import RepoFacts
 _HEADS = "refs/heads/"
 
 
-@dataclass(frozen=True)
-class BranchState:
+class BranchState(msgspec.Struct, frozen=True):
     """`tip` is None when the branch does not exist; `checked_out` is the work tree that has it checked out.
 
     `unmerged` counts its commits that the base does not contain. `collides_with` is the short name of

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from msgspec.structs import replace
 
 from coding_agents.errors import CloneError, GitError
 from coding_agents.gitsync.base import init_bare

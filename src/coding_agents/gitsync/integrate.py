@@ -8,8 +8,9 @@ cannot go there stays under incoming, and the result says why; work is never thr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from coding_agents.errors import GitError
 from coding_agents.gitsync.branches import checked_out, collision
@@ -29,8 +30,7 @@ class Landing(Enum):
     NOTHING = "none"
 
 
-@dataclass(frozen=True)
-class Integrated:
+class Integrated(msgspec.Struct, frozen=True):
     """`ref` names `tip` in the user's repository (both empty when there is no work); `reason` says why
     it is not on its branch."""
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts
@@ -21,8 +22,7 @@ _TRANSFER_S = 3600.0
 _MIB = 1 << 20
 
 
-@dataclass(frozen=True)
-class Store:
+class Store(msgspec.Struct, frozen=True):
     """An object store and how git is run on it; `env` is the user's environment (see `proc.git`)."""
 
     git_dir: Path

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from coding_agents.model.refs import Oid, RefUpdate
 
@@ -31,8 +32,7 @@ class PktlineError(Exception):
     """The guest does not speak git's protocol, or exceeds a bound of ours. Never leaves the relay."""
 
 
-@dataclass(frozen=True)
-class PushCommands:
+class PushCommands(msgspec.Struct, frozen=True):
     """A parsed command section. `raw` is exactly what was read, to be forwarded; `rest` came after it."""
 
     updates: tuple[RefUpdate, ...]

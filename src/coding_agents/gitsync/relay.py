@@ -11,7 +11,8 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+
+import msgspec
 
 from coding_agents.errors import CodingAgentsError, GitError
 from coding_agents.gitsync.pktline import CommandReader, PktlineError, PushCommands, refusal_report
@@ -45,8 +46,7 @@ _NOT_RECORDED = Deny("audit-unavailable", Tier.ASK, "the audit log cannot be wri
 _NO_SPACE = Deny("relay-budget", Tier.ASK, "the session's space on the host is used up; the work stays here")
 
 
-@dataclass(frozen=True)
-class RelayLimits:
+class RelayLimits(msgspec.Struct, frozen=True):
     """Bounds on what a guest can make the host spend; bytes and seconds.
 
     `disk_bytes` is the relay's total; `archives` the number of old tips kept.
@@ -60,8 +60,7 @@ class RelayLimits:
     wall_s: float = 900.0
 
 
-@dataclass(frozen=True)
-class RelayEvent:
+class RelayEvent(msgspec.Struct, frozen=True):
     """A fact for the audit log: type push, push-refused, fetch or fetch-refused; outcome allowed, denied or
     failed. What is denied the guest can cause as often as it likes."""
 
@@ -73,8 +72,7 @@ class RelayEvent:
     detail: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class TipChange:
+class TipChange(msgspec.Struct, frozen=True):
     """A ref of the relay moved. `archived` names the ref that keeps `old` when `new` does not contain it."""
 
     identity: Identity

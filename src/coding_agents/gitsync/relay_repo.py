@@ -16,9 +16,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+
+import msgspec
 
 from coding_agents.gitsync.base import BaseStore, init_bare
 from coding_agents.gitsync.packs import Store
@@ -76,8 +77,7 @@ class Identity(Enum):
     SALVAGE = "salvage"
 
 
-@dataclass(frozen=True)
-class Relay:
+class Relay(msgspec.Struct, frozen=True):
     """One session's relay. `base` is None when the session started on an unborn branch."""
 
     git_dir: Path

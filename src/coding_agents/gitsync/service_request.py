@@ -7,8 +7,9 @@ ever used for anything. The protocol version is accepted and ignored: the relay 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from coding_agents.gitsync.pktline import PktlineError, Splitter
 
@@ -26,8 +27,7 @@ class Service(Enum):
     PUSH = "git-receive-pack"
 
 
-@dataclass(frozen=True)
-class ServiceRequest:
+class ServiceRequest(msgspec.Struct, frozen=True):
     """A parsed request line; `rest` are bytes of the conversation that came with it."""
 
     service: Service

@@ -7,8 +7,9 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from coding_agents.gitsync.pktline import PktlineError, Splitter, error_packet
 from coding_agents.proc.runner import Command, start
@@ -29,8 +30,7 @@ class ByteStream(Protocol):
     def reset(self, reason: str, /) -> None: ...
 
 
-@dataclass(frozen=True)
-class GitProcess:
+class GitProcess(msgspec.Struct, frozen=True):
     """A running git service and its pipes."""
 
     pid: int

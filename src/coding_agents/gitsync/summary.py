@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from coding_agents.gitsync.attention import Attention, Change, attention
 from coding_agents.gitsync.packs import Store
@@ -16,8 +16,7 @@ _EMPTY_TREE = {
 _DIFF_S = 300.0
 
 
-@dataclass(frozen=True)
-class Summary:
+class Summary(msgspec.Struct, frozen=True):
     """Commits and changed lines between two commits; binary files count as files only."""
 
     commits: int

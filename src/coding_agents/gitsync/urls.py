@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from coding_agents.errors import CloneError
+from coding_agents.model.masked import Masked
 
 EMPTY = "empty"
 """The folder below `repos/` for sessions that start from nothing; a host of this name must not reach it."""
@@ -25,11 +25,12 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SCP = re.compile(r"(?:([^/:@\s]+)@(?=.)|(?=[^:]{2}))([^/:@\s]+):(\S.*)", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class GitUrl:
+class GitUrl(Masked, frozen=True):
     """A URL to clone. `full` may hold a password and is only for git; `shown` is safe to show and to keep."""
 
-    full: str = field(repr=False)
+    MASKED = frozenset({"full"})
+
+    full: str
     shown: str
     host: str
     path: str

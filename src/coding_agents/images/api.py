@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 INPUTS_LABEL = "coding-agents.inputs"
 """Label of each image of ours: SHA-256 of everything that it was made from."""
@@ -16,8 +17,7 @@ BUILDER_LABEL = "coding-agents.stage"
 OnLine = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class ImageRef:
+class ImageRef(msgspec.Struct, frozen=True):
     """An image as it is used: by `id`, which a later build under the same `ref` does not change."""
 
     id: str

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from coding_agents.errors import ImageBuildError
 
@@ -21,8 +22,7 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _POCKETS = ("", "-updates", "-security")
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """One place of binary packages: `signed_by` is the keyring that the host's entry names, or empty."""
 
     uri: str

@@ -12,7 +12,6 @@ import shutil
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from coding_agents.errors import EngineError, ImageBuildError, StoreError
@@ -22,6 +21,7 @@ from coding_agents.images.hostnet import host_certificates, proxy_arguments
 from coding_agents.images.manifests import find_agent
 from coding_agents.images.recipes import REGISTRY_ROOT, Recipe, agent_recipe, base_recipe, builder_files
 from coding_agents.images.rootfs import NEEDED_BYTES, make_rootfs, scratch_dir
+from coding_agents.model.masked import Masked
 from coding_agents.store.files import locked, make_dir
 
 _LOCK_WAIT_S = 3600.0
@@ -38,8 +38,7 @@ _HINTS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class BuildSettings:
+class BuildSettings(Masked, frozen=True):
     """Where and how images are built.
 
     `work_dir` holds the lock, scratch files go to TMPDIR (3 GB while a base is made); `environment` is the
@@ -47,9 +46,11 @@ class BuildSettings:
     image that a base made from a registry starts from. `host_ca` False leaves the host's certificates out.
     """
 
+    MASKED = frozenset({"environment", "on_line"})
+
     work_dir: Path
-    environment: Mapping[str, str] = field(repr=False)
-    on_line: OnLine = field(repr=False)
+    environment: Mapping[str, str]
+    on_line: OnLine
     user_dir: Path | None = None
     root: str = REGISTRY_ROOT
     host_ca: bool = True

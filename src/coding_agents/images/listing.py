@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from coding_agents.errors import EngineError
 from coding_agents.images.api import BUILDER_LABEL, INPUTS_LABEL, ImageEngine, ImageRow
@@ -16,8 +17,7 @@ from coding_agents.images.recipes import BASE_REF, Recipe
 State = Literal["current", "outdated", "missing"]
 
 
-@dataclass(frozen=True)
-class ImageStatus:
+class ImageStatus(msgspec.Struct, frozen=True):
     """One image that we know how to build: `agent` is 'base' for the base; id empty and size 0 if missing."""
 
     agent: str
@@ -27,8 +27,7 @@ class ImageStatus:
     size_bytes: int = 0
 
 
-@dataclass(frozen=True)
-class Pruned:
+class Pruned(msgspec.Struct, frozen=True):
     """What a prune removed, and what it left because something uses it; shared layers count repeatedly."""
 
     removed: tuple[str, ...]

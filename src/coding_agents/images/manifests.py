@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from coding_agents.errors import ManifestError
 from coding_agents.images.data import data_dir
@@ -13,8 +14,7 @@ from coding_agents.model.manifest import AgentManifest, parse_manifest
 _MAX_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
-class AgentSource:
+class AgentSource(msgspec.Struct, frozen=True):
     """A manifest, its file, and the directory that its image is built from (None: the base image itself)."""
 
     manifest: AgentManifest

@@ -6,8 +6,9 @@ The hash covers everything that shapes the image and nothing that is only true o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from coding_agents.errors import ManifestError
 from coding_agents.images.api import INPUTS_LABEL
@@ -22,8 +23,7 @@ _VERSION = "1"  # part of each hash: raise it when the code changes what it make
 _BASE_FILES = ("Dockerfile", "dpkg.cfg", "finish.sh", "packages.txt")
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(msgspec.Struct, frozen=True):
     """One image: `ref` is its name, `base` what it stands on (None: it is the base), `inputs` the hash."""
 
     ref: str

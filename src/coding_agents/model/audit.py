@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -75,18 +74,16 @@ class AuditRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     hash: str
 
 
-@dataclass(frozen=True)
-class AuditEvent:
+class AuditEvent(msgspec.Struct, frozen=True):
     """What is to be recorded, before it has its place in the chain."""
 
     type: RecordType
-    _: KW_ONLY
     source: Source = "host"
     outcome: Outcome = "allowed"
     tier: int = 0
     rule: str = ""
     subject: str = ""
-    detail: Mapping[str, str | int] = field(default_factory=dict)
+    detail: Mapping[str, str | int] = msgspec.field(default_factory=dict)
 
 
 def make_record(event: AuditEvent, *, seq: int, prev: str, time_ms: int, session: str) -> AuditRecord:

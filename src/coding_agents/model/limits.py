@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
 from decimal import Decimal
+
+import msgspec
 
 from coding_agents.errors import UsageError
 
@@ -20,8 +21,7 @@ _CPUS = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?", re.ASCII)
 _COUNT = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one container may use at most.
 
     `cpus` counts processors, `memory_bytes` memory and swap together (no extra swap is ever given),
@@ -43,7 +43,7 @@ class Limits:
 
     def to_json(self) -> dict[str, int | str]:
         """Field name to value; `cpus` as a decimal string."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
         return {name: cpus_text(v) if isinstance(v, Decimal) else v for name, v in values.items()}
 
 

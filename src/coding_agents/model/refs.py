@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from coding_agents.errors import BranchError, GitError
 
@@ -32,8 +33,7 @@ class Oid(str):
         return cls(raw)
 
 
-@dataclass(frozen=True)
-class RefUpdate:
+class RefUpdate(msgspec.Struct, frozen=True):
     """One ref that a push wants to change. `old` is None for a new ref, `new` None for a deletion.
 
     `ref` comes from the pusher: any text, undecodable bytes kept as surrogates.
@@ -49,8 +49,7 @@ class RefUpdate:
         return self.ref.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-@dataclass(frozen=True)
-class Branch:
+class Branch(msgspec.Struct, frozen=True):
     """A session's branch. `short` is `<agent>/<rest>`; it is safe as an argument and as a ref name."""
 
     short: str

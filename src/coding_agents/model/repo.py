@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+import msgspec
+
+from coding_agents.model.masked import Masked
 from coding_agents.model.refs import Oid
 
 
@@ -17,16 +19,14 @@ class RepoKind(Enum):
     EMPTY = "empty"
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """A git author: name and e-mail address."""
 
     name: str
     email: str
 
 
-@dataclass(frozen=True)
-class RepoFacts:
+class RepoFacts(Masked, frozen=True):
     """Facts of one repository, read once before the launch is planned.
 
     `work_tree` is None for our own bare repositories. `git_dir` is that of the work tree (a linked work
@@ -35,6 +35,8 @@ class RepoFacts:
     and `owner_gid` own the repository on the host. `repo_id`: 12 hex digits, stable for a common_dir.
     """
 
+    MASKED = frozenset({"origin_url"})
+
     kind: RepoKind
     name: str
     work_tree: Path | None
@@ -42,7 +44,7 @@ class RepoFacts:
     common_dir: Path
     head: Oid | None
     branch: str | None
-    origin_url: str = field(repr=False)
+    origin_url: str
     identity: Identity | None
     owner_uid: int
     owner_gid: int

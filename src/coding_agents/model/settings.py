@@ -7,9 +7,10 @@ Everything about settings is made from this table: reading TOML files, the envir
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum, IntEnum
+
+import msgspec
 
 from coding_agents.model.limits import Limits, parse_cpus, parse_memory, parse_pids
 from coding_agents.model.values import (
@@ -50,8 +51,7 @@ class Tighten(Enum):
     ADD = "by adding to it"
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(msgspec.Struct, frozen=True):
     """One setting. `parse` turns a TOML value or a text into a `Value`, or raises ValueError.
 
     `choices` go from widest to strictest where `tighten` is STRICTER, `schema` is its JSON schema, `unit`
@@ -155,16 +155,14 @@ SETTINGS: tuple[Setting, ...] = (
 BY_KEY: Mapping[str, Setting] = {setting.key: setting for setting in SETTINGS}
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """Where a value was set: the layer, and the file and line, variable or flag."""
 
     source: Source
     where: str = ""
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """All settings with their effective values. Memory in bytes, times in seconds.
 
     `origins` says for each key where its value was set; `managed` are the keys that the organisation binds.

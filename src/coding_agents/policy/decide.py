@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from coding_agents.model.refs import RefUpdate
 from coding_agents.policy.matrix import Operation, Policy, Tier
@@ -11,8 +11,7 @@ UNLISTED = "unlisted"
 """The rule id of a refusal that no row of the matrix gave."""
 
 
-@dataclass(frozen=True)
-class Allow:
+class Allow(msgspec.Struct, frozen=True):
     """The operation may go on; it is recorded when `tier` says so."""
 
     rule: str
@@ -20,8 +19,7 @@ class Allow:
     reason: str
 
 
-@dataclass(frozen=True)
-class Deny:
+class Deny(msgspec.Struct, frozen=True):
     """The operation is refused; `reason` is shown to whoever asked."""
 
     rule: str
@@ -32,8 +30,7 @@ class Deny:
 Decision = Allow | Deny
 
 
-@dataclass(frozen=True)
-class PushRequest:
+class PushRequest(msgspec.Struct, frozen=True):
     """A push: the refs it wants to change, and the refs that this pusher owns.
 
     `salvage` tells a salvage container (which owns the salvage refs, and all below `own_prefix`) from the

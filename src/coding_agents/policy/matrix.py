@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum, IntEnum
+
+import msgspec
 
 from coding_agents.errors import ConfigError
 
@@ -31,8 +32,7 @@ class Operation(Enum):
     FETCH_RELAY = "fetch.relay"
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """One row of the matrix."""
 
     rule_id: str
@@ -42,8 +42,7 @@ class Rule:
     reason: str
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """The rules by operation, at most one each."""
 
     rules: Mapping[Operation, Rule]

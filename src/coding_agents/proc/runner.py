@@ -16,11 +16,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
+import msgspec
+
 from coding_agents.errors import ProgramNotFoundError, WorkspaceError
+from coding_agents.model.masked import Masked
 
 if TYPE_CHECKING:
     import asyncio
@@ -31,26 +33,26 @@ _running: set[int] = set()
 _running_lock = threading.Lock()
 
 
-@dataclass(frozen=True)
-class Owner:
+class Owner(msgspec.Struct, frozen=True):
     """The host user that a process runs as (root launching on a user's repository)."""
 
     uid: int
     gid: int
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(Masked, frozen=True):
     """One process to run.
 
     `env` is the whole environment. `timeout_s` ends the process group with SIGKILL. `stdin` is
     given in full; None means empty. `owner` switches the uid and drops supplementary groups.
     """
 
+    MASKED = frozenset({"env", "stdin"})
+
     argv: tuple[str, ...]
-    env: Mapping[str, str] = field(repr=False)
+    env: Mapping[str, str]
     cwd: Path | None = None
-    stdin: bytes | None = field(default=None, repr=False)
+    stdin: bytes | None = None
     timeout_s: float = 60.0
     owner: Owner | None = None
     pass_fds: tuple[int, ...] = ()
@@ -60,14 +62,15 @@ class Command:
         return shlex.join(self.argv)
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Masked, frozen=True):
     """What a finished process left: its exit status (negative: the signal), output and duration."""
+
+    MASKED = frozenset({"stdout", "stderr"})
 
     argv: tuple[str, ...]
     status: int
-    stdout: bytes = field(repr=False)
-    stderr: bytes = field(repr=False)
+    stdout: bytes
+    stderr: bytes
     duration_s: float
     timed_out: bool = False
 

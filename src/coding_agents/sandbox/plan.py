@@ -5,8 +5,10 @@ The plan is what `--dry-run` prints, what `invariants` judges and what the execu
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
+
+import msgspec
+from msgspec.structs import asdict, replace
 
 from coding_agents.errors import NotBuiltError
 from coding_agents.model.limits import Limits, cpus_text, size_text
@@ -35,8 +37,7 @@ from coding_agents.sandbox.spec import (
 Labels = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """What a session's objects are labelled with (design §3 Names). `name` is the container's name."""
 
     session: str
@@ -65,8 +66,7 @@ class Identity:
         return tuple((LABEL + key, _label_text(value)) for key, value in values.items())
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlanInput:
+class PlanInput(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a session's plan depends on.
 
     `image` is the agent's image, `base_image` that of the holder, both by id. `host_cpus` are the
@@ -78,7 +78,7 @@ class PlanInput:
     image: str
     base_image: str
     guest_volume: str
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = msgspec.field(default_factory=Limits)
     host_cpus: int | None = None
     resolvers: tuple[str, ...] = ()
     holder_options: tuple[str, ...] = ()
@@ -87,16 +87,14 @@ class PlanInput:
     extra_labels: Labels = ()
 
 
-@dataclass(frozen=True)
-class NamedObject:
+class NamedObject(msgspec.Struct, frozen=True):
     """A volume or network to make."""
 
     name: str
     labels: Labels
 
 
-@dataclass(frozen=True, kw_only=True)
-class SessionPlan:
+class SessionPlan(msgspec.Struct, frozen=True, kw_only=True):
     """The containers, volumes and network of one session, before any of them exists."""
 
     identity: Identity

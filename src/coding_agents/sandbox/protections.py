@@ -11,9 +11,10 @@ looked at with suspicion, and one of another type than expected is as good as mi
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+
+import msgspec
 
 from coding_agents.model.limits import cpus_text, size_text
 from coding_agents.sandbox.spec import NoNetwork, SandboxSpec
@@ -33,8 +34,7 @@ class Need(StrEnum):
     BEST_AVAILABLE = "best-available"
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(msgspec.Struct, frozen=True):
     """The value shown for a layer, whether it holds, and what is wrong when it does not."""
 
     value: str
@@ -42,8 +42,7 @@ class Measured:
     detail: str = ""
 
 
-@dataclass(frozen=True)
-class Evidence:
+class Evidence(msgspec.Struct, frozen=True):
     """All that is known about a started container.
 
     `guard` are the problems of the rules read back from the holder, None when they were not read;
@@ -56,16 +55,14 @@ class Evidence:
     userns: bool | None = None
 
 
-@dataclass(frozen=True)
-class Enforced:
+class Enforced(msgspec.Struct, frozen=True):
     """The verdict: layer to value in the order of LAYERS, and everything that must stop the launch."""
 
     layers: Mapping[str, str]
     violations: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(msgspec.Struct, frozen=True):
     """One protection: its name in `enforced` and in `--best-effort`, its class, and how it is measured."""
 
     name: str

@@ -7,9 +7,11 @@ what differs between sessions. There is no bind mount, device or free-form optio
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import ClassVar
+
+import msgspec
+from msgspec.structs import replace
 
 from coding_agents.model.limits import GIB, MIB, Limits
 
@@ -46,20 +48,17 @@ class Network(StrEnum):
     SQUID = "squid"
 
 
-@dataclass(frozen=True)
-class NoNetwork:
+class NoNetwork(msgspec.Struct, frozen=True):
     """Only a loopback interface."""
 
 
-@dataclass(frozen=True)
-class BridgeNetwork:
+class BridgeNetwork(msgspec.Struct, frozen=True):
     """A bridge of this session alone; only a holder stands on one."""
 
     name: str
 
 
-@dataclass(frozen=True)
-class JoinContainer:
+class JoinContainer(msgspec.Struct, frozen=True):
     """The network namespace of the holder: its name in a plan, its engine id when it is created."""
 
     container: str
@@ -68,8 +67,7 @@ class JoinContainer:
 NetworkMode = NoNetwork | BridgeNetwork | JoinContainer
 
 
-@dataclass(frozen=True)
-class VolumeMount:
+class VolumeMount(msgspec.Struct, frozen=True):
     """A named volume at `path`; never a host path."""
 
     volume: str
@@ -77,8 +75,7 @@ class VolumeMount:
     writable: bool = False
 
 
-@dataclass(frozen=True)
-class Tmpfs:
+class Tmpfs(msgspec.Struct, frozen=True):
     """A sized tmpfs, always nosuid and nodev; `mode` is octal text."""
 
     path: str
@@ -101,8 +98,7 @@ def scratch(*, tmp_bytes: int, var_tmp_bytes: int) -> tuple[Tmpfs, ...]:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ContainerSpec:
+class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What all our containers have in common; use one of its three kinds.
 
     `image` is an id (`sha256:…`), `argv` the whole command (its first word replaces the image's entry
@@ -117,7 +113,7 @@ class ContainerSpec:
     argv: tuple[str, ...]
     labels: tuple[tuple[str, str], ...]
     user: str
-    network: NetworkMode = field(default_factory=NoNetwork)
+    network: NetworkMode = msgspec.field(default_factory=NoNetwork)
     env: tuple[tuple[str, str], ...] = ()
     workdir: str = "/"
     volumes: tuple[VolumeMount, ...] = ()
@@ -130,8 +126,7 @@ class ContainerSpec:
     dns: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class SandboxSpec(ContainerSpec):
+class SandboxSpec(ContainerSpec, frozen=True, kw_only=True):
     """The agent's container: uid 1000, no capability, no interface of its own."""
 
     role: ClassVar[Role] = Role.AGENT
@@ -144,8 +139,7 @@ class SandboxSpec(ContainerSpec):
         return replace(self, network=JoinContainer(holder_id))
 
 
-@dataclass(frozen=True, kw_only=True)
-class HolderSpec(ContainerSpec):
+class HolderSpec(ContainerSpec, frozen=True, kw_only=True):
     """Owner of the network namespace: sets the guard as root, then drops root and all four capabilities."""
 
     role: ClassVar[Role] = Role.HOLDER
@@ -153,8 +147,7 @@ class HolderSpec(ContainerSpec):
     user: str = ROOT_USER
 
 
-@dataclass(frozen=True, kw_only=True)
-class HelperSpec(ContainerSpec):
+class HelperSpec(ContainerSpec, frozen=True, kw_only=True):
     """A one-shot container of ours without network: salvage, or the never started filler of a volume."""
 
     role: ClassVar[Role] = Role.HELPER

@@ -7,9 +7,10 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from coding_agents.errors import SessionNotFoundError, StoreError
 from coding_agents.model.session import SessionRecord, decode_session, encode_session, is_session_id
@@ -22,8 +23,7 @@ _SOCKET = "control.sock"
 _SOCKET_BYTES = 100
 
 
-@dataclass(frozen=True)
-class BrokenSession:
+class BrokenSession(msgspec.Struct, frozen=True):
     """A session directory whose record cannot be read: shown as failed, never skipped in silence."""
 
     id: str
@@ -37,8 +37,7 @@ class BrokenSession:
         return {**dict.fromkeys(unknown, ""), **known}
 
 
-@dataclass(frozen=True)
-class SessionStore:
+class SessionStore(msgspec.Struct, frozen=True):
     """Session records under `state_dir` ($XDG_STATE_HOME/coding-agents)."""
 
     state_dir: Path

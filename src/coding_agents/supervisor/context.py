@@ -6,11 +6,12 @@ Used by the supervisor and by the verbs. The record on disk is the truth; `updat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
@@ -28,8 +29,7 @@ from coding_agents.supervisor.client import SupervisorClient
 BASE_IMAGE = "coding-agents-base:local"
 
 
-@dataclass
-class SessionContext:
+class SessionContext(msgspec.Struct, dict=True):
     """One session on this host. `record` is the last known state; call `reload` before deciding on it."""
 
     env: HostEnvironment

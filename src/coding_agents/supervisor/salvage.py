@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from coding_agents.errors import EngineError, ImageBuildError
 from coding_agents.gitsync.relay import RelayService

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from coding_agents.errors import WorkspaceError
 from coding_agents.workspace.deny import DenyList
@@ -28,8 +29,7 @@ class Kind(Enum):
     UNREADABLE = "not readable"
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(msgspec.Struct, frozen=True):
     """What git and the disk say about a work tree; paths are relative, with `/`.
 
     `untracked` are files that git shows as such, `nested` submodules and other repositories. `asked` are
@@ -50,8 +50,7 @@ class Listing:
     strays: frozenset[str]
 
 
-@dataclass(frozen=True)
-class CopyPlan:
+class CopyPlan(msgspec.Struct, frozen=True):
     """What goes in. All tuples hold sorted relative paths.
 
     `clean`: the tracked files come from the commit and not from disk. `paths` is everything copied;

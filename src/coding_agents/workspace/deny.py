@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from fnmatch import translate
 from functools import cache
 from importlib import resources
+
+import msgspec
 
 from coding_agents.errors import ConfigError
 
@@ -18,8 +19,7 @@ CONTENT_LIMIT_BYTES = 64 * 1024
 _WILD = re.compile(r"[*?]")
 
 
-@dataclass(frozen=True)
-class DenyList:
+class DenyList(msgspec.Struct, frozen=True):
     """Parsed rules; `patterns` is their portable form for the guest.
 
     In `patterns` a leading `!` marks one that wins over all others. Rules by content are there by name
@@ -27,9 +27,9 @@ class DenyList:
     """
 
     patterns: tuple[str, ...]
-    _deny: _Globs = field(repr=False)
-    _allow: _Globs = field(repr=False)
-    _content: Mapping[str, re.Pattern[bytes]] = field(repr=False)
+    _deny: _Globs
+    _allow: _Globs
+    _content: Mapping[str, re.Pattern[bytes]]
 
     @classmethod
     def parse(cls, text: str) -> DenyList:
@@ -72,8 +72,7 @@ def load_deny_list() -> DenyList:
     return DenyList.parse(resources.files(__package__).joinpath("deny.toml").read_text("utf-8"))
 
 
-@dataclass(frozen=True)
-class _Globs:
+class _Globs(msgspec.Struct, frozen=True):
     """A set of patterns, sorted by shape: 100,000 paths are matched in 0.1 s, a regex alone needs 1 s."""
 
     names: frozenset[str]

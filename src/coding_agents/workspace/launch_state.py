@@ -11,11 +11,11 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
+from coding_agents.model.masked import Masked
 from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts
 from coding_agents.proc.git import Profile, git, git_command, require_ok
@@ -32,8 +32,7 @@ _GONE = b"D"
 _INTENT_TO_ADD = b"A"
 
 
-@dataclass(frozen=True)
-class LaunchState:
+class LaunchState(Masked, frozen=True):
     """The state of the user's work tree at launch; all empty when the session starts from a commit.
 
     `worktree_commit` and `index_commit` are None where they would equal the base (and `index_commit` while
@@ -42,11 +41,13 @@ class LaunchState:
     needs beside the base.
     """
 
+    MASKED = frozenset({"index", "staged"})
+
     index_commit: Oid | None = None
     worktree_commit: Oid | None = None
-    index: bytes = field(default=b"", repr=False)
+    index: bytes = b""
     index_mtime_s: int = 0
-    staged: tuple[Oid, ...] = field(default=(), repr=False)
+    staged: tuple[Oid, ...] = ()
 
 
 def record_launch_state(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
+
+import msgspec
 
 from coding_agents.errors import WorkspaceError
 from coding_agents.model.repo import RepoFacts, RepoKind
@@ -42,8 +43,7 @@ def plan_copy(repo: RepoFacts, *, env: Mapping[str, str], include: tuple[str, ..
     return plan
 
 
-@dataclass(frozen=True)
-class _Shown:
+class _Shown(msgspec.Struct, frozen=True):
     """What git shows of a work tree."""
 
     tracked: frozenset[str] = frozenset()

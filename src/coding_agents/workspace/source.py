@@ -11,9 +11,10 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+
+import msgspec
 
 from coding_agents.errors import WorkspaceError
 from coding_agents.model.repo import RepoFacts, RepoKind
@@ -34,8 +35,7 @@ _INDEX_SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """`repo` with the user's environment `env`."""
 
     repo: RepoFacts
