@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from coding_agents.app.prepare import require_guarded, times_ready
+from coding_agents.app.holder import guard_problems, times_ready
 from coding_agents.engine.api import Engine
 from coding_agents.proc.runner import Outcome
 
@@ -39,7 +39,7 @@ class RestartedHolder:
 def test_the_report_of_an_earlier_start_does_not_count() -> None:
     engine = RestartedHolder()
     with pytest.raises(RulesReadError):
-        require_guarded(cast(Engine, engine), "holder", network="net", dns=(), private=(), earlier=1)
+        guard_problems(cast(Engine, engine), "holder", network="net", dns=(), private=(), earlier=1)
     assert engine.looks == 3
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from coding_agents.app.prepare import guard_problems
+from coding_agents.app.holder import guard_problems
 from coding_agents.app.steps import Parallel, Trace
 from coding_agents.engine.api import ContainerState
 from coding_agents.engine.drift import drift
@@ -25,10 +25,14 @@ _GATE_TIMEOUT_S = 960.0  # a .NET preview download is part of the start sequence
 
 
 class Guarding(msgspec.Struct, frozen=True):
-    """What the session's network guard must allow, and nothing else."""
+    """What the session's network guard must allow, and nothing else.
+
+    `earlier` is how often the holder had reported its guard before this start.
+    """
 
     dns: tuple[str, ...]
     private: tuple[str, ...]
+    earlier: int = 0
 
 
 def bring_up(
@@ -47,7 +51,7 @@ def bring_up(
         engine.start(container)
     with Parallel(trace) as steps:  # all of it after this very start
         found = steps.run("state", lambda: require_state(session))
-        guard = steps.run("guard read-back", lambda: _guard_problems(session, plan, guarding))
+        guard = steps.run("guard", lambda: _guard_problems(session, plan, guarding))
         with trace.step("channel"):
             facts = supervisor.ask(Op.ATTACH)["facts"]
     with trace.step("measure"):
@@ -88,6 +92,7 @@ def _guard_problems(session: SessionContext, plan: SessionPlan, guarding: Guardi
         network=plan.network.name,
         dns=guarding.dns,
         private=guarding.private,
+        earlier=guarding.earlier,
     )
 
 

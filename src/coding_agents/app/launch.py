@@ -18,6 +18,7 @@ from coding_agents import __version__
 from coding_agents.app.bring_up import Guarding, bring_up
 from coding_agents.app.gather import Gathered, gather
 from coding_agents.app.guest import guest_config
+from coding_agents.app.holder import make_holder, start_holder
 from coding_agents.app.images import build_settings
 from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.app.naming import Naming, choose_name, new_session_id, require_free_branch
@@ -28,10 +29,8 @@ from coding_agents.app.prepare import (
     ensure_guest_volume,
     fill_home,
     fill_workspace,
-    make_holder,
     prepare_source,
     require_guest,
-    start_holder,
 )
 from coding_agents.app.steps import Parallel, Trace, Undo
 from coding_agents.config.environ import HostEnvironment
@@ -158,9 +157,8 @@ class Launch(msgspec.Struct):
                 volume.result()
             guest.result()
             holder_id = holder.result() if holder is not None else ""
-            if holder_id:  # its guard stands before the agent's container starts, which waits for all steps
-                private = self._guarding.private
-                steps.run("guard", lambda: start_holder(engine, holder_id, plan, private=private))
+            if holder_id:
+                steps.run("holder start", lambda: start_holder(engine, holder_id, plan))
             with self.trace.step("create"):
                 spec = plan.sandbox.joined_to(holder_id) if holder_id else plan.sandbox
                 container = engine.create(spec)

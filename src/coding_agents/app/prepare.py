@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import tarfile
-import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,23 +18,17 @@ from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.channel.pyz import build_guest_pyz, guest_digest
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
-from coding_agents.engine.drift import drift
 from coding_agents.errors import EnforcementError, EngineError
 from coding_agents.gitsync.base import give, open_base
 from coding_agents.gitsync.relay_repo import Relay, create_relay
 from coding_agents.model.refs import Branch
-from coding_agents.network.guard import READ_BACK_USER, verify_guard
 from coding_agents.sandbox.invariants import check_spec
-from coding_agents.sandbox.plan import NamedObject, SessionPlan, plan_filler
-from coding_agents.sandbox.spec import GUEST_DIRECTORY, GUEST_ZIPAPP, HOME, LABEL, WORKSPACE, HolderSpec
+from coding_agents.sandbox.plan import plan_filler
+from coding_agents.sandbox.spec import GUEST_DIRECTORY, GUEST_ZIPAPP, HOME, LABEL, WORKSPACE
 from coding_agents.workspace.copyset import CopyPlan
 from coding_agents.workspace.fill import write_workspace_tar
 from coding_agents.workspace.launch_state import LaunchState, record_launch_state
 from coding_agents.workspace.listing import plan_copy
-
-_HOLDER_READY_S = 20.0
-_READY = b"ready"  # the line of coding_agents_guest.holder
-_HOLDER_POLL_S = 0.03
 
 
 class GuestProgram(msgspec.Struct, frozen=True):
@@ -160,77 +153,6 @@ def require_guest(engine: Engine, container: str, volume: str) -> None:
             f"the guest program in the volume {volume} is not ours (SHA-256 {found})",
             hint="Somebody changed it. Stop all sessions and remove that volume.",
         )
-
-
-def make_holder(engine: Engine, plan: SessionPlan) -> str:
-    """Make the session's network and the holder of its namespace, which does not run yet; returns its id."""
-    network, holder = _holder_of(plan)
-    engine.create_network(network.name, labels=dict(network.labels))
-    return engine.create(holder)
-
-
-def start_holder(engine: Engine, container: str, plan: SessionPlan, *, private: tuple[str, ...]) -> None:
-    """Start the holder; returns when its guard stands. Raises EnforcementError."""
-    network, holder = _holder_of(plan)
-    engine.start(container)
-    state = engine.inspect(container)
-    if state is None or (differences := drift(holder, state)):
-        details = "\n".join(differences) if state is not None else "it is gone"
-        raise EnforcementError("the network holder is not what was planned", details=details)
-    require_guarded(engine, container, network=network.name, dns=holder.dns, private=private)
-
-
-def _holder_of(plan: SessionPlan) -> tuple[NamedObject, HolderSpec]:
-    if plan.holder is None or plan.network is None:
-        raise AssertionError("only a session with a network has a holder")
-    return plan.network, plan.holder
-
-
-def require_guarded(
-    engine: Engine,
-    holder: str,
-    *,
-    network: str,
-    dns: tuple[str, ...],
-    private: tuple[str, ...],
-    earlier: int = 0,
-) -> None:
-    """Wait until the holder reports its guard, and read the rules back from the kernel. Raises EnforcementError.
-
-    `earlier` is how often it had reported before this start (`times_ready`).
-    """
-    _await_ready(engine, holder, earlier)
-    problems = guard_problems(engine, holder, network=network, dns=dns, private=private)
-    if problems:
-        raise EnforcementError("the network guard does not stand", details="\n".join(problems))
-
-
-def guard_problems(
-    engine: Engine, holder: str, *, network: str, dns: tuple[str, ...], private: tuple[str, ...]
-) -> list[str]:
-    """What is wrong with the rules that the kernel holds for the holder's namespace now."""
-    return verify_guard(
-        lambda argv: engine.exec(holder, argv, user=READ_BACK_USER),
-        dns=dns,
-        allow=private,
-        subnets=engine.network_subnets(network),
-    )
-
-
-def times_ready(output: bytes) -> int:
-    """How often a holder with this output has put its guard up: once at each of its starts."""
-    return output.splitlines().count(_READY)
-
-
-def _await_ready(engine: Engine, holder: str, earlier: int) -> None:
-    deadline = time.monotonic() + _HOLDER_READY_S
-    while times_ready(output := engine.logs(holder)) <= earlier:
-        state = engine.inspect(holder)
-        if state is None or not state.running or time.monotonic() > deadline:
-            raise EnforcementError(
-                "the network guard could not be set up", details=output[-2000:].decode("utf-8", "replace")
-            )
-        time.sleep(_HOLDER_POLL_S)
 
 
 def _tar(files: dict[str, bytes], *, owner: int, mode: int) -> bytes:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from msgspec.structs import replace
+
 from coding_agents.app.bring_up import Guarding, bring_up
 from coding_agents.app.guest import restart_config
-from coding_agents.app.prepare import require_guarded, require_guest, times_ready
+from coding_agents.app.holder import times_ready
+from coding_agents.app.prepare import require_guest
 from coding_agents.app.steps import Trace
 from coding_agents.app.stop import SETTLE_S
 from coding_agents.errors import CodingAgentsError, EngineError, SessionStateError, SupervisorGoneError
@@ -46,7 +49,7 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
             require_guest(engine, record.container_id, record.guest_volume)
         try:
             with trace.step("holder"):
-                _restart_holder(session, plan, guarding)
+                guarding = _restart_holder(session, plan, guarding)
             session.update(phase="starting", started_at="")
             return bring_up(
                 session,
@@ -91,9 +94,10 @@ def _holder_dns(session: SessionContext) -> tuple[str, ...]:
     return state.config.dns if state is not None else read_resolvers()
 
 
-def _restart_holder(session: SessionContext, plan: SessionPlan, guarding: Guarding) -> None:
-    if plan.holder is None or plan.network is None:
-        return
+def _restart_holder(session: SessionContext, plan: SessionPlan, guarding: Guarding) -> Guarding:
+    """Start the holder; its guard is to be awaited and read back with what this returns."""
+    if plan.holder is None:
+        return guarding
     engine, holder = session.engine, session.record.holder_id
     state = engine.inspect(holder)
     if state is None:
@@ -105,14 +109,7 @@ def _restart_holder(session: SessionContext, plan: SessionPlan, guarding: Guardi
     engine.stop(holder, timeout_s=5)
     earlier = times_ready(engine.logs(holder))
     engine.start(holder)
-    require_guarded(
-        engine,
-        holder,
-        network=plan.network.name,
-        dns=guarding.dns,
-        private=guarding.private,
-        earlier=earlier,
-    )
+    return replace(guarding, earlier=earlier)
 
 
 def _stop_again(session: SessionContext) -> None:
