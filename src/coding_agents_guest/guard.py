@@ -2,7 +2,8 @@
 
 Everything that the agent's machine must not reach is refused: the host, private and special-purpose networks,
 cloud metadata, the container's own subnet. Single addresses that the user listed and the resolvers that the
-engine uses are open, each at one port. The public internet is open; nothing comes in.
+engine uses are open, each at one port. The public internet is open, but for other servers of names (DNS by its
+own ports can carry anything out, past whoever watches the resolvers); nothing comes in.
 
 `verify_ruleset` does not compare texts. It interprets what the kernel reports (`nft -j list`) on every kind
 of packet at which a verdict can change, and reports each one that would pass against the rules below.
@@ -21,6 +22,8 @@ from coding_agents_guest.nftmodel import Chain, Packet, UnknownRulesetError, par
 
 TABLE = "coding_agents_guard"
 DNS_PORT = 53
+# Shut to everybody but the resolvers, by TCP and UDP: DNS, and DNS over TLS and QUIC (RFC 7858, 9250).
+_NAME_PORTS = (DNS_PORT, 853)
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
@@ -103,6 +106,8 @@ class Guard:
             return True
         if protocol == "tcp" and Endpoint(address, port) in self.allow:
             return True
+        if protocol in ("tcp", "udp") and port in _NAME_PORTS:
+            return False
         if isinstance(address, ipaddress.IPv6Address) and address not in _GLOBAL_6:
             return False
         return not any(address in network for network in self.refused(address.version))
@@ -132,6 +137,7 @@ def render_ruleset(guard: Guard) -> str:
                     'oif "lo" accept',
                     *own,
                     *opened,
+                    f"meta l4proto {{ tcp, udp }} th dport {{ {', '.join(map(str, _NAME_PORTS))} }} counter reject",
                     _discovery(_DISCOVERY_OUT),
                     f"ip daddr {_set(guard.refused(4))} counter reject",
                     f"ip6 daddr != {_GLOBAL_6} counter reject",
@@ -200,7 +206,8 @@ def _packets(chain: Chain, guard: Guard) -> Iterable[Packet]:
         ipaddress.IPv4Address(n) for n in sorted(_edges(guard, 4) | chain.edges(4)) if n < 2**32
     ]
     addresses += [ipaddress.IPv6Address(n) for n in sorted(_edges(guard, 6) | chain.edges(6)) if n < 2**128]
-    ports = sorted({1, DNS_PORT, DNS_PORT + 1} | {port for port in chain.ports() if 0 < port < 65536})
+    told_apart = {1, *_NAME_PORTS, *(port + 1 for port in _NAME_PORTS), *chain.ports()}
+    ports = sorted(port for port in told_apart if 0 < port < 65536)
     for address in addresses:
         for protocol in ("tcp", "udp", "other"):
             for port in ports:

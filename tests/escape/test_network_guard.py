@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +23,7 @@ from support import hostile, netlab
 from support.engines import EngineUnderTest
 from support.escape import Captive, attack_argv, capture, fresh_repo
 from support.guestbox import guest_volume, make_volumes, plan
-from support.netlab import RESOLVER, Lab
+from support.netlab import NAME_PORTS, NAME_SERVER, RESOLVER, Lab
 from support.product import Product, wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.escape]
@@ -33,6 +36,7 @@ REFUSALS = ("ECONNREFUSED", "EPERM")
 TABLE = ("inet", "coding_agents_guard")
 
 Knocks = dict[str, list[object]]
+Attack = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +66,22 @@ def session_of(owner: Product, settings: str = "", script: str = "sleep 3000") -
 
 
 def forbidden(world: Lab, session: Captive) -> list[list[object]]:
-    """One attempt of each protocol at every address that must not be reached, the engine's own above all."""
+    """One attempt of each protocol at all that must not be reached: the engine's own, and names told by others."""
     addresses = (*world.private, *world.host)
     assert gateway(session) in addresses
     tried: list[list[object]] = [["tcp", address, PORT] for address in addresses]
     tried += [
         [kind, address, PORT] for kind in ("udp", "icmp") for address in ("10.77.0.2", gateway(session))
     ]
+    tried += other_name_servers(world)
     return tried
+
+
+def other_name_servers(world: Lab) -> list[list[object]]:
+    """DNS, and DNS over TLS and QUIC, at public addresses that are not the resolvers."""
+    return [
+        [kind, address, port] for kind in ("tcp", "udp") for address in world.public for port in NAME_PORTS
+    ]
 
 
 def gateway(session: Captive) -> str:
@@ -116,7 +128,7 @@ def flush(session: Captive) -> None:
 
 def test_hosts_that_are_not_public_are_refused_at_once(captive: Captive, world: Lab) -> None:
     targets = forbidden(world, captive)
-    assert len(targets) >= len(world.private) + 3
+    assert len(targets) >= len(world.private) + 3 + 4 * len(world.public)
     assert not_refused_at_once(knock(captive, targets)) == {}
 
 
@@ -221,10 +233,12 @@ def test_a_listed_address_is_open_at_its_port_alone(owner: Product, world: Lab) 
         assert f"open: {LISTED}:{PORT}" in session.launched.err
 
 
-def test_of_private_resolvers_only_the_configured_one_is_open(engine: EngineUnderTest, world: Lab) -> None:
+@contextmanager
+def agent_with_resolver(engine: EngineUnderTest, resolver: str) -> Iterator[Attack]:
     """The product's own parts without `launch`, which takes the resolvers of this machine."""
-    options = holder_options(dns=[RESOLVER], allow=[])
-    session = plan_session(plan(engine, guest_volume(engine), network=Network.ALLOW_ALL, options=options))
+    options = holder_options(dns=[resolver], allow=[])
+    facts = plan(engine, guest_volume(engine), network=Network.ALLOW_ALL, options=options)
+    session = plan_session(replace(facts, resolvers=(resolver,)))
     assert session.holder is not None
     assert session.network is not None
     api = engine.api
@@ -234,16 +248,34 @@ def test_of_private_resolvers_only_the_configured_one_is_open(engine: EngineUnde
     api.start(holder)
     agent = api.create(session.sandbox.joined_to(holder))
     api.start(agent)
-    targets = [[kind, RESOLVER, port] for kind in ("tcp", "udp") for port in (53, PORT)]
-    targets += [[kind, "10.77.0.2", 53] for kind in ("tcp", "udp")]
     wait_for(lambda: b"ready" in api.logs(holder), "the holder")
-    outcome = api.exec(agent, attack_argv(hostile.knock, targets, PATIENCE_S), user=AGENT_USER)
-    knocks: Knocks = json.loads(outcome.text())
+
+    def attack(function: Callable[..., object], *arguments: object) -> Any:
+        outcome = api.exec(agent, attack_argv(function, *arguments), user=AGENT_USER)
+        assert outcome.ok, outcome.describe()
+        return json.loads(outcome.text())
+
+    try:
+        yield attack
+    finally:
+        api.remove(agent, force=True)
+        api.remove(holder, force=True)
+        api.remove_network(session.network.name)
+
+
+def test_of_all_servers_of_names_only_the_configured_one_is_open(engine: EngineUnderTest, world: Lab) -> None:
+    targets = [[kind, RESOLVER, port] for kind in ("tcp", "udp") for port in (*NAME_PORTS, PORT)]
+    targets += [[kind, "10.77.0.2", 53] for kind in ("tcp", "udp")]
+    with agent_with_resolver(engine, RESOLVER) as attack:
+        knocks: Knocks = attack(hostile.knock, [*targets, *other_name_servers(world)], PATIENCE_S)
     assert opened(knocks) == {f"tcp {RESOLVER} 53", f"udp {RESOLVER} 53"}
     assert set(not_refused_at_once(knocks)) == opened(knocks)
-    api.remove(agent, force=True)
-    api.remove(holder, force=True)
-    api.remove_network(session.network.name)
+
+
+def test_names_are_resolved_behind_the_guard(engine: EngineUnderTest, world: Lab) -> None:
+    """Docker's own resolver at 127.0.0.11 asks from the agent's namespace, so through the guard."""
+    with agent_with_resolver(engine, NAME_SERVER) as attack:
+        assert attack(hostile.resolve, "anything.example") == list(world.public)
 
 
 # --- restarts ------------------------------------------------------------------------------------------------

@@ -55,6 +55,22 @@ while True:
         except OSError:
             pass
 """
+# RFC 1035: each query gets its own question back with one A record; AAAA has none. Arguments: own address, answer.
+_NAME_SERVER = """
+import signal, socket, sys
+signal.alarm(int(sys.argv[1]))
+one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+one.bind((sys.argv[2], 53))
+print("up", flush=True)
+while True:
+    query, peer = one.recvfrom(512)
+    end = query.index(b"\\0", 12) + 5
+    found = query[end - 4 : end - 2] == b"\\0\\1"
+    answer = b"\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\0\\0\\4" + socket.inet_aton(sys.argv[3])
+    head = query[:2] + b"\\x81\\x80\\0\\1" + (b"\\0\\1" if found else b"\\0\\0") + bytes(4)
+    one.sendto(head + query[12:end] + (answer if found else b""), peer)
+"""
 
 
 class NoLabError(Exception):
@@ -96,11 +112,15 @@ PRIVATE = (
 # Public by every registry; the route to it ends in our namespace.
 PUBLIC = ("11.77.0.2",)
 RESOLVER = "10.77.0.53"
+NAME_SERVER = "10.77.0.54"
+NAME_PORTS = (53, 853)
 
 
 @contextmanager
 def lab(netns: Path, *, port: int) -> Iterator[Lab]:
-    """A lab beside the engine's namespace; TCP and UDP listeners on `port` and 53 there, on `port` in the engine's.
+    """A lab beside the engine's namespace; listeners (TCP, UDP) on `port`, 53 and 853 there, on `port` in the engine's.
+
+    At NAME_SERVER a server of names answers instead.
 
     Several can stand side by side: each route has a metric of its own, and any lab answers alike.
     Raises NoLabError when this machine does not allow it.
@@ -113,7 +133,8 @@ def lab(netns: Path, *, port: int) -> Iterator[Lab]:
         run("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name, netns=netns)
         stack.callback(run, "ip", "link", "delete", name, netns=netns)
         _address(name, netns, here)
-        stack.enter_context(listener(here, port, 53))
+        stack.enter_context(listener(here, port, *NAME_PORTS))
+        stack.enter_context(name_server(here))
         stack.enter_context(listener(netns, port))
         yield Lab(netns, name, port, PRIVATE, PUBLIC)
 
@@ -121,7 +142,20 @@ def lab(netns: Path, *, port: int) -> Iterator[Lab]:
 @contextmanager
 def listener(netns: Path, *ports: int) -> Iterator[None]:
     """A process in `netns` that answers on the ports, on every address; several may share a port."""
-    argv = _inside(netns, (sys.executable, "-IS", "-c", _LISTENER, str(_LIFETIME_S), *map(str, ports)))
+    with _serving(netns, _LISTENER, *map(str, ports)):
+        yield
+
+
+@contextmanager
+def name_server(netns: Path) -> Iterator[None]:
+    """A process in `netns` that answers every question for a name at NAME_SERVER with the first public address."""
+    with _serving(netns, _NAME_SERVER, NAME_SERVER, PUBLIC[0]):
+        yield
+
+
+@contextmanager
+def _serving(netns: Path, code: str, *arguments: str) -> Iterator[None]:
+    argv = _inside(netns, (sys.executable, "-IS", "-c", code, str(_LIFETIME_S), *arguments))
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
@@ -192,7 +226,7 @@ def _address(name: str, netns: Path, here: Path) -> None:
     run("ip", "link", "set", name, "up", netns=netns)
     run("ip", "link", "set", "lo", "up", netns=here)
     run("ip", "link", "set", "eth0", "up", netns=here)
-    for address in (*PRIVATE, *PUBLIC, RESOLVER):
+    for address in (*PRIVATE, *PUBLIC, RESOLVER, NAME_SERVER):
         run("ip", "address", "add", f"{address}/32", "dev", "eth0", netns=here)
         route = ("ip", "route", "add", f"{address}/32", "dev", name, "metric", str(number % 60000 + 1))
         run(*route, netns=netns)

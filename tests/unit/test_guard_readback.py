@@ -16,7 +16,7 @@ def test_options() -> None:
     assert holder_options(dns=["192.0.2.1"], allow=["10.1.2.3:443"]) == (
         "--dns", "192.0.2.1", "--allow", "10.1.2.3:443",
     )  # fmt: skip
-    assert holder_options(dns=[], allow=[]) == ()
+    assert holder_options(dns=[], allow=[]) == ("--dns", "8.8.8.8", "--dns", "8.8.4.4")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from coding_agents_guest.guard import TABLE, Endpoint, Guard, verify_ruleset
 
 READ_BACK = ("/usr/sbin/nft", "-j", "list", "table", "inet", TABLE)
 READ_BACK_USER = "0:0"
+# Where the host has no resolver that a container can reach, engines give it these (moby and podman alike).
+ENGINES_OWN_DNS = ("8.8.8.8", "8.8.4.4")
 
 Exec = Callable[[Sequence[str]], Outcome]
 
@@ -36,16 +38,19 @@ def parse_private(text: str) -> str:
     return _text(endpoint)
 
 
-def holder_options(*, dns: Iterable[str], allow: Iterable[str]) -> tuple[str, ...]:
-    """The options of the holder's command for these resolvers and user-listed `address:port` pairs."""
+def holder_options(*, dns: Sequence[str], allow: Iterable[str]) -> tuple[str, ...]:
+    """The options of the holder's command for these resolvers and user-listed `address:port` pairs.
+
+    Without resolvers those are open that an engine takes by itself.
+    """
     return (
-        *(word for address in dns for word in ("--dns", address)),
+        *(word for address in dns or ENGINES_OWN_DNS for word in ("--dns", address)),
         *(word for endpoint in allow for word in ("--allow", endpoint)),
     )
 
 
 def verify_guard(
-    read_back: Exec, *, dns: Iterable[str], allow: Iterable[str], subnets: Iterable[str] = ()
+    read_back: Exec, *, dns: Sequence[str], allow: Iterable[str], subnets: Iterable[str] = ()
 ) -> list[str]:
     """What is wrong with the rules that the kernel holds for the holder's namespace; empty when nothing is.
 
@@ -61,7 +66,7 @@ def verify_guard(
         raise EngineError("the guard's rules are not JSON", details=str(error)) from error
     if not isinstance(document, dict):
         raise EngineError("the guard's rules are not a JSON object")
-    return verify_ruleset(document, Guard.parse(dns=dns, allow=allow, own=subnets))
+    return verify_ruleset(document, Guard.parse(dns=dns or ENGINES_OWN_DNS, allow=allow, own=subnets))
 
 
 def _text(endpoint: Endpoint) -> str:
