@@ -17,18 +17,24 @@ from support.product import git, make_repo
 ENV = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1"}
 
 
+@pytest.mark.parametrize("start", ["docs", "docs/sub"])
 @pytest.mark.parametrize("work_tree", [".", ".."])
-def test_a_directory_that_looks_like_a_bare_repository_is_content(tmp_path: Path, work_tree: str) -> None:
+def test_a_directory_that_looks_like_a_bare_repository_is_content(
+    tmp_path: Path, work_tree: str, start: str
+) -> None:
+    """With `..` only safe.bareRepository stands in the way: the work tree is the one that was meant, and git would
+    take the configuration, with its filter, from the content."""
     repo = make_repo(tmp_path / "repo")
     docs = repo / "docs"
-    for name in ("objects", "refs/heads"):
+    for name in ("objects", "refs/heads", "sub"):
         (docs / name).mkdir(parents=True)
     (docs / "HEAD").write_text("ref: refs/heads/main\n")
     (docs / "config").write_text(
-        f'[core]\n\tbare = false\n\tworktree = {work_tree}\n[filter "x"]\n\tclean = false\n'
+        "[core]\n\trepositoryformatversion = 0\n\tbare = false\n"  # without a version git heeds no worktree
+        f'\tworktree = {work_tree}\n[filter "x"]\n\tclean = false\n'
     )
     with pytest.raises(CodingAgentsError):
-        discover(docs, env=ENV)
+        discover(repo / start, env=ENV)
 
 
 def test_core_worktree_does_not_widen_the_copy(tmp_path: Path) -> None:
