@@ -207,7 +207,7 @@ def test_a_full_disk_refuses_releases_but_never_the_saving_of_work(path: Path, d
         log.note(_END, time_ms=8)
     records = _records(path)
     assert [record.type.value for record in records] == ["saved", "saved", "gap", "session-ended"]
-    assert records[2].detail == {"lost": 2, "guest_dropped": 1}
+    assert records[2].detail == {"lost": 2, "guest_dropped": 1, "refused_dropped": 0}
     assert _verdict(path).state == "sealed"
 
 
@@ -271,10 +271,27 @@ def test_refusals_have_a_budget_of_their_own(path: Path) -> None:
     with open_log(path, session=_SESSION, time_ms=1) as log:
         for _ in range(200):
             log.guest(_GUEST, time_ms=5000)
-        assert sum(log.refusal(refused, time_ms=5000) is not None for _ in range(200)) == 100
-        assert log.guest(_GUEST, time_ms=6000) is not None
-    assert _types(path).count("push-refused") == 100
+        assert sum(log.refusal(refused, time_ms=5000) is not None for _ in range(300)) == 200
+        assert sum(log.refusal(refused, time_ms=8000) is not None for _ in range(300)) == 3
+        assert log.guest(_GUEST, time_ms=8000) is not None
+    assert _types(path).count("push-refused") == 203
     assert _types(path).count("guest-step") == 101
+    gaps = [record.detail for record in _records(path) if record.type is RecordType.GAP]
+    assert sum(int(gap["refused_dropped"]) for gap in gaps) == 397
+    assert sum(int(gap["guest_dropped"]) for gap in gaps) == 100
+
+
+def test_a_flood_is_counted_in_the_log_while_it_lasts(path: Path) -> None:
+    """Not only when somebody else has something to record: a killed supervisor loses ten seconds' count at most."""
+    refused = AuditEvent(RecordType.PUSH, outcome="failed", rule="git")
+    with open_log(path, session=_SESSION, time_ms=1) as log:
+        for time_ms in range(100_000, 200_000, 5):
+            log.refusal(refused, time_ms=time_ms)
+        types = _types(path)
+        gaps = [record.detail for record in _records(path) if record.type is RecordType.GAP]
+        assert 8 <= len(gaps) <= 11
+        assert types.count("push") + sum(int(gap["refused_dropped"]) for gap in gaps) >= 20_000 - 2_000
+        assert types.count("push") <= 301
 
 
 def test_the_guests_total_holds_over_restarts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

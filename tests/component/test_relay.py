@@ -16,14 +16,18 @@ from pathlib import Path
 
 import pytest
 
+from coding_agents.audit import log as log_module
+from coding_agents.audit.log import open_log
 from coding_agents.gitsync.base import BaseStore, give, open_base
 from coding_agents.gitsync.discover import discover
 from coding_agents.gitsync.pktline import FLUSH, pkt
 from coding_agents.gitsync.relay import RelayLimits
 from coding_agents.gitsync.relay_repo import Identity, Relay, create_relay
 from coding_agents.gitsync.rules import load_policy
+from coding_agents.model.audit import RecordType, decode_record
 from coding_agents.model.refs import Oid
 from coding_agents.policy.matrix import Operation, Policy
+from coding_agents.supervisor.journal import Journal
 from support.relay_server import URL, RelayServer, serving
 from support.repos import BRANCH, commit, git_env, head, make_repo, sh, sh_fails
 
@@ -401,6 +405,81 @@ def test_too_many_conversations_are_turned_away(scene: Scene) -> None:
             assert read_all(third) == b""
         for link in idle:
             link.close()
+
+
+def test_conversations_beyond_the_rate_wait_for_their_turn(scene: Scene) -> None:
+    limits = RelayLimits(burst=2, every_s=0.5, patience_s=10.0)
+    with serving(scene.relay, scene.tmp / "run", limits=limits) as server:
+        env = server.guest_env(scene.env)
+        began = time.monotonic()
+        for _ in range(5):
+            sh(scene.guest, "ls-remote", URL, env=env)
+        assert time.monotonic() - began >= 1.5 - 0.1
+        assert server.events == []
+
+
+def test_a_crowd_beyond_the_rate_is_refused_by_a_word_of_git(scene: Scene) -> None:
+    limits = RelayLimits(burst=3, every_s=60.0, patience_s=1.0)
+    with serving(scene.relay, scene.tmp / "run", limits=limits) as server:
+        env = server.guest_env(scene.env)
+        commit(scene.guest, "work", "done\n", env=env)
+        crowd = [
+            subprocess.Popen(["git", *words], cwd=scene.guest, env=env, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            for words in (("ls-remote", URL), ("push", URL, f"HEAD:{BRANCH.ref}")) * 5
+        ]  # fmt: skip
+        said = [process.communicate(timeout=30)[1] for process in crowd]
+        turned_away = [text for text in said if "remote error: " in text]
+        assert len(turned_away) == 10 - 3
+        for text in turned_away:
+            assert "too many git conversations: after 3 one every 60 s is served" in text
+            assert "the work stays here, run git again later" in text
+        refused = [event for event in server.events if event.type in ("fetch-refused", "push-refused")]
+        assert {(event.outcome, event.rule) for event in refused} == {("denied", "relay-rate")}
+        assert len(refused) == len(turned_away)
+
+
+def test_salvage_is_held_to_no_rate_and_no_number(scene: Scene) -> None:
+    limits = RelayLimits(burst=1, every_s=60.0, patience_s=1.0, conversations=1)
+    with serving(scene.relay, scene.tmp / "run", limits=limits) as server:
+        env = server.guest_env(scene.env)
+        sh(scene.guest, "ls-remote", URL, env=env)
+        sh_fails(scene.guest, "ls-remote", URL, env=env)
+        with server.connect() as idle:
+            idle.sendall(b"0")  # the one conversation that may stand
+            sh_fails(scene.guest, "ls-remote", URL, env=env)
+            server.identity = Identity.SALVAGE
+            for number in range(3):
+                new = commit(scene.guest, "work", f"{number}\n", env=env)
+                sh(scene.guest, "push", "-qf", URL, "HEAD:refs/coding-agents/salvage/head", env=env)
+                assert tip(scene, "refs/coding-agents/salvage/head") == new
+
+
+def test_pushes_that_fail_in_git_fill_no_log(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is recorded before git sees it; of its failures those beyond the budget are one record with a count."""
+    monkeypatch.setattr(log_module, "REFUSALS_AT_ONCE", 4)
+    monkeypatch.setattr(log_module, "REFUSALS_PER_S", 0)
+    empty_pack = b"PACK" + (2).to_bytes(4, "big") + (0).to_bytes(4, "big")
+    empty_pack += bytes.fromhex("029d08823bd8a8eab510ad6ac75c823cfd3ed31e")
+    line = f"{scene.base} {scene.private} {BRANCH.ref}\0report-status".encode()
+    path, pushes = scene.tmp / "audit.jsonl", 20
+    with (
+        open_log(path, session="0123456789ab", time_ms=1) as log,
+        serving(scene.relay, scene.tmp / "run", journal=Journal(log).relay) as server,
+    ):
+        for _ in range(pushes):
+            with server.connect() as link:
+                link.sendall(pkt(PUSH))
+                read_advertisement(link)
+                link.sendall(pkt(line) + FLUSH + empty_pack)
+                assert b"ng refs/heads/demo/work" in read_all(link)
+        eventually(lambda: len(server.events) == 2 * pushes)
+    records = [decode_record(one) for one in path.read_bytes().splitlines(keepends=True)]
+    assert sum(record.outcome == "allowed" for record in records) == pushes
+    assert sum(record.type is RecordType.PUSH and record.outcome == "failed" for record in records) == 4
+    gaps = [record for record in records if record.type is RecordType.GAP]
+    assert sum(int(gap.detail["refused_dropped"]) for gap in gaps) == pushes - 4
+    assert len(gaps) <= 2
 
 
 def test_a_silent_guest_is_cut_off(scene: Scene) -> None:

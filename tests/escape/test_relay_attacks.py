@@ -398,14 +398,14 @@ def test_rewritten_history_keeps_the_old_tip(prey: Prey) -> None:
 
 
 def test_a_flood_of_refused_pushes_fills_no_disk(prey: Prey) -> None:
-    """Last, as it uses up the log's budget for refusals: what exceeds the rate is counted, not stored."""
+    """Last, as it uses up the log's budget for refusals and the turns: what exceeds the rate is counted, not stored."""
     log = prey.captive.product.session_dir(prey.captive.name) / "audit.jsonl"
     before = len(log.read_bytes())
     began = len(prey.refusals())
     for _ in range(2):
-        prey.captive.attack(gitattack.push_to_refs_often, prey.tip, 40, 60)
+        prey.captive.attack(gitattack.push_to_refs_often, prey.tip, 10, 60)
     wait_for(lambda: any(one["type"] == "gap" for one in prey.refusals()), "the gap in the log")
-    assert len(prey.refusals()) - began < 2 * 40 * 60
+    assert len(prey.refusals()) - began < 2 * 10 * 60
     assert len(log.read_bytes()) - before < 4 << 20
     assert prey.captive.product.run("audit", "verify", "--session", prey.captive.name).status == 0
     prey.captive.assert_saves()

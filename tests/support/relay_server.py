@@ -6,7 +6,7 @@ import asyncio
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +73,7 @@ class RelayServer:
     events: list[RelayEvent] = field(default_factory=list)
     changes: list[TipChange] = field(default_factory=list)
     unrecordable: bool = False
+    identity: Identity = Identity.AGENT
 
     def guest_env(self, env: Mapping[str, str], **more: str) -> dict[str, str]:
         """The environment of a guest's git."""
@@ -86,18 +87,26 @@ class RelayServer:
         return link
 
 
+async def _nowhere(event: RelayEvent) -> None:
+    """No journal."""
+
+
 @contextmanager
 def serving(
     relay: Relay,
     directory: Path,
     *,
     identity: Identity = Identity.AGENT,
+    journal: Callable[[RelayEvent], Awaitable[None]] = _nowhere,
     limits: RelayLimits = _DEFAULT_LIMITS,
     policy: Policy | None = None,
 ) -> Iterator[RelayServer]:
-    """Serve `relay` in a thread until the block is left; an exception in the service fails the test."""
+    """Serve `relay` in a thread until the block is left; an exception in the service fails the test.
+
+    `journal` is told of every event, too.
+    """
     directory.mkdir(exist_ok=True)
-    server = RelayServer(directory / "s", directory / "git-relay")
+    server = RelayServer(directory / "s", directory / "git-relay", identity=identity)
     server.proxy.write_text(_PROXY.format(python=sys.executable, path=str(server.socket_path)))
     server.proxy.chmod(0o755)
     started, failures = threading.Event(), list[BaseException]()
@@ -108,6 +117,7 @@ def serving(
         if server.unrecordable:
             raise AuditError("the log is full")
         server.events.append(event)
+        await journal(event)
 
     async def on_update(change: TipChange) -> None:
         server.changes.append(change)
@@ -125,7 +135,7 @@ def serving(
             handlers.add(task)
             task.add_done_callback(handlers.discard)
             try:
-                await service.serve(SocketStream(reader, writer), identity=identity)
+                await service.serve(SocketStream(reader, writer), identity=server.identity)
             except BaseException as error:
                 failures.append(error)
                 raise

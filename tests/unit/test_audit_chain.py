@@ -205,7 +205,7 @@ def test_the_guests_bytes_are_counted_again_after_a_restart() -> None:
 
 
 def test_the_guests_rate() -> None:
-    budget = GuestBudget(per_second=10)
+    budget = GuestBudget(per_second=10, at_once=10)
     assert [budget.admits(1, now_ms=5000) for _ in range(12)].count(True) == 10
     assert budget.admits(1, now_ms=5100)
     assert not budget.admits(1, now_ms=5100)

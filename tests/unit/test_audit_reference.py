@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from coding_agents.audit.budget import RATE_PER_S, TOTAL_BYTES
+from coding_agents.audit.budget import RATE_PER_S, REFUSALS_AT_ONCE, REFUSALS_PER_S, TOTAL_BYTES
 from coding_agents.audit.log import RESERVE_BYTES
+from coding_agents.gitsync.relay import RelayLimits
 from coding_agents.model.audit import GENESIS, AuditEvent, AuditRecord, RecordType, encode_record, make_record
 
 _PAGE = (Path(__file__).parents[2] / "docs/reference/audit.md").read_text(encoding="utf-8")
@@ -27,7 +28,12 @@ def test_every_key_and_type_is_listed_and_nothing_else() -> None:
 
 def test_the_numbers_are_those_of_the_code() -> None:
     assert f"{RATE_PER_S} records a second" in _PAGE
+    assert f"{REFUSALS_AT_ONCE} at once, then {REFUSALS_PER_S} a\nsecond" in _PAGE
     assert f"{TOTAL_BYTES >> 20} MiB in all" in _PAGE
+    limits = RelayLimits()
+    assert f"{limits.burst} may follow each other" in _PAGE
+    assert limits.every_s == 1.0
+    assert f"waits longer than {limits.patience_s:.0f} seconds" in _PAGE
     assert f"reserve of {RESERVE_BYTES >> 20} MiB" in _PAGE
 
 

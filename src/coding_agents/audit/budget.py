@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import msgspec
+from dataclasses import dataclass
 
 RATE_PER_S = 100
+# What is refused or fails comes one by one from somebody at work, and one a second tells as much of a flood.
+REFUSALS_PER_S = 1
+REFUSALS_AT_ONCE = 200
 TOTAL_BYTES = 16 << 20
 _COST = 1000  # one record in thousandths, so that the arithmetic stays in whole milliseconds
 
 
-class GuestBudget(msgspec.Struct):
-    """A token bucket of one second's records, and a total in bytes over the life of the log."""
+@dataclass
+class GuestBudget:
+    """A token bucket of `at_once` records, and a total in bytes over the life of the log."""
 
     used_bytes: int = 0
     per_second: int = RATE_PER_S
+    at_once: int = RATE_PER_S
     total_bytes: int = TOTAL_BYTES
     _tokens: int = -1
     _last_ms: int = 0
 
     def admits(self, size: int, *, now_ms: int) -> bool:
         """Whether a record of `size` bytes may be written now; if so it is charged."""
-        full = self.per_second * _COST
+        full = self.at_once * _COST
         if self._tokens < 0:
             self._tokens = full
         elapsed_ms = max(0, now_ms - self._last_ms)  # a clock set back earns nothing

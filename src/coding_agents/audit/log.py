@@ -3,8 +3,8 @@
 Two promises pull apart when the disk is full: nothing is released without a record, and saving work is
 never refused for lack of one. So `record` raises, while `note` (launch, save, stop, recover) uses up a
 reserve that was allocated for it, and when even that is gone counts what is lost and writes one `gap`
-record at the next chance. What the guest reports, and what it is refused, has budgets of its own and can
-exhaust nothing else.
+record at the next chance. What the guest reports, and what it is refused or fails at, has budgets of its own and can
+exhaust nothing else; beyond them it is counted, and the counts are told in `gap` records, too.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from coding_agents.audit.budget import GuestBudget
+from coding_agents.audit.budget import REFUSALS_AT_ONCE, REFUSALS_PER_S, GuestBudget
 from coding_agents.audit.tail import find_tail
 from coding_agents.errors import AuditError, StoreError
 from coding_agents.model.audit import AuditEvent, AuditRecord, RecordType, encode_record, make_record
 from coding_agents.store.files import append_fd, locked
 
 RESERVE_BYTES = 4 << 20
-_GAP_EVERY_MS = 1000
+_GAP_EVERY_MS = 10_000  # so that even a flood that never ends adds 3 MB a day
 
 
 @contextmanager
@@ -58,9 +58,9 @@ class AuditLog:
         self._seq = seq
         self._head = head
         self._budget = GuestBudget(guest_bytes)
-        self._refusals = GuestBudget()
+        self._refusals = GuestBudget(per_second=REFUSALS_PER_S, at_once=REFUSALS_AT_ONCE)
         self._lost = 0
-        self._dropped = 0
+        self._dropped = {"guest": 0, "refused": 0}
         self._last_ms = 0
         self._last_gap_ms = 0
         self._mutex = threading.Lock()
@@ -101,25 +101,26 @@ class AuditLog:
         """Write what the guest reports, if its budget allows; else count it. Never raises."""
         if event.source != "guest":
             raise ValueError("only records of the guest are charged to its budget")
-        return self._within(self._budget, event, time_ms)
+        return self._within("guest", self._budget, event, time_ms)
 
     def refusal(self, event: AuditEvent, *, time_ms: int) -> AuditRecord | None:
-        """Write that the guest was refused something, which it can cause at will: as `guest`, with a budget
-        of its own, so that neither kind can hide the other."""
-        return self._within(self._refusals, event, time_ms)
+        """Write that the guest was refused something or failed at it, which it can cause at will: as `guest`,
+        with a budget of its own, so that neither kind can hide the other."""
+        return self._within("refused", self._refusals, event, time_ms)
 
-    def _within(self, budget: GuestBudget, event: AuditEvent, time_ms: int) -> AuditRecord | None:
+    def _within(self, kind: str, budget: GuestBudget, event: AuditEvent, time_ms: int) -> AuditRecord | None:
         with self._mutex:
             size = len(encode_record(self._next(event, time_ms)))
-            if not budget.admits(size, now_ms=time_ms):
-                self._dropped += 1
-                return None
+            admitted = budget.admits(size, now_ms=time_ms)
+            self._dropped[kind] += not admitted
             self._tell_gap(time_ms)
+            if not admitted:
+                return None
             try:
                 self._require_reserve()
                 return self._append(event, time_ms)
             except OSError:
-                self._dropped += 1
+                self._dropped[kind] += 1
                 return None
 
     def seal_torn(self, torn: bytes, *, good_bytes: int, time_ms: int) -> None:
@@ -148,14 +149,15 @@ class AuditLog:
         return make_record(event, seq=self._seq + 1, prev=self._head, time_ms=time_ms, session=self._session)
 
     def _tell_gap(self, time_ms: int, *, at_once: bool = False) -> None:
-        """One record for all that was lost or dropped so far, at most one in a second."""
+        """One record for all that was lost or dropped so far, of what was dropped at most one in ten seconds."""
         due = at_once or self._lost or time_ms - self._last_gap_ms >= _GAP_EVERY_MS
-        if not due or not (self._lost or self._dropped):
+        if not due or not (self._lost or any(self._dropped.values())):
             return
-        detail: dict[str, str | int] = {"lost": self._lost, "guest_dropped": self._dropped}
+        dropped = {f"{kind}_dropped": count for kind, count in self._dropped.items()}
+        detail: dict[str, str | int] = {"lost": self._lost, **dropped}
         with suppress(OSError):
             self._append(AuditEvent(RecordType.GAP, outcome="failed", detail=detail), time_ms)
-            self._lost = self._dropped = 0
+            self._lost, self._dropped = 0, dict.fromkeys(self._dropped, 0)
             self._last_gap_ms = time_ms
 
     def _require_reserve(self) -> None:

@@ -3,6 +3,8 @@
 For a push the order is fixed: read and parse the commands, decide, record, and only then let
 `git receive-pack` see them. If the record cannot be written the push is refused. All that a guest can
 reach by misbehaving is the end of its own conversation.
+
+What saves the agent's work when it cannot (the salvage) is held to no number and no rate of conversations.
 """
 
 from __future__ import annotations
@@ -36,12 +38,14 @@ from coding_agents.gitsync.splice import (
     running,
     splice,
 )
+from coding_agents.gitsync.turns import Turns
 from coding_agents.model.refs import Oid, RefUpdate
 from coding_agents.policy.decide import Allow, Decision, Deny, PushRequest, decide, decide_push
 from coding_agents.policy.matrix import Operation, Policy, Tier
 
 _MIB = 1 << 20
 _PROTOCOL = "git-protocol"  # the rule id of what is not git's protocol, or exceeds a bound of ours
+_TOO_OFTEN = "relay-rate"
 _NOT_RECORDED = Deny("audit-unavailable", Tier.ASK, "the audit log cannot be written")
 _NO_SPACE = Deny("relay-budget", Tier.ASK, "the session's space on the host is used up; the work stays here")
 
@@ -49,13 +53,19 @@ _NO_SPACE = Deny("relay-budget", Tier.ASK, "the session's space on the host is u
 class RelayLimits(msgspec.Struct, frozen=True):
     """Bounds on what a guest can make the host spend; bytes and seconds.
 
-    `disk_bytes` is the relay's total; `archives` the number of old tips kept.
+    `disk_bytes` is the relay's total; `archives` the number of old tips kept. Of conversations so many are
+    served at the same time; `burst` may follow each other at once, then one begins every `every_s`, and one that
+    would wait longer than `patience_s` is refused. An agent that pushes each commit does not notice; one that
+    does nothing else costs the host one git process and two records a second.
     """
 
     push_bytes: int = 512 * _MIB
     disk_bytes: int = 2048 * _MIB
     archives: int = 1000
     conversations: int = 16
+    burst: int = 120
+    every_s: float = 1.0
+    patience_s: float = 10.0
     request_s: float = 30.0
     wall_s: float = 900.0
 
@@ -100,14 +110,16 @@ class RelayService:
         self._on_update = on_update
         self._limits = limits
         self._one_push = asyncio.Lock()
+        self._turns = Turns(limits.burst, limits.every_s)
         self._active = 0
 
     async def serve(self, stream: ByteStream, *, identity: Identity) -> None:
         """Serve one connection to its end. Raises nothing for what the guest sends or leaves out."""
-        if self._active >= self._limits.conversations:
+        counted = identity is Identity.AGENT
+        if counted and self._active >= self._limits.conversations:
             stream.reset("too many git conversations at once")
             return
-        self._active += 1
+        self._active += counted
         try:
             async with asyncio.timeout(self._limits.wall_s):
                 await self._converse(stream, identity)
@@ -123,20 +135,41 @@ class RelayService:
         else:
             stream.close()
         finally:
-            self._active -= 1
+            self._active -= counted
 
     async def _converse(self, stream: ByteStream, identity: Identity) -> None:
         async with asyncio.timeout(self._limits.request_s):
             request = await _read_request(stream)
         if request is None:
             return
-        if request.service is Service.FETCH:
+        fetching = request.service is Service.FETCH
+        if identity is Identity.AGENT and not await self._its_turn():
+            kind = "fetch-refused" if fetching else "push-refused"
+            await self._refuse(stream, kind, _TOO_OFTEN, self._too_often())
+            return
+        if fetching:
             await self._fetch(stream, request.rest)
             return
         try:
             await self._push(stream, request.rest, identity)
         except PktlineError as error:
             await self._refuse(stream, "push-refused", _PROTOCOL, str(error))
+
+    async def _its_turn(self) -> bool:
+        """Wait for this conversation's turn; False, at once, when that is too far away."""
+        now = asyncio.get_running_loop().time()
+        wait_s = self._turns.take(now, patience_s=self._limits.patience_s)
+        if wait_s is None:
+            return False
+        await asyncio.sleep(wait_s)
+        return True
+
+    def _too_often(self) -> str:
+        limits = self._limits
+        return (
+            f"too many git conversations: after {limits.burst} one every {limits.every_s:g} s is served, and "
+            f"{limits.patience_s:g} s are full of others; the work stays here, run git again later"
+        )
 
     async def _refuse(self, stream: ByteStream, kind: str, rule: str, reason: str) -> None:
         """Record the refusal of a whole conversation, then tell it."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from coding_agents.audit.log import AuditLog
 from coding_agents.gitsync.relay import RelayEvent
+from coding_agents.gitsync.relay_repo import Identity
 from coding_agents.model.audit import AuditEvent, Outcome, RecordType
 from coding_agents_guest.events import Event, Exit, Failed, Running, Salvaged, Saved, Step
 
@@ -41,7 +42,10 @@ class Journal:
         self._log.record(AuditEvent(kind, subject=subject, detail=dict(detail or {})), time_ms=now_ms())
 
     async def relay(self, event: RelayEvent) -> None:
-        """Record a push or fetch before it is carried out. Raises AuditError, which refuses it."""
+        """Record a push or fetch before it is carried out. Raises AuditError, which refuses it.
+
+        What is refused, and pushes of the agent that fail in git, are records that it can cause at will.
+        """
         outcome: Outcome = (
             "allowed" if event.outcome == "allowed" else "denied" if event.outcome == "denied" else "failed"
         )
@@ -53,9 +57,10 @@ class Journal:
             subject=event.subject,
             detail=dict(event.detail),
         )
+        by_agent = event.detail.get("by") == Identity.AGENT.value
         if outcome == "allowed":
             self._log.record(record, time_ms=now_ms())
-        elif outcome == "denied":
+        elif outcome == "denied" or by_agent:
             self._log.refusal(record, time_ms=now_ms())
         else:
             self._log.note(record, time_ms=now_ms())
