@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from coding_agents.errors import SessionNotFoundError, StoreError
 from coding_agents.model.session import Saved, SessionRecord, decode_session, encode_session, to_public
-from coding_agents.store.files import append_synced
 from coding_agents.store.sessions import BrokenSession, SessionStore
 from support.sessions import REPO, session_record
 
@@ -159,7 +158,7 @@ def test_no_state_directory_means_no_sessions(store: SessionStore) -> None:
 def test_remove_keeps_the_audit_log_and_nothing_else(store: SessionStore) -> None:
     _add(store, _ID)
     directory = store.directory(_ID)
-    append_synced(directory / "audit.jsonl", b"record\n")
+    (directory / "audit.jsonl").write_bytes(b"record\n")
     (directory / "relay.git").mkdir()
     outside = store.state_dir / "outside"
     outside.mkdir()

@@ -359,13 +359,6 @@ def test_a_container_on_our_own_streams(contract_engine: EngineUnderTest) -> Non
     assert outcome.stdout == b"cba"
 
 
-def test_waiting_for_the_end(contract_engine: EngineUnderTest, run: Callable[[ContainerSpec], str]) -> None:
-    container = run(contract_engine.python("print('up', flush=True); import time; time.sleep(0.5)"))
-    outcome = runner.run(replace(contract_engine.api.wait_command(container), timeout_s=60))
-    assert outcome.ok
-    assert not _running(contract_engine, container)
-
-
 def test_following_a_log(contract_engine: EngineUnderTest, run: Callable[[ContainerSpec], str]) -> None:
     container = run(contract_engine.python("print('line')"))
     command = contract_engine.api.logs_command(container, follow=False, tail=10)

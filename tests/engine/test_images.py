@@ -49,13 +49,11 @@ def sh_in(engine: EngineUnderTest, ref: str, script: str, *, user: str = "1000:1
     spec = helper(name=engine.fresh_name(), image=image, argv=("/bin/sh", "-ec", script))
     container = engine.api.create(spec)
     try:
-        engine.api.start(container)
-        status = runner.run(engine.api.wait_command(container)).text().strip()
-        out = engine.api.logs(container).decode()
+        outcome = runner.run(engine.api.start_attached_command(container))
     finally:
         engine.api.remove(container, force=True)
-    assert status == "0", out
-    return out
+    assert outcome.ok, outcome.describe()
+    return outcome.text()
 
 
 def cli(engine: EngineUnderTest, *args: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import subprocess
-import sys
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,12 +35,6 @@ from coding_agents.sandbox.spec import ContainerSpec
 
 _STARTED = "2026-01-01T00:00:{:02d}.000000000Z"
 # Our own child stays a zombie until the fake looks at it.
-_WAIT = """
-import pathlib, sys, time
-stat = pathlib.Path("/proc", sys.argv[1], "stat")
-while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
-    time.sleep(0.02)
-"""
 _ENV = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
 
 
@@ -243,10 +236,6 @@ class FakeEngine:
             ("tail", *(("-f",) if follow else ()), "-n", "+1" if tail is None else str(tail), str(path)),
             env=_ENV,
         )
-
-    def wait_command(self, container: str) -> Command:
-        process = self._required(container, "wait for").process
-        return Command((sys.executable, "-c", _WAIT, str(process.pid if process else 0)), env=_ENV)
 
     # volumes and networks
 

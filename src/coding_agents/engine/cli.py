@@ -184,10 +184,6 @@ class CliEngine(ImageVerbs):
         """The command that prints a container's log, and goes on with it when `follow`."""
         return self.command(_logs_args(container, tail, follow=follow), timeout_s=_FOREVER_S)
 
-    def wait_command(self, container: str) -> Command:
-        """The command that ends when the container does and prints its exit status."""
-        return self.command(("container", "wait", container), timeout_s=_FOREVER_S)
-
     def create_volume(self, name: str, *, labels: Mapping[str, str]) -> None:
         """Make a volume. Raises EngineError when there is one of that name: it is somebody else's."""
         if self.features.keeps_existing_volume and self.volume_exists(name):

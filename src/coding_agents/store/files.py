@@ -72,18 +72,6 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
                 Path(temporary).unlink()
 
 
-def append_synced(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Add `data` to the end of `path` durably. Raises StoreError; then nothing of `data` stays behind."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-        try:
-            append_fd(fd, data)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        _fail(error, f"cannot write {path}")
-
-
 def append_fd(fd: int, data: bytes) -> None:
     """Append to an open file and sync it; a short write is taken back. Raises the OSError."""
     before = os.fstat(fd).st_size
