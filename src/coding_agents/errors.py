@@ -242,6 +242,13 @@ class GuestError(CodingAgentsError):
     exit_status = 60
 
 
+class ReaderGoneError(Exception):
+    """Whoever read our result has closed the pipe: we end quietly, with exit status 141.
+
+    No OSError, since the command line library ends on that by itself, and no error to be told.
+    """
+
+
 class Terminated(BaseException):
     """SIGTERM, unwound in the same way as Ctrl-C: what was half made is undone. Exit status 143.
 

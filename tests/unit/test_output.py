@@ -71,12 +71,11 @@ def test_an_error_says_what_failed_its_details_and_what_to_do() -> None:
 
 def test_an_error_as_json_is_one_line_with_the_documented_keys() -> None:
     output, out, err = _output()
-    status = output.fail(BranchError(_HOSTILE, details="a\nb", hint="h"), as_json=True, exit_status=125)
-    assert status == 125
+    assert output.fail(BranchError(_HOSTILE, details="a\nb", hint="h"), as_json=True) == 13
     assert err.getvalue().count("\n") == 1
     assert err.getvalue().isascii()
     assert json.loads(err.getvalue()) == {
-        "error": {"code": "branch", "message": _HOSTILE, "details": "a\nb", "hint": "h", "exit_status": 125}
+        "error": {"code": "branch", "message": _HOSTILE, "details": "a\nb", "hint": "h", "exit_status": 13}
     }
     assert out.getvalue() == ""
 

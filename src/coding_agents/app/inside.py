@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from coding_agents.app.sessions import require_open_gate
+from coding_agents.errors import ReaderGoneError, StoreError
 from coding_agents.model.audit import RecordType
 from coding_agents.proc.runner import Command, run_attached, run_filtered
 from coding_agents.sandbox.spec import AGENT_USER, HOME, WORKSPACE
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.protocol import Op
 from coding_agents.terminal.escape import StreamEscaper
+from coding_agents.terminal.streams import unwritten
 
 _ENVIRONMENT = (("HOME", HOME), ("LANG", "C.UTF-8"))
 
@@ -60,43 +62,59 @@ def attach(session: SessionContext, *, control: bool) -> int:
 
 
 def show_output(command: Command, *, raw: bool, stdin: bool = False) -> int:
-    """Run `command` with its output made safe on ours; returns its exit status."""
-    return run_filtered(
-        command, out=_filter(sys.stdout.buffer, raw=raw), err=_filter(sys.stderr.buffer, raw=raw), stdin=stdin
-    )
+    """Run `command` with its output made safe on ours; returns its exit status.
+
+    Raises ReaderGoneError, or StoreError, when our standard output took no more.
+    """
+    out = _filter(sys.stdout.buffer, raw=raw)
+    status = run_filtered(command, out=out, err=_filter(sys.stderr.buffer, raw=raw), stdin=stdin)
+    if out.failure is not None:
+        raise out.failure
+    return status
 
 
-def follow_output(session: SessionContext) -> None:
-    """Show what the session's command writes until it ends.
+def follow_output(session: SessionContext) -> StoreError | None:
+    """Show what the session's command writes until it ends; returns why our standard output took no more.
 
-    Docker 20.10 does not follow a last line that has no end, so the log is read once more for what is missing.
+    The session goes on when nobody reads it. Docker 20.10 does not follow a last line that has no end, so the
+    log is read once more for what is missing.
     """
     engine, container = session.engine, session.record.container_id
     out, err = _filter(sys.stdout.buffer, raw=False), _filter(sys.stderr.buffer, raw=False)
     run_filtered(engine.logs_command(container, follow=True), out=out, err=err)
-    if engine.inspect(container) is not None:  # `--rm` may have been faster
+    if out.failure is None and engine.inspect(container) is not None:  # `--rm` may have been faster
         rest = engine.logs_command(container, follow=False)
         run_filtered(rest, out=_After(out, out.taken), err=_After(err, err.taken))
+    return out.failure if isinstance(out.failure, StoreError) else None
 
 
 class _Safe:
-    """A sink that escapes what it is given and passes it on at once. `taken` counts the bytes."""
+    """A sink that escapes what it is given and passes it on at once.
+
+    `taken` counts the bytes, `failure` tells why the stream below took no more of them.
+    """
 
     def __init__(self, target: BinaryIO, escaper: StreamEscaper | None) -> None:
         self._target = target
         self._escaper = escaper
         self.taken = 0
+        self.failure: ReaderGoneError | StoreError | None = None
 
     def __call__(self, chunk: bytes) -> None:
         self.taken += len(chunk)
-        data = chunk if self._escaper is None else self._escaper.feed(chunk)
-        self._target.write(data)
-        self._target.flush()
+        self._write(chunk if self._escaper is None else self._escaper.feed(chunk))
 
     def finish(self) -> None:
         if self._escaper is not None:
-            self._target.write(self._escaper.finish())
+            self._write(self._escaper.finish())
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._target.write(data)
             self._target.flush()
+        except OSError as error:
+            self.failure = unwritten(self._target, error)
+            raise  # so that the command finds its pipe closed, as it would without us
 
 
 class _After:

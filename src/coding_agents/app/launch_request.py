@@ -47,6 +47,11 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     dotnet_preview: str | None = None
     dry_run: bool = False
 
+    @property
+    def task(self) -> bool:
+        """Whether the session is to do one thing and end."""
+        return bool(self.command) or self.prompt is not None
+
 
 class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A launch to carry out: where the work comes from, and how the session is to be.
@@ -64,7 +69,7 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def task(self) -> bool:
-        return bool(self.options.command) or self.options.prompt is not None
+        return self.options.task
 
 
 def parse_request(env: HostEnvironment, options: LaunchOptions) -> LaunchRequest:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from coding_agents.cli.context import AppContext
+from coding_agents.cli.options import json_option
 from coding_agents.errors import AuditError, UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _SESSION = click.option(
     "--session", required=True, metavar="NAME", help="Session: its name or the first digits of its id."
 )
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_JSON = json_option("Print JSON.")
 
 
 @click.group()

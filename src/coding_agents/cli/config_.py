@@ -7,8 +7,9 @@ import json
 import click
 
 from coding_agents.cli.context import AppContext
+from coding_agents.cli.options import json_option
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_JSON = json_option("Print JSON.")
 
 
 @click.group()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from coding_agents.cli.context import AppContext
+from coding_agents.cli.options import json_option
 
 
 @click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print one object with all checks.")
+@json_option("Print one object with all checks.")
 @click.pass_obj
 def command(app: AppContext, as_json: bool) -> int:
     """Check this machine for what sessions need. Exits with 1 when something would stop a launch."""

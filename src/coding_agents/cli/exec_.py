@@ -6,6 +6,7 @@ import click
 
 from coding_agents.cli.context import AppContext
 from coding_agents.cli.dashes import CommandAfterDashes
+from coding_agents.cli.options import passing_status
 from coding_agents.cli.session_arg import find_session
 
 
@@ -22,4 +23,5 @@ def command(app: AppContext, name: str, raw: bool, command: tuple[str, ...]) -> 
 
     if not command:
         raise UsageError("no command to run", hint=f"Write it after --: coding-agents exec {name} -- CMD.")
-    return run_inside(find_session(app, name), command, raw=raw)
+    with passing_status():
+        return run_inside(find_session(app, name), command, raw=raw)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from coding_agents.cli.context import AppContext
+from coding_agents.cli.options import json_option
 
 if TYPE_CHECKING:
     from coding_agents.engine.api import Engine
@@ -34,7 +35,7 @@ def build(app: AppContext, agents: tuple[str, ...], engine: str | None) -> None:
 
 @command.command("list")
 @_ENGINE
-@click.option("--json", "as_json", is_flag=True, help="Print a list of objects.")
+@json_option("Print a list of objects.")
 @click.pass_obj
 def list_(app: AppContext, engine: str | None, as_json: bool) -> None:
     """Show the images of all agents: present, outdated or missing."""

@@ -8,6 +8,7 @@ import click
 
 from coding_agents.cli.context import AppContext
 from coding_agents.cli.dashes import CommandAfterDashes
+from coding_agents.cli.options import json_option, passing_status
 
 
 @click.command("launch", cls=CommandAfterDashes)
@@ -41,9 +42,7 @@ from coding_agents.cli.dashes import CommandAfterDashes
 @click.option("--no-push", is_flag=True, help="Leave the work in the session's volume at the end.")
 @click.option("--dotnet-preview", metavar="CHANNEL", help="Install this .NET preview channel at the start.")
 @click.option("--dry-run", is_flag=True, help="Print the plan that would be carried out, and make nothing.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print the session as one JSON object (with -d or --dry-run)."
-)
+@json_option("Print the session as one JSON object (with -d or --dry-run).")
 @click.option("--trace", is_flag=True, help="Print how long each step took.")
 @click.pass_obj
 def command(
@@ -65,4 +64,5 @@ def command(
     from coding_agents.cli.launch_view import run_launch
 
     given = LaunchOptions(source=source, command=command, **options)
-    return run_launch(app, parse_request(app.env, given), as_json=as_json, show_trace=trace)
+    with passing_status(given.task and not (given.detach or given.dry_run)):
+        return run_launch(app, parse_request(app.env, given), as_json=as_json, show_trace=trace)

@@ -111,13 +111,15 @@ def _show_end(app: AppContext, session: SessionContext, ended: Ended) -> None:
 def _follow(app: AppContext, session: SessionContext) -> int:
     """Pass the command's output on and, at the end, its status. Ctrl-C saves and stops."""
     try:
-        follow_output(session)
+        unwritten = follow_output(session)
         ended = wait(session)
     except (KeyboardInterrupt, Terminated):
         app.output.say(f"interrupted: saving and stopping {session.record.name}")
         _show_end(app, session, stop(session, timeout_s=app.settings().session_stop_timeout))
         raise
     _show_end(app, session, ended)
+    if unwritten is not None:
+        raise unwritten
     return _STATUS_UNKNOWN if ended.exit_status is None else ended.exit_status
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from coding_agents.cli.context import AppContext
+from coding_agents.cli.options import json_option
 
 
 @click.command("list")
 @click.option("-a", "--all", "ended", is_flag=True, help="Also sessions that have ended.")
-@click.option("--json", "as_json", is_flag=True, help="Print a list of session objects.")
+@json_option("Print a list of session objects.")
 @click.pass_obj
 def command(app: AppContext, ended: bool, as_json: bool) -> None:
     """Show sessions with their state, branch and network."""

@@ -1,7 +1,7 @@
 """The command line's front door: a lazy group that imports a verb's module only when it is chosen.
 
 The verbs are listed here with their one-line help, so that `--help` imports none of them. Expected
-errors are shown by `cli.output.fail`; anything else is a bug and keeps its traceback.
+errors are shown by `Output.fail`; anything else is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import Never
 import click
 
 from coding_agents import __version__
-from coding_agents.cli.output import Output, ReaderGoneError
-from coding_agents.errors import CodingAgentsError, Terminated, UsageError
+from coding_agents.cli.options import AS_JSON
+from coding_agents.cli.output import Output
+from coding_agents.errors import CodingAgentsError, ReaderGoneError, Terminated, UsageError
+from coding_agents.terminal.streams import ResultStream
 
 # verb → (module below coding_agents.cli, help line). The order is the order of `--help`.
 VERBS: dict[str, tuple[str, str]] = {
@@ -60,6 +62,19 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in VERBS.items()])
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # A guess for what goes wrong before the verb's own `--json` is parsed, which then knows better.
+        ours = args[: args.index("--")] if "--" in args else args
+        ctx.meta[AS_JSON] = "--json" in ours
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the verb. Its errors are told here, where its parsed options are known."""
+        try:
+            return super().invoke(ctx)
+        except CodingAgentsError as error:
+            return _fail(error, as_json=ctx.meta[AS_JSON])
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -97,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> Never:
     """Run the command line and exit with its status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     _open_missing_streams()
+    sys.stdout = ResultStream.around(sys.stdout)
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(_run(arguments))
 
@@ -118,47 +134,28 @@ def _open_missing_streams() -> None:
 def _run(arguments: list[str]) -> int:
     try:
         status = cli.main(arguments, prog_name="coding-agents", standalone_mode=False)
-    except CodingAgentsError as error:
-        return _fail(error, arguments)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        Output(sys.stdout, sys.stderr).say(error.format_message())
         return UsageError.exit_status
     except click.ClickException as error:
-        usage = error.ctx.get_usage() if isinstance(error, click.UsageError) and error.ctx else ""
+        ctx = error.ctx if isinstance(error, click.UsageError) else None
+        usage = ctx.get_usage() if ctx else ""
         message = " ".join(error.format_message().split())
-        return _fail(UsageError(message, hint=" ".join(usage.split())), arguments)
+        as_json = ctx is not None and ctx.meta[AS_JSON]
+        return _fail(UsageError(message, hint=" ".join(usage.split())), as_json=as_json)
     except Terminated:
         return 143
     except (KeyboardInterrupt, click.Abort):
         return 130
     except ReaderGoneError:
         return 141
+    except CodingAgentsError as error:  # of `--help` and `--version`: all others are told by the group
+        return _fail(error, as_json=False)
     return status if isinstance(status, int) else 0
 
 
-def _fail(error: CodingAgentsError, arguments: list[str]) -> int:
-    """Tell the error; a verb that passes a command's status on reports our own failures as 125 (docker run)."""
-    as_json = _wants_json(arguments)
-    passes = _passes_status(arguments) and not isinstance(error, UsageError)
-    return Output(sys.stdout, sys.stderr).fail(error, as_json=as_json, exit_status=125 if passes else None)
-
-
-def _passes_status(arguments: list[str]) -> bool:
-    """`exec`, and `launch` in the foreground with COMMAND or a prompt (design §3)."""
-    verb = next((word for word in arguments if not word.startswith("-")), "")
-    ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    if verb != "launch":
-        return verb == "exec"
-    task = "--" in arguments or any(
-        word == "--prompt" or word.startswith(("-p", "--prompt=")) for word in ours
-    )
-    return task and not any(word in ("-d", "--detach", "--dry-run") for word in ours)
-
-
-def _wants_json(arguments: list[str]) -> bool:
-    """Whether our own part of the command line (before `--`) asks for JSON."""
-    ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    return "--json" in ours
+def _fail(error: CodingAgentsError, *, as_json: bool) -> int:
+    return Output(sys.stdout, sys.stderr).fail(error, as_json=as_json)
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:

@@ -7,17 +7,13 @@ container. JSON is written in ASCII, so that it cannot hold a control character 
 from __future__ import annotations
 
 import json
-import os
 from typing import TextIO
 
-from coding_agents.errors import CodingAgentsError, StoreError
+from coding_agents.errors import CodingAgentsError
 from coding_agents.terminal.escape import escape
+from coding_agents.terminal.streams import drop
 
 _CLEAR_LINE = "\r\x1b[K"
-
-
-class ReaderGoneError(Exception):
-    """Whoever read our result has closed the pipe. No OSError: click would end on that by itself."""
 
 
 class Output:
@@ -31,14 +27,7 @@ class Output:
     def result(self, text: str) -> None:
         """Lines of the result, for people or for a pipe."""
         self.clear_progress()
-        try:
-            self._out.write(escape(text, keep="\n\t") + ("" if text.endswith("\n") else "\n"))
-            self._out.flush()
-        except OSError as error:
-            _drop(self._out)
-            if isinstance(error, BrokenPipeError):
-                raise ReaderGoneError from error
-            raise StoreError(f"cannot write the result: {(error.strerror or str(error)).lower()}") from error
+        self._out.write(escape(text, keep="\n\t") + ("" if text.endswith("\n") else "\n"))
 
     def result_json(self, value: object) -> None:
         """A value of the result as one line of JSON."""
@@ -61,15 +50,11 @@ class Output:
             self._narrate(_CLEAR_LINE)
             self._progress_shown = False
 
-    def fail(self, error: CodingAgentsError, *, as_json: bool, exit_status: int | None = None) -> int:
-        """Tell an error and return the exit status to leave with.
-
-        `exit_status` replaces the error's own where a verb passes its command's status on (125).
-        """
+    def fail(self, error: CodingAgentsError, *, as_json: bool) -> int:
+        """Tell an error and return the exit status to leave with."""
         self.clear_progress()
-        status = error.exit_status if exit_status is None else exit_status
-        self._narrate(error_json(error, status) if as_json else render_error(error))
-        return status
+        self._narrate(error_json(error) if as_json else render_error(error))
+        return error.exit_status
 
     def _narrate(self, text: str) -> None:
         """Write to standard error. That nobody listens is no reason to stop what is being done."""
@@ -77,24 +62,17 @@ class Output:
             self._err.write(text)
             self._err.flush()
         except OSError:
-            _drop(self._err)
+            drop(self._err)
 
 
-def _drop(stream: TextIO) -> None:
-    """Let a stream that cannot be written to any more end in /dev/null, also at the interpreter's exit."""
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, stream.fileno())
-    os.close(devnull)
-
-
-def error_json(error: CodingAgentsError, exit_status: int) -> str:
+def error_json(error: CodingAgentsError) -> str:
     """The error as the one line that `--json` promises."""
     fields = {
         "code": error.code,
         "message": error.message,
         "details": _details(error),
         "hint": error.hint,
-        "exit_status": exit_status,
+        "exit_status": error.exit_status,
     }
     return json.dumps({"error": fields}, ensure_ascii=True) + "\n"
 
