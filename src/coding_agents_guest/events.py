@@ -102,13 +102,15 @@ class GuestConfig:
 
     `branch` is the full short name ("demo/session-1"), `base` a commit id or "" when unborn, `mode` "tmux"
     or "command", `message` that of the automatic commit, `origin` a URL or "", `deny` glob patterns of files
-    that are never saved, `dotnet_channel` "" for none.
+    that are never saved, `dotnet_channel` "" for none. `launch_tree` is the tree of the user's uncommitted
+    work at launch, "" when there was none.
     """
 
     session: str
     branch: str
     identity: Identity
     base: str = ""
+    launch_tree: str = ""
     first_start: bool = True
     mode: str = "command"
     command: tuple[str, ...] = ()
@@ -242,6 +244,7 @@ _CONFIG: dict[str, _Check] = {
     "branch": _text(255, _BRANCH),
     "identity": _identity,
     "base": _text(64, _OID),
+    "launch_tree": _text(64, _OID),
     "first_start": _flag,
     "mode": _mode,
     "command": _texts(1000, MAX_LINE),

@@ -233,7 +233,8 @@ class _Salvage:
                 self.git.run("read-tree", parent)
             snapshot = take_snapshot(self.git, head=parent, deny=deny)
         message = self.config.message.strip() or DEFAULT_MESSAGE
-        return commit_snapshot(self.git, snapshot, parent=parent, message=message), snapshot.left_out
+        commit = commit_snapshot(self.git, snapshot, self.config, parent=parent, message=message)
+        return commit, snapshot.left_out
 
     def _fetch(self, source: object, refspec: str) -> bool:
         options = (

@@ -107,9 +107,8 @@ def _commit_once(git: Git, head: _Head, config: GuestConfig, *, agent_runs: bool
             shutil.copy2(index, ours)
         inner = git.within(GIT_INDEX_FILE=str(ours))
         snapshot = take_snapshot(inner, head=head.commit, deny=DenyList(config.deny))
-        commit = commit_snapshot(
-            inner, snapshot, parent=head.commit, message=_message(config.message, head.under_way)
-        )
+        message = _message(config.message, head.under_way)
+        commit = commit_snapshot(inner, snapshot, config, parent=head.commit, message=message)
         if not commit:
             return _Work(head.commit, left_out=snapshot.left_out)
         if head.under_way:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coding_agents_guest.deny import DenyList
+from coding_agents_guest.events import GuestConfig
 from coding_agents_guest.gitwork import Git
 
 # The only word of git on a directory that it may not read (dir.c); in English, as LC_ALL makes it.
@@ -44,10 +45,13 @@ def take_snapshot(git: Git, *, head: str, deny: DenyList) -> Snapshot:
     return Snapshot(git.text("write-tree"), tuple(sorted(left_out)))
 
 
-def commit_snapshot(git: Git, snapshot: Snapshot, *, parent: str, message: str) -> str:
-    """Commit `snapshot` on `parent` ("" for none), moving no ref. Returns the id, "" when nothing differs."""
+def commit_snapshot(git: Git, snapshot: Snapshot, config: GuestConfig, *, parent: str, message: str) -> str:
+    """Commit `snapshot` on `parent` ("" for none), moving no ref. Returns the id, "" when nothing differs.
+
+    Upon the base, what the user had not committed at launch is no work of the agent: alone it makes no commit.
+    """
     before = git.text("rev-parse", f"{parent}^{{tree}}") if parent else git.text("mktree")
-    if snapshot.tree == before:
+    if snapshot.tree == before or (parent == config.base and snapshot.tree == config.launch_tree):
         return ""
     parents = ("-p", parent) if parent else ()
     commit = git.run("commit-tree", snapshot.tree, *parents, stdin=(message.rstrip() + "\n").encode())

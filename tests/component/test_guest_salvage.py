@@ -106,6 +106,28 @@ def test_unborn_volume(tmp_path: Path) -> None:
     assert repo.files(report.worktree) == ["first.txt"]
 
 
+@pytest.mark.parametrize("unborn", [False, True])
+def test_the_users_own_uncommitted_work_alone_is_not_salvaged(tmp_path: Path, unborn: bool) -> None:
+    repo = make_agent_repo(tmp_path / "r", deny=DENY, unborn=unborn)
+    repo.write("README", "the user's change\n")
+    repo.write("new.txt")
+    repo = repo.launched_as_it_is()
+    assert salvaged(repo) == Salvaged(repo.config.base, "", clean=True)
+    assert repo.in_relay("for-each-ref", REFS) == ""
+
+    repo.write("new.txt", "the agent's change\n")
+    report = salvaged(repo)
+    assert repo.in_relay("show", f"{report.worktree}:README") == "the user's change"
+
+
+def test_back_at_the_launch_state_is_work_once_the_agent_has_committed(repo: AgentRepo) -> None:
+    repo.write("README", "the user's change\n")
+    repo = repo.launched_as_it_is()
+    repo.commit("README", "the agent's change\n")
+    repo.write("README", "the user's change\n")
+    assert repo.in_relay("show", f"{salvaged(repo).worktree}:README") == "the user's change"
+
+
 def test_deleted_git_directory_still_gives_the_files(repo: AgentRepo) -> None:
     repo.write("README", "changed\n")
     repo.write("new.txt")

@@ -63,6 +63,39 @@ def test_nothing_to_do_makes_no_commit_but_pushes_the_agents_own(repo: AgentRepo
     assert saved(repo) == Saved(commit, pushed=True, committed=False)
 
 
+@pytest.mark.parametrize("unborn", [False, True])
+def test_the_users_own_uncommitted_work_alone_is_not_committed(tmp_path: Path, unborn: bool) -> None:
+    repo = make_agent_repo(tmp_path / "r", deny=DENY, unborn=unborn)
+    repo.write("README", "the user's change\n")
+    repo.write("new.txt")
+    repo = repo.launched_as_it_is()
+    before = repo.status()
+    repo.write("key.pem")
+
+    report = saved(repo)
+
+    assert (report.head, report.committed, report.left_out) == (repo.config.base, False, ("key.pem",))
+    assert repo.tip() == repo.config.base
+    assert sorted(repo.status().splitlines()) == sorted([*before.splitlines(), "?? key.pem"])
+
+    repo.write("new.txt", "the agent's change\n")
+    report = saved(repo)
+    assert report.committed
+    assert repo.in_relay("show", f"{report.head}:README") == "the user's change"
+
+
+def test_back_at_the_launch_state_is_work_once_the_agent_has_committed(repo: AgentRepo) -> None:
+    repo.write("README", "the user's change\n")
+    repo = repo.launched_as_it_is()
+    repo.commit("README", "the agent's change\n")
+    repo.write("README", "the user's change\n")
+
+    report = saved(repo)
+
+    assert report.committed
+    assert repo.in_relay("show", f"{report.head}:README") == "the user's change"
+
+
 def test_secrets_are_left_out_unless_tracked_and_named(repo: AgentRepo) -> None:
     repo.commit(".env", "TRACKED=1\n")
     repo.write(".env", "TRACKED=2\n")

@@ -27,6 +27,46 @@ def test_killed_container_brings_back_what_was_never_committed(product: Product,
     assert product.session(name)["saved"]["verified"]
 
 
+def make_dirty(repo: Path) -> None:
+    """Every kind of uncommitted work of a user."""
+    (repo / "README.md").write_text("changed by the user\n")
+    (repo / "staged.txt").write_text("staged by the user\n")
+    git(repo, "add", "staged.txt")
+    (repo / "notes.txt").write_text("untracked\n")
+    (repo / "src/app.py").unlink()
+    (repo / ".env").write_text("TOKEN=x\n")
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_uncommitted_work_of_the_user_alone_makes_no_commit(product: Product, repo: Path, end: str) -> None:
+    make_dirty(repo)
+    name = product.launch_detached(repo, "touch .git/ok; sleep 600")
+    wait_for(lambda: product.exec(name, "test -e .git/ok", status=None).status == 0, "the agent")
+    if end == "kill":
+        kill(product, name)
+    else:
+        product.run("stop", name)
+    assert product.session(name)["saved"]["where"] == "none"
+    product.run("remove", name)
+    assert git(repo, "for-each-ref", "--format=%(refname)") == "refs/heads/main"
+    assert product.leftovers() == []
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_uncommitted_work_of_the_user_comes_back_with_the_agents(
+    product: Product, repo: Path, end: str
+) -> None:
+    make_dirty(repo)
+    name = product.launch_detached(repo, "echo more >> notes.txt; touch .git/ok; sleep 600")
+    wait_for(lambda: product.exec(name, "test -e .git/ok", status=None).status == 0, "the agent")
+    if end == "kill":
+        kill(product, name)
+    else:
+        product.run("stop", name)
+    assert git(repo, "show", "demo/session-1:notes.txt") == "untracked\nmore"
+    assert git(repo, "show", "demo/session-1:README.md") == "changed by the user"
+
+
 def test_other_branches_of_a_killed_container_are_kept(product: Product, repo: Path) -> None:
     name = product.launch_detached(
         repo,

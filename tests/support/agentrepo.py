@@ -86,6 +86,13 @@ class AgentRepo:
         """The paths in a commit of the relay."""
         return self.in_relay("ls-tree", "-r", "--name-only", commit).splitlines()
 
+    def launched_as_it_is(self) -> AgentRepo:
+        """The same session, as if all that is uncommitted now had been the user's own at launch."""
+        self.git("add", "--all")
+        tree = self.git("write-tree")
+        self.git("reset", "--quiet")
+        return replace(self, config=replace(self.config, launch_tree=tree))
+
     def status(self) -> str:
         return self.git("status", "--porcelain")
 

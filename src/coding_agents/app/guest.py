@@ -6,7 +6,7 @@ from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.model.manifest import AgentManifest
 from coding_agents.model.repo import RepoFacts
 from coding_agents.supervisor.context import SessionContext
-from coding_agents.supervisor.guest_config import identity_of_author
+from coding_agents.supervisor.guest_config import identity_of_author, launch_tree
 from coding_agents.workspace.deny import load_deny_list
 from coding_agents_guest.events import GuestConfig
 
@@ -43,6 +43,7 @@ def _config(
         branch=record.branch,
         identity=identity_of_author(record),
         base=record.base,
+        launch_tree=launch_tree(session),
         first_start=first_start,
         mode=record.mode,
         command=_argv(session, manifest),

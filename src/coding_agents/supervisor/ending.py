@@ -97,7 +97,7 @@ class Ending:
 
     async def _salvaged(self) -> Saved:
         """Salvage and bring home. Raises GuestError and EngineError while the volume holds what we do not have."""
-        config = salvage_config(self._session.record)
+        config = await asyncio.to_thread(salvage_config, self._session)
         await asyncio.to_thread(set_aside_earlier, self._session)
         found = await salvage(self._session, self._relay, config, self._journal.guest)
         self._journal.note(

@@ -7,7 +7,9 @@ from dataclasses import asdict
 
 from coding_agents.errors import SupervisorError
 from coding_agents.model.session import SessionRecord
+from coding_agents.supervisor.context import SessionContext
 from coding_agents.workspace.deny import load_deny_list
+from coding_agents.workspace.launch_state import WORKTREE_REF
 from coding_agents_guest.events import Go, GuestConfig, Identity, encode_event, parse_event
 from coding_agents_guest.wire import WireError
 
@@ -36,17 +38,24 @@ def parse_config(plain: object) -> GuestConfig:
     return event.config
 
 
-def salvage_config(record: SessionRecord) -> GuestConfig:
+def salvage_config(session: SessionContext) -> GuestConfig:
     """What a salvage container must know to find and name the work."""
+    record = session.record
     return GuestConfig(
         session=record.id,
         branch=record.branch,
         identity=identity_of_author(record),
         base=record.base,
+        launch_tree=launch_tree(session),
         first_start=False,
         message=record.message,
         deny=load_deny_list().patterns,
     )
+
+
+def launch_tree(session: SessionContext) -> str:
+    """The tree of the user's uncommitted work at launch, "" when there was none."""
+    return session.relay.store.resolve(f"{WORKTREE_REF}^{{tree}}") or ""
 
 
 def identity_of_author(record: SessionRecord) -> Identity:
