@@ -33,7 +33,7 @@ class UsageError(CodingAgentsError):
 
 
 class SessionExistsError(CodingAgentsError):
-    """A launch with a task names a session that is already there."""
+    """A launch means a session that is already there and cannot be joined as it is."""
 
     code = "session-exists"
     exit_status = 10

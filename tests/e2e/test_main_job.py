@@ -79,6 +79,14 @@ def test_same_branch_again_is_the_same_session(product: Product, repo: Path) -> 
     name = product.launch_detached(repo, "sleep 600", "-b", "work")
     again = product.launch(repo, "-d", "-b", "work")
     assert again.out.strip() == name
+    assert again.err == f"session {name} is there already\n"
+    flags = ("--memory", "2g", "--cpu", "4", "--no-push", "--network-proxy", "allow-all")
+    other = product.launch(repo, "-d", "-b", "work", *flags)
+    assert other.out.strip() == name
+    assert other.err == (
+        f"session {name} is there already: --network-proxy allow-all, --memory 2g and --no-push do not apply "
+        "(it has restricted, 8g)\n"
+    )
     refused = product.launch(repo, "-b", "work", "--", "true", status=125)
     assert "already there" in refused.err
     product.run("remove", "--force", name)

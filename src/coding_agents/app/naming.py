@@ -9,6 +9,7 @@ from collections.abc import Collection
 import msgspec
 
 from coding_agents.app.gather import Gathered
+from coding_agents.app.joining import require_joinable
 from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.errors import BranchError, SessionExistsError
@@ -54,7 +55,7 @@ def choose_name(request: LaunchRequest, facts: Gathered, store: SessionStore, en
         existing = next((s for s in mine if s.branch == branch.short and s.agent == agent), None)
         name = session_name(agent, facts.repo.name, branch)
     if existing is not None:
-        _require_joinable(request, existing)
+        require_joinable(request, existing)
         return Naming(existing.name, branch, existing)
     if other := next((s for s in mine if s.branch == branch.short), None):
         raise SessionExistsError(
@@ -89,11 +90,3 @@ def require_free_branch(facts: Gathered, branch: Branch, env: HostEnvironment) -
             hint="Choose another name with -b.",
         )
     return state
-
-
-def _require_joinable(request: LaunchRequest, existing: SessionRecord) -> None:
-    if request.task:
-        raise SessionExistsError(
-            f"session {existing.name} is already there",
-            hint=f"Choose another -b or --name, or use `coding-agents exec {existing.name} -- …`.",
-        )

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 
 from coding_agents.app.inside import attach, follow_output
+from coding_agents.app.joining import unapplied
 from coding_agents.app.launch import Launch, Launched
 from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.app.start import start
@@ -54,7 +55,8 @@ def run_launch(app: AppContext, request: LaunchRequest, *, as_json: bool, show_t
     if launched.session is None:
         return _show_plan(app, launched, as_json=as_json)
     if launched.joined:
-        return _join(app, launched.session, detach=options.detach, as_json=as_json)
+        ignored = unapplied(request, launched.session.record)
+        return _join(app, launched.session, ignored, detach=options.detach, as_json=as_json)
     for line in (*notices(launched), *banner(launched.session.record)):
         app.output.say(line)
     if show_trace:
@@ -72,13 +74,17 @@ def _show_plan(app: AppContext, launched: Launched, *, as_json: bool) -> int:
     return 0
 
 
-def _join(app: AppContext, session: SessionContext, *, detach: bool, as_json: bool) -> int:
-    """A session that is there already: with -d it is only reported, else started if need be and joined."""
+def _join(app: AppContext, session: SessionContext, ignored: str, *, detach: bool, as_json: bool) -> int:
+    """A session that is there already: with -d it is only reported, else started if need be and joined.
+
+    `ignored` tells which flags do not apply to it, "" when all do.
+    """
+    name = session.record.name
+    if detach or ignored:
+        app.output.say(f"session {name} is there already" + (f": {ignored}" if ignored else ""))
     if not detach:
         started = start(session, Trace())
-        app.output.say(f"{'started' if started else 'joining'} session {session.record.name}")
-    else:
-        app.output.say(f"session {session.record.name} is there already")
+        app.output.say(f"{'started' if started else 'joining'} session {name}")
     return _stay(app, session, detach=detach, as_json=as_json)
 
 

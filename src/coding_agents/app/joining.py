@@ -1,0 +1,71 @@
+"""A launch that means a session that is there already: whether it may be joined, and what does not apply to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+from coding_agents.app.launch_request import LaunchRequest
+from coding_agents.errors import SessionExistsError
+from coding_agents.model.limits import cpus_text, size_text
+from coding_agents.model.refs import Branch
+from coding_agents.model.session import SessionRecord
+from coding_agents.model.settings import BY_KEY
+
+
+def require_joinable(request: LaunchRequest, existing: SessionRecord) -> None:
+    """Raise SessionExistsError when joining would run no task, or lack the network wall that was asked for."""
+    if request.task:
+        raise SessionExistsError(
+            f"session {existing.name} is already there",
+            hint=f"Choose another -b or --name, or use `coding-agents exec {existing.name} -- …`.",
+        )
+    asked = request.options.network or existing.network
+    if asked != existing.network and BY_KEY["network.mode"].is_tighter(asked, existing.network):
+        raise SessionExistsError(
+            f"session {existing.name} is already there with network {existing.network}: "
+            f"joining it would not give you --network-proxy {asked}",
+            hint=f"Choose another -b or --name for a session with network {asked}.",
+        )
+
+
+def unapplied(request: LaunchRequest, existing: SessionRecord) -> str:
+    """Say which flags of this launch do not apply to `existing`, and what it has instead; "" when all do.
+
+    Settings are not named: they say how new sessions are to be.
+    """
+    differences = list(_differences(request, existing))
+    if not differences:
+        return ""
+    *first, last = (flag for flag, _ in differences)
+    listed = f"{', '.join(first)} and {last} do not" if first else f"{last} does not"
+    has = ", ".join(value for _, value in differences if value)
+    return f"{listed} apply" + (f" (it has {has})" if has else "")
+
+
+def _differences(request: LaunchRequest, existing: SessionRecord) -> Iterator[tuple[str, str]]:
+    """Flags that were given and differ, each with the session's own value ("" where the flag has none)."""
+    options, limits = request.options, existing.limits
+    branch = Branch.parse(options.branch, agent=existing.agent).short if options.branch is not None else ""
+    engine = existing.engine if request.settings.engine == "auto" else request.settings.engine
+    message = request.settings.git_message
+    for flag, given, wanted, has in (
+        ("-b", options.branch, branch, existing.branch),
+        ("--network-proxy", options.network, request.network.value, existing.network),
+        ("--cpu", options.cpu, cpus_text(request.limits.cpus), cpus_text(Decimal(limits["cpus"]))),
+        ("--memory", options.memory, size_text(request.limits.memory_bytes), size_text(int(limits["memory_bytes"]))),
+        ("--pids", options.pids, str(request.limits.pids), limits["pids"]),
+        ("--engine", options.engine, engine, existing.engine),
+        ("--message", options.message, f'"{message}"', f'"{existing.message}"'),
+    ):  # fmt: skip
+        if given is not None and wanted != has:
+            yield f"{flag} {wanted}", has
+    for flag, differs in (
+        ("--no-push", options.no_push and existing.push),
+        ("--rm", options.rm and not existing.rm),
+        ("--clean", options.clean),  # the copy is made, and what it left out or took in is not recorded
+        ("--include", bool(options.include)),
+        ("--dotnet-preview", options.dotnet_preview is not None),
+    ):
+        if differs:
+            yield flag, ""
