@@ -75,6 +75,20 @@ def test_stopped_session_starts_again_where_it_was(product: Product, repo: Path)
     product.run("stop", name)
 
 
+def test_the_task_of_a_prompt_is_not_run_again(product: Product, repo: Path) -> None:
+    name = f"demo-{repo.name}-session-1"
+    product.launch(repo, "-p", "index the files")
+    started = product.run("start", name)
+    assert f"coding-agents connect {name}" in started.err
+    argv = product.exec(name, "ps -eo args | grep '[d]emo-agent'").out
+    assert argv.split()[-1].endswith("demo-agent")  # without -p
+    product.exec(name, "tmux has-session -t agent")
+    product.run("stop", name)
+    product.run("start", name)
+    product.exec(name, "tmux has-session -t agent")
+    product.run("remove", "--force", name)
+
+
 def test_same_branch_again_is_the_same_session(product: Product, repo: Path) -> None:
     name = product.launch_detached(repo, "sleep 600", "-b", "work")
     again = product.launch(repo, "-d", "-b", "work")

@@ -25,7 +25,7 @@ def guest_config(
 
 
 def restart_config(session: SessionContext, manifest: AgentManifest) -> GuestConfig:
-    """The configuration of a later start: the same command again, in the workspace as it was left."""
+    """The configuration of a later start, in the workspace as it was left; the record says in which mode."""
     return _config(session, manifest, origin=session.record.repo.url, first_start=False, dotnet_channel="")
 
 
@@ -60,7 +60,7 @@ def _argv(session: SessionContext, manifest: AgentManifest) -> tuple[str, ...]:
     record = session.record
     if record.command:
         return record.command
-    if record.prompt:
+    if record.prompt and record.mode == "command":
         return manifest.headless_argv(record.prompt)
     return manifest.interactive_argv()
 

@@ -49,8 +49,10 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
             require_guest(engine, record.container_id, record.guest_volume)
         try:
             with trace.step("holder"):
-                guarding = _restart_holder(session, plan, guarding)
-            session.update(phase="starting", started_at="")
+                _restart_holder(session, plan, guarding)
+            # A COMMAND runs again. The task of -p does not: it would cost its money twice, unasked.
+            mode = record.mode if record.command else "tmux"
+            session.update(phase="starting", started_at="", mode=mode)
             return bring_up(
                 session,
                 plan,

@@ -13,7 +13,10 @@ from coding_agents.cli.session_arg import find_session
 @click.option("--trace", "show_trace", is_flag=True, help="Print how long each step took.")
 @click.pass_obj
 def command(app: AppContext, name: str, show_trace: bool) -> None:
-    """Start a stopped session again, in the workspace as it was left."""
+    """Start a stopped session again, in the workspace as it was left.
+
+    Its COMMAND is run again. The task of -p is not: the agent is opened on a terminal, for `connect`.
+    """
     from coding_agents.app.start import start
     from coding_agents.app.steps import Trace
     from coding_agents.cli.launch_view import banner, render_trace
@@ -25,5 +28,7 @@ def command(app: AppContext, name: str, show_trace: bool) -> None:
         return
     for line in banner(session.record):
         app.output.say(line)
+    if session.record.mode == "tmux":
+        app.output.say(f"agent    waits on its terminal: `coding-agents connect {session.record.name}`")
     if show_trace:
         app.output.say(render_trace(trace))

@@ -70,7 +70,8 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Everything the host must remember about a session. Times are milliseconds since the epoch.
 
     `base` is the commit the branch starts from ("" when unborn), `branch_tip` where the branch stood in the
-    repository when we last looked or moved it, `version` of the program that launched it, `private` the
+    repository when we last looked or moved it, `mode` how its latest start runs the agent (a `prompt` is given
+    to it in mode "command" only), `version` of the program that launched it, `private` the
     addresses that the user opened in the network guard, `asked` the protections that the user named,
     `engine_env` the variables that choose the engine as they were at launch, `started_at` the engine's start
     time of the container whose gate was opened ("" while closed), `enforced` the measured protections.
