@@ -17,11 +17,16 @@ from coding_agents.supervisor.context import SessionContext
 _ENDED = ("stopped", "lost", "failed")
 
 
-class Observed(msgspec.Struct, frozen=True):
-    """A session with its state; `record` is a BrokenSession when its file cannot be read."""
+@dataclass(frozen=True)
+class Observed:
+    """A session with its state; `record` is a BrokenSession when its file cannot be read.
+
+    `silence` says why its engine could not be asked, "" when it could: then `state` is the last known one.
+    """
 
     record: SessionRecord | BrokenSession
     state: State
+    silence: str = ""
 
 
 def observe_all(env: HostEnvironment, store: SessionStore, *, ended: bool) -> tuple[Observed, ...]:
@@ -35,7 +40,9 @@ def observe_all(env: HostEnvironment, store: SessionStore, *, ended: bool) -> tu
             found.append(Observed(entry, "failed"))
         else:
             busy = entry.phase == "starting" and store.is_busy(entry.id)
-            found.append(Observed(entry, decide_state(entry, containers.get(entry.id), busy=busy)))
+            container = containers.get(entry.id)
+            state = decide_state(entry, container, busy=busy)
+            found.append(Observed(entry, state, container if isinstance(container, str) else ""))
     return tuple(one for one in found if ended or one.state not in _ENDED)
 
 
@@ -44,10 +51,8 @@ def decide_state(record: SessionRecord, container: ContainerState | str | None, 
 
     `busy` tells that a living process is bringing the session up.
     """
-    if record.phase in ("stopped", "failed", "lost"):
+    if record.phase in _ENDED or isinstance(container, str):
         return record.phase
-    if isinstance(container, str):
-        return "lost"
     if record.phase == "starting" and (container is None or not container.running):
         return "starting" if busy else "failed"  # the launch was killed before it got further
     if container is None:

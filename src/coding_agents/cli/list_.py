@@ -19,6 +19,8 @@ def command(app: AppContext, ended: bool, as_json: bool) -> None:
     from coding_agents.terminal.table import render_table
 
     found = observe_all(app.env, app.store, ended=ended)
+    for silence in dict.fromkeys(one.silence for one in found if one.silence):
+        app.output.say(f"{silence}: the states of its sessions are the last known ones")
     if as_json:
         app.output.result_json(
             [
