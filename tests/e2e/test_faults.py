@@ -86,6 +86,25 @@ def test_an_interrupted_launch_leaves_nothing(
     assert out == ""
     assert refs(repo) == before
     assert_nothing_left(product)
+    assert list(product.kept_logs.glob("*")) == []
+
+
+def test_a_launch_without_a_required_wall_leaves_its_audit_log(product: Product, repo: Path) -> None:
+    refused = product.launch(repo, "-d", "--json", status=36, env={"CODING_AGENTS_REQUIRE": "moat"})
+    assert_nothing_left(product)
+    (log,) = product.kept_logs.glob("*")
+    assert refused.error["details"].endswith(f"the audit log is kept: {log}")
+    asked = product.run("audit", "query", "--session", log.stem, "--type", "enforcement-measured", "--json")
+    assert asked.json["outcome"] == "failed"
+    assert "moat" in asked.json["detail"]["problems"]
+
+
+def test_a_launch_that_fails_behind_its_open_gate_leaves_its_audit_log(product: Product, repo: Path) -> None:
+    refused = product.launch(repo, "-d", "--json", "--dotnet-preview", "11.0", status=60)
+    assert_nothing_left(product)
+    (log,) = product.kept_logs.glob("*")
+    assert f"the audit log is kept: {log}" in refused.error["details"]
+    assert '"gate-opened"' in log.read_text()
 
 
 _WORK = (

@@ -149,6 +149,19 @@ def test_audit_log_of_a_whole_session_is_sealed(product: Product, repo: Path) ->
     name = f"demo-{repo.name}-session-1"
     assert "sealed" in product.run("audit", "verify", "--session", name).out
     types = [record["type"] for record in product.audit(name)]
-    for wanted in ("enforcement-measured", "gate-opened", "push", "integrated", "session-ended"):
+    for wanted in (
+        "enforcement-measured",
+        "gate-opened",
+        "push",
+        "integrated",
+        "gate-closed",
+        "session-ended",
+    ):
         assert wanted in types
     assert types.index("enforcement-measured") < types.index("gate-opened") < types.index("push")
+    assert types.index("push") < types.index("gate-closed") < types.index("session-ended")
+    session_id = product.session(name)["id"]
+    product.run("remove", name)
+    last = (product.kept_logs / f"{session_id}.jsonl").read_text().splitlines()[-1]
+    assert '"type":"session-removed"' in last
+    assert "sealed" in product.run("audit", "verify", "--session", session_id).out

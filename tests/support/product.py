@@ -69,6 +69,11 @@ class Product:
     def sessions_dir(self) -> Path:
         return self.home / ".local/state/coding-agents/sessions"
 
+    @property
+    def kept_logs(self) -> Path:
+        """Where the audit logs of removed sessions are."""
+        return self.home / ".local/state/coding-agents/audit"
+
     def start(
         self, *args: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
     ) -> subprocess.Popen[str]:

@@ -16,6 +16,7 @@ import msgspec
 
 from coding_agents import __version__
 from coding_agents.app.bring_up import Guarding, bring_up
+from coding_agents.app.failed_start import discard, enforcement_failures_recorded, kept_log_named
 from coding_agents.app.gather import Gathered, gather
 from coding_agents.app.guest import guest_config
 from coding_agents.app.holder import make_holder, start_holder
@@ -115,7 +116,11 @@ class Launch(msgspec.Struct):
     ) -> Launched:
         """Steps 4 to 9: everything that leaves traces."""
         session = self._record(facts, naming, plan, image, undo)
-        with self.store.lock(self.session_id):
+        with (
+            self.store.lock(self.session_id),
+            kept_log_named(self.store, self.session_id),
+            enforcement_failures_recorded(session),
+        ):
             source = self._prepare(session, facts, plan, program, undo)
             with self.trace.step("branch"):
                 self._make_room(session, facts, naming, branch)
@@ -248,7 +253,7 @@ class Launch(msgspec.Struct):
     ) -> SessionContext:
         """Make the session's directory and its record: from here on `list` and `prune` know of it."""
         request, repo, settings = self.request, facts.repo, self.request.settings
-        undo.add(f"session {self.session_id}", lambda: self.store.remove(self.session_id))
+        undo.add(f"session {self.session_id}", lambda: discard(self.store, self.session_id))
         self.store.create(self.session_id)
         author = repo.identity
         record = SessionRecord(

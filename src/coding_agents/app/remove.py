@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import msgspec
+from contextlib import suppress
+from dataclasses import dataclass
 
 from coding_agents.app.stop import Ended, salvage, stop
 from coding_agents.errors import CodingAgentsError, SessionStateError, UnsavedWorkError
 from coding_agents.gitsync.branches import delete_branch, is_merged
 from coding_agents.gitsync.packs import user_store
+from coding_agents.model.audit import RecordType
 from coding_agents.supervisor.context import SessionContext, branch_of, facts_of
 from coding_agents.supervisor.protocol import Op
 from coding_agents.supervisor.removal import remove_engine_objects
@@ -37,8 +39,10 @@ def remove(session: SessionContext, *, force: bool) -> Removed:
         stop(session, timeout_s=120)
     with session.store.lock(record.id):
         ended = _saved(session)
-        _leave(session)
         remove_engine_objects(session.engine, record.nonce)
+        with suppress(CodingAgentsError):  # no removal is refused for lack of a record
+            session.supervisor().ask(Op.RECORD, type=RecordType.SESSION_REMOVED.value, subject=record.name)
+        _leave(session)
         deleted = _delete_merged_branch(session)
         session.store.remove(record.id)
     return Removed(record.name, "" if deleted else ended.saved.integrated if ended else "", deleted)

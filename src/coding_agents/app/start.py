@@ -7,6 +7,7 @@ from contextlib import suppress
 from msgspec.structs import replace
 
 from coding_agents.app.bring_up import Guarding, bring_up
+from coding_agents.app.failed_start import enforcement_failures_recorded
 from coding_agents.app.guest import restart_config
 from coding_agents.app.holder import times_ready
 from coding_agents.app.prepare import require_guest
@@ -29,7 +30,7 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
     the container is stopped again.
     """
     record, engine = session.reload(), session.engine
-    with session.store.lock(record.id):
+    with session.store.lock(record.id), enforcement_failures_recorded(session):
         state = engine.inspect(record.container_id)
         if state is None:
             raise SessionStateError(

@@ -131,8 +131,12 @@ class SessionStore(msgspec.Struct, frozen=True):
     def audit_log(self, session_id: str) -> Path:
         """The audit log of a session; that of a removed one is kept."""
         live = self.directory(session_id) / _AUDIT
-        kept = self._kept_logs / f"{session_id}.jsonl"
+        kept = self.kept_log(session_id)
         return kept if kept.exists() and not live.exists() else live
+
+    def kept_log(self, session_id: str) -> Path:
+        """Where the audit log of a session is once it is removed."""
+        return self._kept_logs / f"{session_id}.jsonl"
 
     def find_log(self, text: str) -> Path:
         """The audit log of the session that `text` means; removed ones are known by their id alone."""
@@ -145,13 +149,14 @@ class SessionStore(msgspec.Struct, frozen=True):
                 raise
             return matches[0]
 
-    def remove(self, session_id: str) -> None:
-        """Delete everything of a session on the host but its audit log, which is kept under `audit/`.
+    def remove(self, session_id: str, *, keep_log: bool = True) -> None:
+        """Delete everything of a session on the host but, with `keep_log`, its audit log (`kept_log`).
 
         A missing session is fine. Raises StoreError.
         """
         directory = self.directory(session_id)
-        self._keep_log(directory / _AUDIT, session_id)
+        if keep_log:
+            self._keep_log(directory / _AUDIT, session_id)
         try:
             # Renamed first: a removal that is cut short must not leave half a session with a valid name.
             doomed = self.root / f".removed-{session_id}-{os.getpid()}"
@@ -189,7 +194,8 @@ class SessionStore(msgspec.Struct, frozen=True):
         if not log.exists():
             return
         try:
-            log.replace(private_dir(self._kept_logs) / f"{session_id}.jsonl")
+            private_dir(self._kept_logs)
+            log.replace(self.kept_log(session_id))
         except OSError as error:
             raise StoreError(f"cannot keep {log}: {error}", hint="Free some space and try again.") from error
 

@@ -47,6 +47,8 @@ class Ending:
         What fails is told in the record and not raised; only a record that cannot be written raises.
         """
         record = self._session.reload()
+        if record.started_at:
+            self._journal.note(RecordType.GATE_CLOSED, subject="the container has ended")
         report = link.saved if link is not None else None
         status = _exit_status(state, link)
         if record.rm or await self._salvage_is_due(report):

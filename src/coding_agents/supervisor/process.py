@@ -27,7 +27,7 @@ from coding_agents.errors import (
 from coding_agents.gitsync.relay import RelayService, TipChange
 from coding_agents.gitsync.relay_repo import Identity
 from coding_agents.gitsync.rules import load_policy
-from coding_agents.model.audit import RecordType
+from coding_agents.model.audit import Outcome, RecordType
 from coding_agents.sandbox.spec import BRIDGE_USER, GUEST_ARGV
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.ending import Ending
@@ -118,7 +118,9 @@ class Supervisor:
             case Op.RECORD:
                 kind = RecordType(str(request.get("type")))
                 detail = {str(key): str(value) for key, value in dict(request.get("detail") or {}).items()}
-                self._journal.note(kind, subject=str(request.get("subject", "")), detail=detail)
+                outcome: Outcome = "failed" if request.get("outcome") == "failed" else "allowed"
+                subject = str(request.get("subject", ""))
+                self._journal.note(kind, subject=subject, outcome=outcome, detail=detail)
                 return {}
             case Op.SAVE:
                 return await self._save()

@@ -23,7 +23,7 @@ class Op(Enum):
     STATUS = "status"  # → {"phase", "gate_open"}
     ATTACH = "attach"  # open the channel to the started container → {"facts": probe facts}
     OPEN_GATE = "open-gate"  # {"started_at", "config"}: let this start's guest begin → {}
-    RECORD = "record"  # {"type", "subject", "detail"}: write one audit record of a verb → {}
+    RECORD = "record"  # {"type", "subject", "outcome", "detail"}: write one audit record of a verb → {}
     SAVE = "save"  # ask the guest to commit and push now → {"saved": …}
     STOP = "stop"  # {"stop_timeout_s"}: save, stop, settle → {"saved": …}
     WAIT = "wait"  # answer when the session has ended and its work is settled → {"exit_status", "saved": …}
