@@ -115,7 +115,7 @@ def test_a_flood_of_one_service_leaves_the_other_usable(tmp_path: Path, sockets:
         try:
             writer.write(b"x")
             return await reader.read(1) == b"x"
-        except ConnectionError:
+        except OSError:  # whatever the kernel calls it
             return False
 
     async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -133,7 +133,7 @@ def test_a_flood_of_one_service_leaves_the_other_usable(tmp_path: Path, sockets:
         assert await ping(*event)
         for _, writer in flood:
             writer.transport.abort()
-        while not await ping(*(again := await asyncio.open_unix_connection(sockets / "relay.sock"))):
+        while not await ping(*(again := await connect())):
             again[1].close()
         again[1].close()
         event[1].close()

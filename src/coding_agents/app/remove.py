@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+
+import msgspec
 
 from coding_agents.app.stop import Ended, salvage, stop
 from coding_agents.errors import CodingAgentsError, SessionStateError, UnsavedWorkError

@@ -17,8 +17,7 @@ from coding_agents.supervisor.context import SessionContext
 _ENDED = ("stopped", "lost", "failed")
 
 
-@dataclass(frozen=True)
-class Observed:
+class Observed(msgspec.Struct, frozen=True):
     """A session with its state; `record` is a BrokenSession when its file cannot be read.
 
     `silence` says why its engine could not be asked, "" when it could: then `state` is the last known one.

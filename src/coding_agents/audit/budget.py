@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 RATE_PER_S = 100
 # What is refused or fails comes one by one from somebody at work, and one a second tells as much of a flood.
@@ -12,8 +12,7 @@ TOTAL_BYTES = 16 << 20
 _COST = 1000  # one record in thousandths, so that the arithmetic stays in whole milliseconds
 
 
-@dataclass
-class GuestBudget:
+class GuestBudget(msgspec.Struct):
     """A token bucket of `at_once` records, and a total in bytes over the life of the log."""
 
     used_bytes: int = 0

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass
-class Turns:
+class Turns(msgspec.Struct):
     """`burst` turns without waiting, and one more every `every_s` seconds; all times in seconds."""
 
     burst: int
