@@ -140,6 +140,25 @@ def test_a_failing_build_says_why_and_leaves_nothing(site: Site) -> None:
     assert site.leftovers() == []
 
 
+def test_a_failing_build_shows_the_end_of_its_log_once_and_keeps_all_of_it(site: Site) -> None:
+    """The engine's own error ends with lines of the log, which are not shown twice."""
+    path = site.root / "work/coding-agents-demo.log"
+    site.ensure(None)
+    site.engine.fail_build_of = "coding-agents-demo:local"
+    site.engine.says = [f"step {number}" for number in range(100)] + ["E: disk on fire"]
+    with pytest.raises(ImageBuildError) as caught:
+        site.ensure("demo")
+    lines = caught.value.details.splitlines()
+    assert lines.count("E: disk on fire") == lines.count("step 99") == 1
+    assert lines[-1] == "E: disk on fire"
+    assert len(lines) < 50
+    assert caught.value.hint == f"Read the whole log: {path}"
+    assert path.read_text().splitlines()[1:] == site.engine.says
+    site.engine.fail_build_of = ""
+    site.ensure("demo")
+    assert not path.exists()
+
+
 def test_a_failing_rebuild_keeps_the_old_image(site: Site) -> None:
     site.ensure(None)
     old = site.engine.add("coding-agents-demo:local", {"coding-agents.inputs": "of yesterday"})

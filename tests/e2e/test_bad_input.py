@@ -284,7 +284,9 @@ def test_image_build_that_fails_midway(product: Product, repo: Path) -> None:
     result = launch(product, str(repo), env=env)
     error = assert_refused(result, status=35, code="image-build", says="coding-agents-demo:local")
     assert "E: disk on fire" in error["details"]
-    assert "images build" in error["hint"]
+    assert error["details"].count("E: disk on fire") == 1
+    log = Path(error["hint"].removeprefix("Read the whole log: "))
+    assert "Step 3/9 : RUN x" in log.read_text()
     assert_nothing_left(product)
     assert not list(Path("/tmp").glob(f"coding-agents-build-{os.geteuid()}-*-{repo.name}*"))
     product.launch(repo, "--rm", "--", "true")  # the image that is there still is

@@ -28,6 +28,7 @@ class ImageEngineStub:
 
     registry: frozenset[str] = frozenset()
     fail_build_of: str = ""
+    says: list[str] = field(default_factory=lambda: ["npm ERR! self signed certificate in certificate chain"])
     in_use: frozenset[str] = frozenset()
     rows: dict[str, Row] = field(default_factory=dict)
     contexts: dict[str, dict[str, tuple[bytes, int]]] = field(default_factory=dict)
@@ -88,8 +89,12 @@ class ImageEngineStub:
         if "BUILD" in build_args:
             self.add("", {"coding-agents.stage": build_args["BUILD"]})
         if tag == self.fail_build_of:
-            on_line("npm ERR! self signed certificate in certificate chain")
-            raise EngineError(f"cannot build {tag}", details="exit status 1")
+            for line in self.says:
+                on_line(line)
+            said = "\n".join(self.says[-5:])  # as a real engine's error, which shows the end of its output
+            raise EngineError(
+                f"cannot build {tag}", details=f"docker build\nexit status 1 after 0.1 s\n{said}"
+            )
         self.built.append(tag)
         return self.add(tag, labels)
 

@@ -6,16 +6,15 @@ at a time, in a scratch directory that is gone afterwards, and a tag moves only 
 
 from __future__ import annotations
 
-import re
 import secrets
 import shutil
-from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from coding_agents.errors import EngineError, ImageBuildError, StoreError
 from coding_agents.images.api import BUILDER_LABEL, INPUTS_LABEL, ImageEngine, ImageRef, OnLine
+from coding_agents.images.buildlog import BuildLog
 from coding_agents.images.data import write_tree
 from coding_agents.images.hostnet import host_certificates, proxy_arguments
 from coding_agents.images.manifests import find_agent
@@ -25,17 +24,7 @@ from coding_agents.model.masked import Masked
 from coding_agents.store.files import locked, make_dir
 
 _LOCK_WAIT_S = 3600.0
-_LOG_LINES = 60
 _IMPORT_CHANGES = ('CMD ["/bin/bash"]', "ENV LANG=C.UTF-8")  # as the last lines of images/base/Dockerfile
-
-_HINTS = (
-    (r"integrity of", "The registry serves other bytes than the manifest pins: do not trust them."),
-    (r"self.signed|unable to get local issuer|certificate verify failed|CERT_",
-     "Put your network's root certificate into /usr/local/share/ca-certificates, or set SSL_CERT_FILE."),
-    (r"no space left on device|quota exceeded", "Free some space, also with `coding-agents images prune`."),
-    (r"could not resolve|temporary failure|name resolution|no such host|timed out|network is unreachable",
-     "Check the network of this machine, and HTTP_PROXY and HTTPS_PROXY if it has a proxy."),
-)  # fmt: skip
 
 
 class BuildSettings(Masked, frozen=True):
@@ -90,35 +79,13 @@ def current_image(engine: ImageEngine, recipe: Recipe) -> ImageRef | None:
     return ImageRef(image.id, recipe.ref)
 
 
-def failure_hint(log: str) -> str:
-    """One thing to do about a failed build, from what it printed."""
-    for pattern, hint in _HINTS:
-        if re.search(pattern, log, re.IGNORECASE):
-            return hint
-    return "Run `coding-agents images build` to see the whole log."
-
-
 def _build(engine: ImageEngine, recipe: Recipe, settings: BuildSettings) -> ImageRef:
     settings.on_line(f"building {recipe.ref} (once; it is kept until its inputs change)")
-    last: deque[str] = deque(maxlen=_LOG_LINES)
-
-    def on_line(line: str) -> None:
-        last.append(line)
-        settings.on_line(line)
-
-    try:
-        with scratch_dir(settings.environment) as scratch:
-            if recipe.base is None:
-                image = _build_base(engine, recipe, settings, scratch, on_line)
-            else:
-                image = _build_agent(engine, recipe, settings, scratch, on_line)
-    except (EngineError, ImageBuildError, OSError) as error:
-        own = error.details if isinstance(error, EngineError | ImageBuildError) else ""
-        log = "\n".join([*last, own]).strip()
-        hint = (isinstance(error, ImageBuildError) and error.hint) or failure_hint(log)
-        raise ImageBuildError(
-            f"could not build {recipe.ref}", details=f"{error}\n{log}", hint=hint
-        ) from error
+    name = recipe.ref.partition(":")[0]
+    log = BuildLog(settings.work_dir / f"{name}.log", settings.on_line)
+    with log.of(recipe.ref), scratch_dir(settings.environment) as scratch:
+        build = _build_base if recipe.base is None else _build_agent
+        image = build(engine, recipe, settings, scratch, log)
     settings.on_line(f"built {recipe.ref}")
     return ImageRef(image, recipe.ref)
 

@@ -63,7 +63,9 @@ def make_rootfs(recipe: Recipe, tar: Path, *, environment: Mapping[str, str], on
         outcome = process.finish()
     if not outcome.ok:
         raise ImageBuildError(
-            "mmdebstrap could not make the base image", details="\n".join([*last, outcome.describe()])
+            "mmdebstrap could not make the base image",
+            details="\n".join([*last, outcome.describe()]),
+            hint="",  # from the log, by whoever has all of it
         )
 
 
