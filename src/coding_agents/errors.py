@@ -1,9 +1,10 @@
 """Every error that coding-agents shows to a person, each with its stable code and exit status.
 
 A message says what failed, with the value, lower case and without a full stop; `details` holds the
-command and its output; `hint` is one thing to do. Ranges of exit statuses: 2 usage, 10-19 workspace
-and git, 20-29 configuration and policy, 30-39 engine, 40-49 supervisor, channel and records, 60-69
-guest. Nothing else is caught at the top of the command line, so a bug still shows its traceback.
+command and its output; `hint` is one thing to do, by default the `advice` of the error's class. Ranges of
+exit statuses: 2 usage, 10-19 workspace and git, 20-29 configuration and policy, 30-39 engine, 40-49
+supervisor, channel and records, 60-69 guest. Nothing else is caught at the top of the command line, so a
+bug still shows its traceback.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ from __future__ import annotations
 class CodingAgentsError(Exception):
     """Base of all expected failures.
 
-    `code` is a stable slug for machines, `exit_status` the status of the process that stops on it.
+    `code` is a stable slug for machines, `exit_status` the status of the process that stops on it. A class
+    without `advice` needs a hint wherever it is raised.
     """
 
     code = "error"
     exit_status = 1
+    advice = ""
 
     def __init__(self, message: str, *, details: str = "", hint: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.details = details
-        self.hint = hint
+        self.hint = hint or self.advice
 
 
 class UsageError(CodingAgentsError):
@@ -58,6 +61,7 @@ class BranchError(CodingAgentsError):
 
     code = "branch"
     exit_status = 13
+    advice = "See the branches that are there: git branch --all."
 
 
 class WorkspaceError(CodingAgentsError):
@@ -65,6 +69,7 @@ class WorkspaceError(CodingAgentsError):
 
     code = "workspace"
     exit_status = 14
+    advice = "Check the modes of what is named, or let git ignore it."
 
 
 class CloneError(CodingAgentsError):
@@ -79,6 +84,7 @@ class GitError(CodingAgentsError):
 
     code = "git"
     exit_status = 16
+    advice = "Check the repository: `git fsck` must find no error in it."
 
 
 class UnsavedWorkError(CodingAgentsError):
@@ -100,6 +106,7 @@ class SessionStateError(CodingAgentsError):
 
     code = "session-state"
     exit_status = 19
+    advice = "See its state: `coding-agents list -a`."
 
 
 class ConfigError(CodingAgentsError):
@@ -107,6 +114,7 @@ class ConfigError(CodingAgentsError):
 
     code = "config"
     exit_status = 20
+    advice = "Correct the file that is named; if it is one of ours, install coding-agents again."
 
 
 class ManifestError(CodingAgentsError):
@@ -114,6 +122,7 @@ class ManifestError(CodingAgentsError):
 
     code = "manifest"
     exit_status = 21
+    advice = "Correct the manifest that is named."
 
 
 class NameFormatError(CodingAgentsError):
@@ -177,6 +186,7 @@ class EngineError(CodingAgentsError):
 
     code = "engine"
     exit_status = 34
+    advice = "Run `coding-agents doctor`: it checks the engine."
 
 
 class ImageBuildError(CodingAgentsError):
@@ -191,6 +201,7 @@ class EnforcementError(CodingAgentsError):
 
     code = "enforcement"
     exit_status = 36
+    advice = "Run `coding-agents doctor`: it shows what this machine can enforce."
 
 
 class ProgramNotFoundError(CodingAgentsError):
@@ -205,6 +216,7 @@ class SupervisorError(CodingAgentsError):
 
     code = "supervisor"
     exit_status = 40
+    advice = "Try again: each verb starts a supervisor where none is left."
 
 
 class ChannelError(CodingAgentsError):
@@ -212,6 +224,7 @@ class ChannelError(CodingAgentsError):
 
     code = "channel"
     exit_status = 41
+    advice = "Try again; `coding-agents list -a` shows whether the session still runs."
 
 
 class AuditError(CodingAgentsError):
@@ -219,6 +232,7 @@ class AuditError(CodingAgentsError):
 
     code = "audit"
     exit_status = 42
+    advice = "`coding-agents audit verify --session NAME` shows what still holds of the log."
 
 
 class StoreError(CodingAgentsError):
@@ -226,6 +240,7 @@ class StoreError(CodingAgentsError):
 
     code = "store"
     exit_status = 43
+    advice = "Check owner, modes and free space of the place that is named."
 
 
 class SupervisorGoneError(SupervisorError):
@@ -240,6 +255,7 @@ class GuestError(CodingAgentsError):
 
     code = "guest"
     exit_status = 60
+    advice = "See what it printed: `coding-agents logs NAME`."
 
 
 class ReaderGoneError(Exception):

@@ -80,7 +80,7 @@ def query(
     known = {kind.value: kind for kind in RecordType}
     unknown = [name for name in types if name not in known]
     if unknown:
-        raise UsageError(f"unknown record type {unknown[0]!r}", details="Types: " + ", ".join(known))
+        raise UsageError(f"unknown record type {unknown[0]!r}", hint=f"Types are {', '.join(known)}.")
     asked = Query(
         frozenset(known[name] for name in types),
         frozenset(sources),
@@ -130,7 +130,7 @@ def _time_ms(text: str) -> int:
     try:
         time = datetime.fromisoformat(text)
     except ValueError as error:
-        raise UsageError(f"{text!r} is not a time such as 2026-01-31T12:00:00") from error
+        raise UsageError(f"not a time: {text!r}", hint="Write it like 2026-01-31T12:00:00.") from error
     if time.tzinfo is None:
         time = time.replace(tzinfo=UTC)
     return int(time.timestamp() * 1000)

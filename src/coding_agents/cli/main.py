@@ -74,15 +74,21 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except CodingAgentsError as error:
             return _fail(error, as_json=ctx.meta[AS_JSON])
+        except click.UsageError as error:
+            if (
+                error.ctx is None and ctx.invoked_subcommand
+            ):  # click does not say whose option lacks its value
+                verb = self.get_command(ctx, ctx.invoked_subcommand)
+                error.ctx = click.Context(verb, ctx, ctx.invoked_subcommand) if verb else ctx
+            raise
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS and not args[0].startswith("-"):
             close = _close_match(args[0])
-            raise click.UsageError(
-                f"no such command {args[0]!r}" + (f", did you mean {close!r}?" if close else ""), ctx
-            )
+            hint = f"Did you mean {close}?" if close else "`coding-agents --help` lists all of them."
+            raise UsageError(f"no such command {args[0]!r}", hint=hint)
         return super().resolve_command(ctx, args)
 
 
@@ -138,11 +144,10 @@ def _run(arguments: list[str]) -> int:
         Output(sys.stdout, sys.stderr).say(error.format_message())
         return UsageError.exit_status
     except click.ClickException as error:
+        from coding_agents.cli.usage import usage_error
+
         ctx = error.ctx if isinstance(error, click.UsageError) else None
-        usage = ctx.get_usage() if ctx else ""
-        message = " ".join(error.format_message().split())
-        as_json = ctx is not None and ctx.meta[AS_JSON]
-        return _fail(UsageError(message, hint=" ".join(usage.split())), as_json=as_json)
+        return _fail(usage_error(error), as_json=ctx is not None and ctx.meta[AS_JSON])
     except Terminated:
         return 143
     except (KeyboardInterrupt, click.Abort):

@@ -39,7 +39,9 @@ def _edited(path: Path, key: str, value: object) -> str:
     except FileNotFoundError:
         text = ""
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text", details=str(error)) from error
+        raise ConfigError(
+            f"{path} is not UTF-8 text", details=str(error), hint="Save the file as UTF-8 text."
+        ) from error
     try:
         document = tomlkit.parse(text)
         section, _, name = key.rpartition(".")
@@ -78,7 +80,10 @@ def _typed_value(setting: Setting, words: Sequence[str]) -> object:
             problems.append(str(error))
         else:
             return reading
-    raise UsageError(f"{setting.key}: {problems[0]}", hint="Put a text with spaces in quotes.")
+    raise UsageError(
+        f"{setting.key}: {problems[0]}",
+        hint=f"Write it like: coding-agents config set {setting.key} {setting.word()}",
+    )
 
 
 def _scalar(word: str) -> object:

@@ -116,7 +116,9 @@ def _read(path: Path, *, source: Source, uid: int) -> str | None:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text", details=str(error)) from error
+        raise ConfigError(
+            f"{path} is not UTF-8 text", details=str(error), hint="Save the file as UTF-8 text."
+        ) from error
 
 
 def _file_layer(path: Path, source: Source, text: str) -> Layer:
@@ -124,10 +126,17 @@ def _file_layer(path: Path, source: Source, text: str) -> Layer:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         # ValueError: also a number of more digits than Python converts.
-        raise ConfigError(f"{path} is not valid TOML: {str(error) or 'it is nested too deeply'}") from error
+        raise ConfigError(
+            f"{path} is not valid TOML: {str(error) or 'it is nested too deeply'}",
+            hint='Correct the file: a text stands in quotes, as in agent = "claude".',
+        ) from error
     layer, mistakes = parse_layer(document, source, where=str(path))
     if mistakes:
-        raise ConfigError(_headline(str(path), mistakes), details=_listing(mistakes, text))
+        raise ConfigError(
+            _headline(str(path), mistakes),
+            details=_listing(mistakes, text),
+            hint=_correction(mistakes[0].key),
+        )
     return layer
 
 
@@ -135,6 +144,7 @@ def _environment_layer(environ: Mapping[str, str]) -> Layer:
     by_variable = {setting.variable: setting for setting in SETTINGS}
     values: dict[str, Value] = {}
     wrong: list[str] = []
+    hint = ""
     for name in sorted(environ):
         if not name.startswith(_PREFIX) or name.startswith(_TESTS) or name in OTHER_VARIABLES:
             continue
@@ -146,8 +156,11 @@ def _environment_layer(environ: Mapping[str, str]) -> Layer:
             values[setting.key] = setting.parse(environ[name])
         except ValueError as error:
             wrong.append(f"{name}: {error}")
+            hint = hint or (
+                f"Unset {name}, or write it like {name}={setting.word()}." if setting else f"Unset {name}."
+            )
     if wrong:
-        raise ConfigError(f"environment variable {wrong[0]}", details="\n".join(wrong[1:]))
+        raise ConfigError(f"environment variable {wrong[0]}", details="\n".join(wrong[1:]), hint=hint)
     return Layer(Source.ENVIRONMENT, "environment", values)
 
 
@@ -160,7 +173,8 @@ def _flag_layer(flags: Mapping[str, object]) -> Layer:
         try:
             values[key] = setting.parse(given)
         except ValueError as error:
-            raise UsageError(f"{setting.flag or key}: {error}") from error
+            flag = setting.flag or key
+            raise UsageError(f"{flag}: {error}", hint=f"Write it like {flag} {setting.word()}.") from error
     return Layer(Source.COMMAND_LINE, "command line", values)
 
 
@@ -177,6 +191,16 @@ def _report(refused: tuple[tuple[Layer, Mistake], ...], texts: Mapping[str, str]
     if layer.source is Source.COMMAND_LINE:
         raise UsageError(headline, details=details, hint="Leave the flag out.")
     raise ConfigError(headline, details=details, hint="`coding-agents config show` names the managed keys.")
+
+
+def _correction(key: str) -> str:
+    """What to do about a wrong line of a settings file."""
+    setting = BY_KEY.get(key)
+    return (
+        f"Write it like {key} = {setting.written()}."
+        if setting
+        else "`coding-agents config show` lists all keys."
+    )
 
 
 def _headline(where: str, mistakes: tuple[Mistake, ...] | list[Mistake]) -> str:

@@ -34,7 +34,7 @@ def host_path(raw: str, *, platform: Platform, distro: str = "", mount_root: str
     for what has no local spelling: network shares, other distributions, drive-relative paths.
     """
     if not raw or "\0" in raw:
-        raise UsageError(f"path {raw!r} is empty or holds a NUL byte")
+        raise UsageError(f"path {raw!r} is empty or holds a NUL byte", hint="Name a directory.")
     if platform != "wsl":
         return raw
     if raw.startswith(("\\\\", "//")):

@@ -59,7 +59,10 @@ def parse_url(raw: str) -> GitUrl | None:
     scheme, or holds control characters, literally or percent-encoded.
     """
     if raw.startswith("-"):
-        raise CloneError(f"{raw[:80]!r} looks like an option, not like a repository")
+        raise CloneError(
+            f"{raw[:80]!r} looks like an option, not like a repository",
+            hint="Name a git repository, or a git URL.",
+        )
     if _HELPER.match(raw):
         raise CloneError(
             f"the transport of {raw.partition('::')[0]}:: is not allowed",

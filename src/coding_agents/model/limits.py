@@ -59,7 +59,9 @@ def parse_cpus(text: str) -> Decimal:
         raise UsageError(f"not a number of CPUs: {text!r}", hint="Write it like 4 or 0.5.")
     cpus = Decimal(stripped)
     if not MIN_CPUS <= cpus <= MAX_CPUS:
-        raise UsageError(f"CPUs must be between {MIN_CPUS} and {MAX_CPUS}, not {stripped}")
+        raise UsageError(
+            f"CPUs must be between {MIN_CPUS} and {MAX_CPUS}, not {stripped}", hint="Write it like 4 or 0.5."
+        )
     return cpus
 
 
@@ -76,7 +78,8 @@ def parse_memory(text: str) -> int:
     size = parse_size(text)
     if not MIN_MEMORY <= size <= MAX_MEMORY:
         raise UsageError(
-            f"memory must be between {size_text(MIN_MEMORY)} and {size_text(MAX_MEMORY)}, not {text.strip()}"
+            f"memory must be between {size_text(MIN_MEMORY)} and {size_text(MAX_MEMORY)}, not {text.strip()}",
+            hint="Write it like 8g or 512m.",
         )
     return size
 
@@ -88,7 +91,9 @@ def parse_pids(text: str) -> int:
         raise UsageError(f"not a number of processes: {text!r}", hint="Write it like 4096.")
     pids = int(stripped)
     if not MIN_PIDS <= pids <= MAX_PIDS:
-        raise UsageError(f"processes must be between {MIN_PIDS} and {MAX_PIDS}, not {stripped}")
+        raise UsageError(
+            f"processes must be between {MIN_PIDS} and {MAX_PIDS}, not {stripped}", hint="Write it like 4096."
+        )
     return pids
 
 

@@ -55,7 +55,7 @@ class Setting(msgspec.Struct, frozen=True):
     """One setting. `parse` turns a TOML value or a text into a `Value`, or raises ValueError.
 
     `choices` go from widest to strictest where `tighten` is STRICTER, `schema` is its JSON schema, `unit`
-    that of a number ("bytes" or "").
+    that of a number ("bytes" or ""); `example` is how a value is written where the default shows nothing.
     """
 
     key: str
@@ -67,6 +67,7 @@ class Setting(msgspec.Struct, frozen=True):
     choices: tuple[str, ...] = ()
     flag: str = ""
     unit: str = ""
+    example: str = ""
 
     @property
     def field(self) -> str:
@@ -77,6 +78,15 @@ class Setting(msgspec.Struct, frozen=True):
     def variable(self) -> str:
         """Its environment variable."""
         return "CODING_AGENTS_" + self.field.upper()
+
+    def written(self) -> str:
+        """How a value of it is written in a settings file: the example, or the default."""
+        return self.example or render_value(self, self.default)
+
+    def word(self) -> str:
+        """The same as a word of a command line or of the environment."""
+        text = self.written()
+        return text if " " in text else text.strip('[]"')
 
     def is_tighter(self, value: Value, bound: Value) -> bool:
         """Whether `value` allows nothing that `bound` does not: equal counts as tighter."""
@@ -121,10 +131,11 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "network.mode", "allow-all", "What a session reaches: the internet, allow-listed hosts, or nothing.",
         parse_choice(*_NETWORKS), {"enum": list(_NETWORKS)}, Tighten.STRICTER, _NETWORKS, "--network-proxy",
+        example='"restricted"',
     ),
     Setting(
         "network.private", (), "Private HOST:PORT pairs opened in mode allow-all, such as a company mirror.",
-        parse_endpoints, _STRINGS,
+        parse_endpoints, _STRINGS, example='["10.1.2.3:443"]',
     ),
     Setting(
         "network.ca", "host", "Extra certificate authorities for sessions and builds: the host's, or none.",
@@ -132,7 +143,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "workspace.include", (), "Patterns of git-ignored files that are copied in as well.",
-        parse_globs, _STRINGS, flag="--include",
+        parse_globs, _STRINGS, flag="--include", example='["build/*.json"]',
     ),
     Setting(
         "git.message", "Save work of the coding agent", "Message of the commit that saves uncommitted work.",
@@ -149,6 +160,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "require", (), "Protections that must be in force, or the launch is refused.",
         parse_require, {"type": "object", "additionalProperties": {"const": True}}, Tighten.ADD,
+        example='["seccomp"]',
     ),
 )  # fmt: skip
 

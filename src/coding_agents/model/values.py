@@ -41,7 +41,7 @@ def parse_line(value: object) -> str:
     """One line of printable text."""
     text = _text(value)
     if not text.strip() or not text.isprintable() or len(text) > 200:
-        raise ValueError("it must be one line of 1 to 200 printable characters")
+        raise ValueError(f"{_shown(text)} is not one line of 1 to 200 printable characters")
     return text
 
 

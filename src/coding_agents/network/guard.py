@@ -34,7 +34,10 @@ def parse_private(text: str) -> str:
             f"not an address and port: {text!r}", hint="Write it like 10.1.2.3:443 or [fd00::1]:443."
         ) from error
     if endpoint.address.is_loopback or endpoint.address.is_multicast or endpoint.address.is_link_local:
-        raise UsageError(f"{endpoint.address} cannot be opened: it is loopback, link-local or multicast")
+        raise UsageError(
+            f"{endpoint.address} cannot be opened: it is loopback, link-local or multicast",
+            hint="Name an address of your private network, such as 10.1.2.3:443.",
+        )
     return _text(endpoint)
 
 
