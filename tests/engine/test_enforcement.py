@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import tarfile
@@ -147,7 +148,7 @@ def test_a_container_without_a_wall_is_found_out(session: Session) -> None:
     stricter = replace(
         session.sandbox, limits=replace(session.sandbox.limits, pids=100, memory_bytes=1 << 30)
     )
-    stricter_session = replace(session, sandbox=stricter)
+    stricter_session = dataclasses.replace(session, sandbox=stricter)
     verdict = stricter_session.measure()
     assert {line.split()[0] for line in verdict.violations} == {"memory", "swap", "pids"}
 

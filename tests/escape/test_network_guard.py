@@ -10,11 +10,11 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from coding_agents.network.guard import holder_options
 from coding_agents.sandbox.plan import plan_session
