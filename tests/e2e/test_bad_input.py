@@ -445,7 +445,7 @@ def test_session_that_does_not_exist(user: Product, verb: str) -> None:
 
 
 def test_unknown_verbs_and_missing_arguments(user: Product) -> None:
-    assert "did you mean 'launch'" in user.run("lanch", status=2).err
+    assert "Did you mean launch?" in user.run("lanch", status=2).err
     bare = user.run(status=2)
     assert "Commands:" in bare.err
     assert "\\x0a" not in bare.err
