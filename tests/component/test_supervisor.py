@@ -25,6 +25,7 @@ from coding_agents.errors import (
 from coding_agents.gitsync.base import give, open_base
 from coding_agents.gitsync.discover import discover
 from coding_agents.gitsync.relay_repo import create_relay
+from coding_agents.model.audit import RecordType, decode_record
 from coding_agents.model.refs import Branch, Oid
 from coding_agents.model.session import RepoRef
 from coding_agents.store.sessions import SessionStore
@@ -123,6 +124,12 @@ def home(session: SessionContext) -> str:
     )
 
 
+def integrated(session: SessionContext) -> list[str]:
+    """What the audit log says of the branch on its way home."""
+    records = map(decode_record, session.audit_path.read_bytes().splitlines())
+    return [str(record.detail["tip"]) for record in records if record.type is RecordType.INTEGRATED]
+
+
 def supervise(session: SessionContext, during: Callable[[Supervisor], Awaitable[Any]] | None = None) -> Any:
     """Run a supervisor until it leaves by itself; the result of `during`, which runs beside it."""
 
@@ -143,6 +150,7 @@ def test_container_that_is_gone_is_lost_and_its_pushed_work_comes_home(session: 
     record = session.reload()
     assert (record.phase, record.started_at, record.exit_status) == ("lost", "", None)
     assert home(session) == pushed
+    assert integrated(session) == [pushed]
     # The volume was not compared, so nobody may believe that this is all.
     assert not record.saved.verified
     assert record.saved.where == "volume"

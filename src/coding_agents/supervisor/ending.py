@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from coding_agents.engine.api import ContainerState
 from coding_agents.errors import CodingAgentsError
+from coding_agents.gitsync.integrate import Integrated
 from coding_agents.gitsync.relay import RelayService
 from coding_agents.model.audit import RecordType
 from coding_agents.model.session import Saved
@@ -108,7 +109,7 @@ class Ending:
         )
         async with self._homing:
             beside = await asyncio.to_thread(adopted_tip, self._session, found)
-            result, trouble = await bring_home_or_say_why(self._session)
+            result, trouble = await self._bring_home()
             notes = []
             if beside is not None and not trouble:
                 result = await asyncio.to_thread(bring_home_beside, self._session, beside)
@@ -125,13 +126,21 @@ class Ending:
     async def _unverified(self, left_out: tuple[str, ...]) -> Saved:
         """Bring home what the relay has; the volume was not looked at."""
         async with self._homing:
-            result, trouble = await bring_home_or_say_why(self._session)
+            result, trouble = await self._bring_home()
         saved = saved_of(result, left_out=left_out, trouble=trouble)
         if not self._session.record.push:
             note = "left in the session's volume by --no-push; `coding-agents recover` brings it back"
             saved = replace(saved, where="volume", note=note)
         self._note_saved(saved)
         return saved
+
+    async def _bring_home(self) -> tuple[Integrated, str]:
+        """`bring_home_or_say_why`, recorded when that was not done already as the last push arrived."""
+        known = self._session.record.branch_tip
+        result, trouble = await bring_home_or_say_why(self._session)
+        if trouble or str(result.tip or "") not in ("", known):
+            self._journal.integrated(result, trouble)
+        return result, trouble
 
     def _note_saved(self, saved: Saved) -> None:
         self._journal.note(

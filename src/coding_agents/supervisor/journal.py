@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 
 from coding_agents.audit.log import AuditLog
+from coding_agents.gitsync.integrate import Integrated
 from coding_agents.gitsync.relay import RelayEvent
 from coding_agents.gitsync.relay_repo import Identity
 from coding_agents.model.audit import AuditEvent, Outcome, RecordType
@@ -36,6 +37,15 @@ class Journal:
         """Record what happens in any case. Never raises."""
         event = AuditEvent(kind, outcome=outcome, subject=subject, detail=dict(detail or {}))
         self._log.note(event, time_ms=now_ms())
+
+    def integrated(self, result: Integrated, trouble: str) -> None:
+        """Record that the session's branch was brought home, or in `trouble` why not."""
+        self.note(
+            RecordType.INTEGRATED,
+            subject=result.ref,
+            outcome="failed" if trouble else "allowed",
+            detail={"tip": result.tip or "", "reason": trouble or result.reason},
+        )
 
     def require(self, kind: RecordType, *, subject: str = "", detail: Detail | None = None) -> None:
         """Record what may only happen when it is recorded. Raises AuditError."""

@@ -277,12 +277,7 @@ class Supervisor:
     async def _home(self) -> None:
         async with self._homing:
             result, trouble = await bring_home_or_say_why(self._session)
-            self._journal.note(
-                RecordType.INTEGRATED,
-                subject=result.ref,
-                outcome="failed" if trouble else "allowed",
-                detail={"tip": result.tip or "", "reason": trouble or result.reason},
-            )
+            self._journal.integrated(result, trouble)
             self._session.update(saved=saved_of(result, trouble=trouble))
 
     async def _watch_container(self) -> None:
