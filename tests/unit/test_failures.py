@@ -74,7 +74,7 @@ def test_stopped(text: str) -> None:
         ("error setting rlimit type 7: operation not permitted", "hard limits"),
         ("Error: cgroups in hybrid mode not supported, drop all controllers from cgroupv2", "runc"),
         ("Error response from daemon: unknown or invalid runtime name: runsc", "runtime"),
-        ("Error: something new", "doctor"),
+        ("Error: something new", EngineError.advice),
     ],
 )
 def test_hints(text: str, hint: str) -> None:
@@ -82,7 +82,9 @@ def test_hints(text: str, hint: str) -> None:
     assert type(error) is EngineError
     assert error.message == "cannot create container x"
     assert text in error.details
+    assert hint
     assert hint in error.hint
+    assert (error.hint == EngineError.advice) == (hint == EngineError.advice)
 
 
 def test_a_program_in_the_container_that_cannot_connect_is_not_a_stopped_engine() -> None:

@@ -50,7 +50,7 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
             require_guest(engine, record.container_id, record.guest_volume)
         try:
             with trace.step("holder"):
-                _restart_holder(session, plan, guarding)
+                earlier = _restart_holder(session, plan)
             # A COMMAND runs again. The task of -p does not: it would cost its money twice, unasked.
             mode = record.mode if record.command else "tmux"
             session.update(phase="starting", started_at="", mode=mode)
@@ -59,7 +59,7 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
                 plan,
                 restart_config(session, manifest),
                 trace,
-                guarding=guarding,
+                guarding=replace(guarding, earlier=earlier),
                 asked=frozenset(record.asked),
             )
         except BaseException:
@@ -97,10 +97,10 @@ def _holder_dns(session: SessionContext) -> tuple[str, ...]:
     return state.config.dns if state is not None else read_resolvers()
 
 
-def _restart_holder(session: SessionContext, plan: SessionPlan, guarding: Guarding) -> Guarding:
-    """Start the holder; its guard is to be awaited and read back with what this returns."""
+def _restart_holder(session: SessionContext, plan: SessionPlan) -> int:
+    """Start the holder, if there is one; how often it had reported its guard before."""
     if plan.holder is None:
-        return guarding
+        return 0
     engine, holder = session.engine, session.record.holder_id
     state = engine.inspect(holder)
     if state is None:
@@ -112,7 +112,7 @@ def _restart_holder(session: SessionContext, plan: SessionPlan, guarding: Guardi
     engine.stop(holder, timeout_s=5)
     earlier = times_ready(engine.logs(holder))
     engine.start(holder)
-    return replace(guarding, earlier=earlier)
+    return earlier
 
 
 def _stop_again(session: SessionContext) -> None:

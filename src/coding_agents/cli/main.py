@@ -75,9 +75,8 @@ class LazyGroup(click.Group):
         except CodingAgentsError as error:
             return _fail(error, as_json=ctx.meta[AS_JSON])
         except click.UsageError as error:
-            if (
-                error.ctx is None and ctx.invoked_subcommand
-            ):  # click does not say whose option lacks its value
+            # click does not say whose option lacks its value
+            if error.ctx is None and ctx.invoked_subcommand:
                 verb = self.get_command(ctx, ctx.invoked_subcommand)
                 error.ctx = click.Context(verb, ctx, ctx.invoked_subcommand) if verb else ctx
             raise
