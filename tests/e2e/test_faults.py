@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 from itertools import product as combinations
 from pathlib import Path
@@ -105,6 +106,37 @@ def test_a_launch_that_fails_behind_its_open_gate_leaves_its_audit_log(product: 
     (log,) = product.kept_logs.glob("*")
     assert f"the audit log is kept: {log}" in refused.error["details"]
     assert '"gate-opened"' in log.read_text()
+
+
+# Before the host reads the guard back, its output chain is opened.
+_OPENING = """#!/bin/sh
+case "$*" in
+'container exec --user=0:0 '*)
+    {program} "$1" "$2" "$3" "$4" /usr/sbin/nft insert rule inet coding_agents_guard output accept && touch {opened};;
+esac
+exec {program} "$@"
+"""
+
+
+def test_a_guard_that_does_not_stand_keeps_the_gate_closed(
+    product: Product, repo: Path, tmp_path: Path
+) -> None:
+    """The agent's container runs by then, but nothing of the agent does."""
+    before, opened = refs(repo), tmp_path / "opened"
+    script = tmp_path / "bin" / product.engine
+    script.parent.mkdir()
+    script.write_text(_OPENING.format(program=shutil.which(product.engine), opened=opened))
+    script.chmod(0o755)
+    result = product.run(
+        "launch", str(repo), "--agent", "demo", "--network-proxy", "allow-all", "--", "sh", "-c",
+        "echo ran; echo w > w.txt", env={"PATH": f"{script.parent}:{os.environ['PATH']}"}, status=125,
+    )  # fmt: skip
+    assert opened.exists()
+    assert "its gate stayed closed" in result.err
+    assert "is open" in result.err
+    assert result.out == ""
+    assert refs(repo) == before
+    assert_nothing_left(product)
 
 
 _WORK = (
