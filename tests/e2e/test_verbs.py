@@ -20,7 +20,7 @@ from struct import pack
 
 import pytest
 
-from support.faults import ORDINARY_UID, assert_nothing_left, assert_refused, ready
+from support.faults import ORDINARY_UID, assert_nothing_left, assert_refused, kill_supervisor, ready
 from support.product import Product, git, make_repo, wait_for
 
 pytestmark = pytest.mark.engine
@@ -190,6 +190,35 @@ def test_diff_of_a_running_session_includes_what_is_not_committed(product: Produ
     product.run("stop", name)
     assert product.run("diff", name).out == shown
     product.run("remove", name)
+
+
+def test_diff_says_when_the_session_cannot_save_its_latest_work(product: Product, repo: Path) -> None:
+    name = product.launch_detached(repo, "echo one > one.txt; touch /tmp/ready; sleep 600")
+    ready(product, name)
+    saved = product.run("diff", name)
+    assert saved.err == ""
+    product.exec(name, "echo two > two.txt; mv .git gone")
+    shown = product.run("diff", name)
+    assert shown.err.startswith("not saved: git rev-parse")
+    assert shown.err.endswith("; this shows what was pushed before\n")
+    assert shown.out == saved.out
+    product.exec(name, "mv gone .git")
+    assert "+two" in product.run("diff", name).out
+    product.run("stop", name)
+    assert product.run("diff", name).err == ""  # its supervisor is still there, the session does not run
+    product.run("remove", name)
+
+
+def test_diff_of_a_session_whose_supervisor_died_includes_what_is_not_committed(
+    product: Product, repo: Path
+) -> None:
+    name = product.launch_detached(repo, "echo one > one.txt; touch /tmp/ready; sleep 600")
+    ready(product, name)
+    kill_supervisor(product)
+    shown = product.run("diff", name)
+    assert "+one" in shown.out
+    assert shown.err == ""
+    product.run("remove", "--force", name)
 
 
 def test_prune_by_age_and_dry_run(product: Product, repo: Path) -> None:

@@ -15,10 +15,14 @@ from coding_agents.cli.session_arg import find_session
 def command(app: AppContext, name: str, stat: bool) -> None:
     """Show what a session has changed so far; a running one is asked to commit and push first."""
     from coding_agents.app.work import current_range, diff
+    from coding_agents.terminal.escape import escape
 
     session = find_session(app, name)
     commits = current_range(session)
+    if commits.unsaved:
+        app.output.say(f"{escape(commits.unsaved)}; this shows what was pushed before")
     if commits.tip is None:
         app.output.say(f"session {session.record.name} has no commits yet")
         return
-    app.output.result(diff(session, commits, stat=stat).decode("utf-8", "surrogateescape"))
+    for piece in diff(session, commits, stat=stat):
+        app.output.result(piece)

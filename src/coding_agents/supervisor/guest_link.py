@@ -41,8 +41,12 @@ _READY_TIMEOUT_S = 30.0
 _RUNNING_TIMEOUT_S = 900.0
 # Commit and push of a large work tree; the same budget as the engine's stop timeout.
 _SAVE_TIMEOUT_S = 120.0
+# After our restart the guest looks for us every second.
+_CONNECT_TIMEOUT_S = 10.0
 
 Service = Callable[[Stream], Awaitable[None]]
+
+_NOT_CONNECTED = "the guest's entry point is not connected"
 
 
 class OnReport(Protocol):
@@ -96,7 +100,8 @@ class GuestLink:
             )
 
     async def save(self) -> Saved:
-        """Ask the guest to commit and push now; returns what it says."""
+        """Ask the guest to commit and push now, once it is connected; returns what it says."""
+        await self._until(lambda: self._events is not None, _CONNECT_TIMEOUT_S, _NOT_CONNECTED)
         before = self.saves
         await self._send(Save())
         await self._until(lambda: self.saves > before, _SAVE_TIMEOUT_S, "the guest did not answer a save")
@@ -134,7 +139,7 @@ class GuestLink:
 
     async def _send(self, order: Order) -> None:
         if self._events is None or self.closed:
-            raise ChannelError("the guest's entry point is not connected")
+            raise ChannelError(_NOT_CONNECTED)
         try:
             await self._events.write(encode_event(order))
         except (ConnectionError, WireError) as error:
@@ -166,6 +171,8 @@ class GuestLink:
             return
         self._events = stream
         try:
+            async with self._changed:
+                self._changed.notify_all()
             async for line in _lines(stream):
                 await self._take(parse_event(line))
         except (ConnectionError, WireError):

@@ -219,7 +219,11 @@ class Supervisor:
     async def _save(self) -> dict[str, Any]:
         report = await self._require_link().save()
         await self._home()
-        return {"saved": asdict(self._session.record.saved), "head": report.head, "message": report.message}
+        return {
+            "saved": asdict(self._session.record.saved),
+            "pushed": report.pushed,
+            "message": report.message,
+        }
 
     async def _stop(self, timeout_s: int) -> dict[str, Any]:
         record = self._session.reload()
