@@ -87,6 +87,17 @@ def test_a_repository_cannot_widen(host: Host, text: str, says: str) -> None:
         host.load()
 
 
+def test_a_private_host_name_is_refused_with_its_file_and_what_to_write(host: Host) -> None:
+    host.user.write_text('engine = "auto"\n[network]\nprivate = ["10.0.0.1:22", "mirror.corp:443"]\n')
+    with pytest.raises(ConfigError) as caught:
+        host.load()
+    assert caught.value.message == (
+        f"{host.user}: network.private: 'mirror.corp:443' is not ADDRESS:PORT: "
+        "write the address of 'mirror.corp', such as 10.1.2.3:443"
+    )
+    assert caught.value.details.startswith("line 3: ")
+
+
 def test_a_repository_cannot_loosen_what_the_user_tightened(host: Host) -> None:
     host.user.write_text('[network]\nmode = "restricted"\n')
     host.project.write_text('[network]\nmode = "allow-all"\n')

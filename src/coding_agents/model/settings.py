@@ -134,7 +134,7 @@ SETTINGS: tuple[Setting, ...] = (
         example='"restricted"',
     ),
     Setting(
-        "network.private", (), "Private HOST:PORT pairs opened in mode allow-all, such as a company mirror.",
+        "network.private", (), "Private ADDRESS:PORT pairs opened in mode allow-all, such as a company mirror.",
         parse_endpoints, _STRINGS, example='["10.1.2.3:443"]',
     ),
     Setting(

@@ -24,7 +24,6 @@ _DURATION = re.compile(r"(\d{1,9})([smh]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _SLUG = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _PROTECTION = re.compile(r"[a-z][a-z0-9_-]{0,31}")
-_HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 
 _shortened = reprlib.Repr()
 _shortened.maxstring = _shortened.maxother = 60
@@ -95,7 +94,7 @@ def parse_globs(value: object) -> tuple[str, ...]:
 
 
 def parse_endpoints(value: object) -> tuple[str, ...]:
-    """`host:port` pairs, an IPv6 address in brackets."""
+    """`address:port` pairs, an IPv6 address in brackets."""
     return _each(value, _endpoint)
 
 
@@ -140,16 +139,22 @@ def _glob(text: str) -> str:
 
 
 def _endpoint(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    if not colon or not re.fullmatch(r"\d{1,5}", port) or not 1 <= int(port) <= 65535:
-        raise ValueError(f"{_shown(text)} is not HOST:PORT")
-    if host.startswith("[") and host.endswith("]"):
-        return f"[{ipaddress.IPv6Address(host[1:-1])}]:{int(port)}"
-    if re.fullmatch(r"[\d.]+", host):
-        return f"{ipaddress.IPv4Address(host)}:{int(port)}"
-    if len(host) > 253 or not all(_HOST_LABEL.fullmatch(label) for label in host.split(".")):
-        raise ValueError(f"{_shown(text)} is not HOST:PORT: {_shown(host)} is not a host name")
-    return f"{host.lower()}:{int(port)}"
+    host, _, port = text.rpartition(":")
+    if not re.fullmatch(r"\d{1,5}", port, re.ASCII) or not 1 <= int(port) <= 65535:
+        raise ValueError(f"{_shown(text)} is not ADDRESS:PORT, such as 10.1.2.3:443 or [fd00::1]:443")
+    bracketed = host.startswith("[") and host.endswith("]") and "%" not in host
+    try:
+        address = ipaddress.IPv6Address(host[1:-1]) if bracketed else ipaddress.IPv4Address(host)
+    except ValueError:
+        # A name would be whatever the resolver says at the moment, and the guard opens addresses alone.
+        raise ValueError(
+            f"{_shown(text)} is not ADDRESS:PORT: write the address of {_shown(host)}, such as 10.1.2.3:{port}"
+        ) from None
+    if address.is_loopback or address.is_multicast or address.is_link_local or address.is_unspecified:
+        raise ValueError(
+            f"{_shown(text)} cannot be opened: it is not the address of a machine in your network"
+        )
+    return f"[{address}]:{int(port)}" if bracketed else f"{address}:{int(port)}"
 
 
 def _protection(text: str) -> str:
