@@ -246,6 +246,18 @@ def test_remove_deletes_the_branch_only_when_it_is_merged(product: Product, repo
     assert git(repo, "branch", "--list", "demo/*", "--format=%(refname:short)") == "demo/session-2"
 
 
+@pytest.mark.parametrize("verb", ["remove", "prune"])
+def test_removal_names_the_files_that_were_left_out_of_the_work(
+    product: Product, repo: Path, verb: str
+) -> None:
+    script = "for n in 1 2 3 4 5 6 7 8; do echo s > $n.pem; done; echo w > w.txt"
+    ended = product.launch(repo, "--", "sh", "-c", script).err
+    few = "1.pem, 2.pem, 3.pem, 4.pem, 5.pem, 6.pem and 2 more"
+    assert f"left out {few}\n" in ended
+    removed = product.run(verb, *([f"demo-{repo.name}-session-1"] if verb == "remove" else [])).err
+    assert f"gone     {few}: left out of its work\n" in removed
+
+
 def test_images_list_and_doctor_have_documented_keys(product: Product) -> None:
     images = product.run("images", "list", "--json").json
     assert {"base", "demo", "claude"} <= {image["agent"] for image in images}

@@ -19,10 +19,14 @@ from coding_agents.supervisor.context import SessionContext
 
 
 class Pruned(msgspec.Struct, frozen=True):
-    """One thing that was removed (or would be, in a dry run), or `kept` with the reason."""
+    """One thing that was removed (or would be, in a dry run), or `kept` with the reason.
+
+    `left_out` are files that are gone with it: they were not saved on purpose.
+    """
 
     what: str
     kept: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 def prune(
@@ -53,7 +57,7 @@ def _prune_session(session: SessionContext, *, dry_run: bool) -> Pruned:
     if dry_run:
         return Pruned(what)
     try:
-        remove(session, force=False)
+        removed = remove(session, force=False)
     except CodingAgentsError as error:
         return Pruned(what, kept=error.message)
-    return Pruned(what)
+    return Pruned(what, left_out=removed.left_out)

@@ -11,17 +11,22 @@ from coding_agents.errors import CodingAgentsError, SessionStateError, UnsavedWo
 from coding_agents.gitsync.branches import delete_branch, is_merged
 from coding_agents.gitsync.packs import user_store
 from coding_agents.model.audit import RecordType
+from coding_agents.model.session import Saved
 from coding_agents.supervisor.context import SessionContext, branch_of, facts_of
 from coding_agents.supervisor.protocol import Op
 from coding_agents.supervisor.removal import remove_engine_objects
 
 
 class Removed(msgspec.Struct, frozen=True):
-    """What `remove` left: where the work is, and whether the branch was deleted because it is merged."""
+    """What `remove` left: where the work is, and whether the branch was deleted because it is merged.
+
+    `left_out` are files that are gone with the volume: they were not saved on purpose.
+    """
 
     name: str
     kept_ref: str
     branch_deleted: bool
+    left_out: tuple[str, ...] = ()
 
 
 def remove(session: SessionContext, *, force: bool) -> Removed:
@@ -46,7 +51,8 @@ def remove(session: SessionContext, *, force: bool) -> Removed:
         _leave(session)
         deleted = _delete_merged_branch(session)
         session.store.remove(record.id)
-    return Removed(record.name, "" if deleted else ended.saved.integrated if ended else "", deleted)
+    saved = ended.saved if ended else Saved()
+    return Removed(record.name, "" if deleted else saved.integrated, deleted, saved.left_out)
 
 
 def _running(session: SessionContext) -> bool:

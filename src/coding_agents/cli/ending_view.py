@@ -39,9 +39,12 @@ def show_end(app: AppContext, session: SessionContext, ended: Ended) -> None:
         if saved.note and saved.where == "branch":
             app.output.say(f"note     {saved.note}")
     if saved.left_out:
-        app.output.say(
-            f"left out {', '.join(map(escape, saved.left_out[:_NAMED]))}" + _more(len(saved.left_out))
-        )
+        app.output.say(f"left out {name_few(saved.left_out)}")
+
+
+def name_few(paths: tuple[str, ...]) -> str:
+    """The first of `paths`, and how many more there are."""
+    return ", ".join(map(escape, paths[:_NAMED])) + _more(len(paths))
 
 
 def _attention(summary: Summary) -> str:

@@ -18,6 +18,7 @@ _UNITS = {"m": 60, "h": 3600, "d": 86400}
 def command(app: AppContext, older_than: str, dry_run: bool) -> None:
     """Remove ended sessions and what they left. Work is salvaged first; what cannot be saved is kept."""
     from coding_agents.app.prune import prune
+    from coding_agents.cli.ending_view import name_few
 
     age_s = parse_age(older_than)
     now_ms = time.time_ns() // 1_000_000
@@ -26,6 +27,8 @@ def command(app: AppContext, older_than: str, dry_run: bool) -> None:
         found = True
         verb = "kept" if one.kept else "would remove" if dry_run else "removed"
         app.output.result(f"{verb} {one.what}" + (f": {one.kept}" if one.kept else ""))
+        if one.left_out:
+            app.output.say(f"gone     {name_few(one.left_out)}: left out of its work")
     if not found:
         app.output.say("nothing to remove")
 

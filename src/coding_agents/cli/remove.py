@@ -18,8 +18,11 @@ def command(app: AppContext, name: str, force: bool) -> None:
     The branch is deleted only when another branch contains it.
     """
     from coding_agents.app.remove import remove
+    from coding_agents.cli.ending_view import name_few
 
     removed = remove(find_session(app, name), force=force)
     kept = f"; its work is {removed.kept_ref}" if removed.kept_ref else ""
     gone = "; its merged branch was deleted" if removed.branch_deleted else ""
     app.output.say(f"removed session {removed.name}{kept}{gone}")
+    if removed.left_out:
+        app.output.say(f"gone     {name_few(removed.left_out)}: left out of its work")
