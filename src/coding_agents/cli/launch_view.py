@@ -1,9 +1,8 @@
-"""What a person sees of a launch: the banner, the attached terminal or output, the end."""
+"""What a person sees of a launch: the plan or the banner, the attached terminal or output, the end."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 
 from coding_agents.app.inside import attach, follow_output
 from coding_agents.app.joining import unapplied
@@ -12,16 +11,15 @@ from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.app.start import start
 from coding_agents.app.steps import Trace
 from coding_agents.app.stop import Ended, stop, wait
+from coding_agents.cli.banner import banner
 from coding_agents.cli.context import AppContext
 from coding_agents.cli.output import Output
 from coding_agents.errors import Terminated, UsageError
-from coding_agents.model.session import SessionRecord, to_public
+from coding_agents.model.session import to_public
 from coding_agents.sandbox.plan import describe, to_json
 from coding_agents.supervisor.context import SessionContext
-from coding_agents.terminal.escape import escape
 
 _STATUS_UNKNOWN = 125
-_NAMED = 5
 
 
 class ConsoleNarrator:
@@ -57,7 +55,8 @@ def run_launch(app: AppContext, request: LaunchRequest, *, as_json: bool, show_t
     if launched.joined:
         ignored = unapplied(request, launched.session.record)
         return _join(app, launched.session, ignored, detach=options.detach, as_json=as_json)
-    for line in (*notices(launched), *banner(launched.session.record)):
+    copy = launched.source.copy if launched.source else None
+    for line in banner(launched.session.record, copy):
         app.output.say(line)
     if show_trace:
         app.output.say(render_trace(launched.trace))
@@ -149,48 +148,7 @@ def _ending(session: SessionContext) -> bool:
     return not probe.ok
 
 
-def notices(launched: Launched) -> Iterator[str]:
-    """What was left out of the copy, or went in although it looks like a secret."""
-    if launched.source is None or launched.session is None:
-        return
-    plan, record = launched.source.copy, launched.session.record
-    if record.repo.kind != "path":
-        url = record.repo.common_dir
-        yield f"the work comes back to {url}; fetch it with: git fetch {url} {record.branch}"
-    for what, paths in (
-        ("left out (secrets)", plan.left_out),
-        ("copied although it looks like a secret (tracked)", plan.tracked_secrets),
-        ("links that leave the tree", plan.flagged_symlinks),
-        ("nested repositories, copied empty", plan.nested),
-    ):
-        if paths:
-            yield f"{what}: {_few(paths)}"
-
-
-def banner(record: SessionRecord) -> Iterator[str]:
-    """What is enforced, as measured, and what is absent: at most 8 lines together with the notices' start."""
-    enforced = record.enforced
-    holds = [name for name in ("user", "capabilities", "no-new-privileges", "seccomp", "read-only-root", "mounts",
-                               "host-paths") if enforced.get(name) == "on"]  # fmt: skip
-    limits = ", ".join(
-        f"{name} {enforced[name]}" for name in ("cpus", "memory", "swap", "pids") if name in enforced
-    )
-    absent = [f"{name} {value}" for name, value in enforced.items() if value in ("off", "absent", "unknown")]
-    yield f"session  {record.name} on branch {record.branch} ({record.engine})"
-    yield f"enforced {', '.join(holds)}"
-    yield f"network  {record.network}: {enforced.get('network', 'unknown')}" + (
-        f"; open: {_few(record.private)}" if record.private and record.network == "allow-all" else ""
-    )
-    yield f"limits   {limits}"
-    yield f"absent   {', '.join(absent) or 'nothing'}"
-
-
 def render_trace(trace: Trace) -> str:
     """The steps in the order in which they began, with start and duration in milliseconds."""
     rows = sorted(trace.timings, key=lambda timing: timing.began_ms)
     return "\n".join(f"{row.began_ms:6d} ms  +{row.took_ms:5d} ms  {row.name}" for row in rows)
-
-
-def _few(paths: tuple[str, ...]) -> str:
-    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
-    return ", ".join(map(escape, paths[:_NAMED])) + more

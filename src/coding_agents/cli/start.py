@@ -19,7 +19,8 @@ def command(app: AppContext, name: str, show_trace: bool) -> None:
     """
     from coding_agents.app.start import start
     from coding_agents.app.steps import Trace
-    from coding_agents.cli.launch_view import banner, render_trace
+    from coding_agents.cli.banner import banner
+    from coding_agents.cli.launch_view import render_trace
 
     session, trace = find_session(app, name), Trace()
     enforced = start(session, trace)

@@ -1,0 +1,64 @@
+"""What a launch says in at most 8 lines: what is enforced, as measured, what is absent, and what was not copied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from coding_agents.model.session import SessionRecord
+from coding_agents.terminal.escape import escape
+
+if TYPE_CHECKING:
+    from coding_agents.workspace.copyset import CopyPlan
+
+_NAMED = 3
+_LONGEST_NAME = 48
+_HOLD = ("user", "capabilities", "no-new-privileges", "seccomp", "read-only-root", "mounts", "host-paths")
+_LIMITS = ("cpus", "memory", "swap", "pids")
+_LACKING = ("absent", "off", "unknown")
+
+
+def banner(record: SessionRecord, copy: CopyPlan | None = None) -> Iterator[str]:
+    """The lines for a session that has just started; `copy` is what went into it at its launch."""
+    enforced = record.enforced
+    opened = f"; open: {_few(record.private)}" if record.private and record.network == "allow-all" else ""
+    yield f"session  {record.name} on branch {record.branch} ({record.engine})"
+    yield f"enforced {', '.join(name for name in _HOLD if enforced.get(name) == 'on')}"
+    yield f"network  {record.network}: {enforced.get('network', 'unknown')}{opened}"
+    yield f"limits   {', '.join(f'{name} {enforced[name]}' for name in _LIMITS if name in enforced)}"
+    yield f"absent   {_lacking(enforced.items()) or 'nothing'}"
+    if copy is None:
+        return
+    if copy.left_out:
+        yield f"left out {len(copy.left_out)} that look like secrets: {_few(copy.left_out)}"
+    odd = (
+        ("copied although tracked and like a secret", copy.tracked_secrets),
+        ("links that leave the tree", copy.flagged_symlinks),
+        ("nested repositories, left empty", copy.nested),
+    )
+    if any(paths for _, paths in odd):
+        yield "note     " + "; ".join(f"{len(paths)} {what}: {_few(paths)}" for what, paths in odd if paths)
+    if record.repo.kind != "path":
+        url = record.repo.common_dir
+        yield f"work     comes back to {url}; fetch it with: git fetch {url} {record.branch}"
+
+
+def _lacking(enforced: Iterable[tuple[str, str]]) -> str:
+    """What does not hold, by the word that says why; `absent`, the usual one, goes without saying."""
+    by_word: dict[str, list[str]] = {word: [] for word in _LACKING}
+    for name, value in enforced:
+        if value in by_word:
+            by_word[value].append(name)
+    said = [(word, ", ".join(names)) for word, names in by_word.items() if names]
+    return "; ".join(names if word == "absent" else f"{word}: {names}" for word, names in said)
+
+
+def _few(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(map(_short, names[:_NAMED])) + more
+
+
+def _short(name: str) -> str:
+    """A name from a repository: visible, and no longer than helps. The end of a path tells most."""
+    shown = escape(name)
+    return shown if len(shown) <= _LONGEST_NAME else "…" + shown[1 - _LONGEST_NAME :]
