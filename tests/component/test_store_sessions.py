@@ -121,7 +121,7 @@ def test_a_corrupt_record_is_told_and_listed_and_hides_no_other(store: SessionSt
     with pytest.raises(StoreError, match="corrupt") as caught:
         store.find("0123")
     assert str(path) in caught.value.message
-    assert "recover" in caught.value.hint
+    assert f"remove --force {_ID}" in caught.value.hint
     assert store.list()[0] == good
     broken = store.list()[1]
     assert isinstance(broken, BrokenSession)

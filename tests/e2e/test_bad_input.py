@@ -435,6 +435,29 @@ def test_garbage_in_the_sessions_directory(product: Product, repo: Path, content
     product.launch(repo, "--rm", "--", "true")
 
 
+def test_corrupt_record_of_a_running_session(product: Product, repo: Path) -> None:
+    """It is set aside with all of its work, and the lines that it prints lead to the work and to an empty engine."""
+    name = product.launch_detached(repo, "echo mine > mine.txt; git add mine.txt; sleep 600")
+    wait_for(lambda: product.exec(name, "test -s mine.txt", status=None).status == 0, "the agent's file")
+    session, record = product.session(name)["id"], product.session_dir(name) / "session.json"
+    record.write_bytes(record.read_bytes()[:500])
+    for verb in ("remove", "recover"):
+        assert f"coding-agents remove --force {session}" in product.run(verb, name, status=43).err
+    said = product.run("remove", "--force", name).err
+    assert product.run("list", "-a", "--json").json == []
+    assert (product.home / ".local/state/coding-agents/set-aside" / session / "relay.git").is_dir()
+    assert f"kept {product.engine} volume {name}-home, {name}-workspace" in said
+    assert product.engine_run("ps", "-q", "--filter", f"label=coding-agents.session={session}") == ""
+    _shell(product, said.split("take the work out with: ")[1].splitlines()[0])
+    listed = subprocess.run(
+        ("tar", "-tf", str(product.home / "work.tar")), capture_output=True, text=True, check=True
+    )
+    assert "./mine.txt" in listed.stdout.splitlines()
+    assert "set-aside" in product.run("uninstall", "-y", status=17).err
+    _shell(product, said.split("remove all of it with: ")[1].splitlines()[0])
+    assert product.leftovers() == []
+
+
 @pytest.mark.parametrize("verb", ["exec", "start", "stop", "wait", "logs", "diff", "remove", "recover"])
 def test_session_that_does_not_exist(user: Product, verb: str) -> None:
     for name in ("nosuch", "", "../../etc", "\x1b[31m", "x" * 5000):

@@ -124,7 +124,12 @@ def _resolver() -> Check:
 def _sessions(store: SessionStore) -> Check:
     broken = [entry.id for entry in store.list() if not hasattr(entry, "nonce")]
     if broken:
-        return Check("sessions", "warn", f"unreadable: {', '.join(broken)}", "See `coding-agents list -a`.")
+        return Check(
+            "sessions",
+            "warn",
+            f"unreadable: {', '.join(broken)}",
+            f"Run `coding-agents remove --force {broken[0]}`.",
+        )
     return Check("sessions", "ok", f"{len(store.list())} known")
 
 

@@ -31,6 +31,12 @@ def inventory(env: HostEnvironment, store: SessionStore) -> tuple[Item, ...]:
             f"{len(sessions)} session(s) are still there",
             hint="Run `coding-agents prune`, or `remove` each of them.",
         )
+    aside = store.set_aside_root
+    if aside.is_dir() and any(aside.iterdir()):
+        raise UnsavedWorkError(
+            f"work may be in the sessions below {aside}",
+            hint="Take out what you want to keep and remove it.",
+        )
     clones = env.data_dir / "repos"
     if clones.is_dir() and any(clones.rglob("HEAD")):
         raise UnsavedWorkError(

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from coding_agents.cli.context import AppContext
 from coding_agents.cli.session_arg import find_session
 
+if TYPE_CHECKING:
+    from coding_agents.store.sessions import BrokenSession
+
 
 @click.command("remove")
 @click.argument("name")
-@click.option("--force", is_flag=True, help="Stop the session first when it runs.")
+@click.option(
+    "--force", is_flag=True, help="Stop the session first when it runs; set one aside that cannot be read."
+)
 @click.pass_obj
 def command(app: AppContext, name: str, force: bool) -> None:
     """Remove a session: its container, volumes and record, after its work is known to be in the repository.
@@ -20,9 +27,56 @@ def command(app: AppContext, name: str, force: bool) -> None:
     from coding_agents.app.remove import remove
     from coding_agents.cli.ending_view import name_few
 
+    if force and (broken := app.store.find_broken(name)):
+        _set_aside(app, broken)
+        return
     removed = remove(find_session(app, name), force=force)
     kept = f"; its work is {removed.kept_ref}" if removed.kept_ref else ""
     gone = "; its merged branch was deleted" if removed.branch_deleted else ""
     app.output.say(f"removed session {removed.name}{kept}{gone}")
     if removed.left_out:
         app.output.say(f"gone     {name_few(removed.left_out)}: left out of its work")
+
+
+def _set_aside(app: AppContext, broken: BrokenSession) -> None:
+    """Tell where everything is of a session without a readable record: nothing of it was removed."""
+    from coding_agents.app.corrupt import set_aside
+
+    aside = set_aside(app.env, app.store, broken)
+    app.output.say(f"moved session {broken.id} to {aside.directory}: {broken.reason}")
+    for left in aside.left:
+        for kind, names in (
+            ("container", left.containers),
+            ("network", left.networks),
+            ("volume", left.volumes),
+        ):
+            if names:
+                app.output.say(f"kept {left.engine} {kind} {', '.join(names)}")
+        for volume in left.volumes:
+            if volume.endswith("-workspace"):
+                app.output.say(f"take the work out with: {_take_out(left.engine, volume)}")
+        app.output.say(f"afterwards remove all of it with: {_clear(left.engine, broken.id)}")
+    for reason in aside.silent:
+        app.output.say(
+            f"not looked at: {reason}; what is there has the label coding-agents.session={broken.id}"
+        )
+
+
+def _take_out(engine: str, volume: str) -> str:
+    """A command that reads the volume and runs nothing of it (docs/how-to/recover-work.md)."""
+    return (
+        f"{engine} run --rm --network none --read-only --cap-drop ALL --user 1000:1000"
+        f" -v {volume}:/w:ro coding-agents-base:local tar -C /w -cf - . > work.tar"
+    )
+
+
+def _clear(engine: str, session_id: str) -> str:
+    """A line for a shell; the filters name the session, so that nothing else can be hit."""
+    mine = f"--filter label=coding-agents.session={session_id}"
+    return "; ".join(
+        (
+            f"{engine} rm -f $({engine} ps -aq {mine})",
+            f"{engine} network rm $({engine} network ls -q {mine})",
+            f"{engine} volume rm $({engine} volume ls -q {mine})",
+        )
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -19,16 +20,21 @@ from coding_agents.store.files import is_locked, locked, private_dir, read_recor
 _RECORD = "session.json"
 _AUDIT = "audit.jsonl"
 _SOCKET = "control.sock"
+_NAME = re.compile(rb'"name"\s*:\s*"([a-z0-9][a-z0-9.-]{0,127})"')  # the session's comes first in a record
 # sun_path has 104 bytes on macOS and 108 on Linux, with a NUL; some of it is left for suffixes.
 _SOCKET_BYTES = 100
 
 
 class BrokenSession(msgspec.Struct, frozen=True):
-    """A session directory whose record cannot be read: shown as failed, never skipped in silence."""
+    """A session directory whose record cannot be read: shown as failed, never skipped in silence.
+
+    `name` is what the record's bytes still tell of it, "" if nothing.
+    """
 
     id: str
     directory: Path
     reason: str
+    name: str = ""
 
     def to_public(self) -> dict[str, object]:
         """The session object with what is known: its id and that it failed."""
@@ -81,7 +87,8 @@ class SessionStore(msgspec.Struct, frozen=True):
         try:
             data = read_record(path)
         except FileNotFoundError:
-            raise SessionNotFoundError(f"no session {session_id}", hint=_SEE_LIST) from None
+            hint = _corrupt_hint(session_id) if path.parent.exists() else _SEE_LIST
+            raise SessionNotFoundError(f"no session {session_id}", hint=hint) from None
         try:
             record = decode_session(data)
         except ValueError as error:
@@ -101,7 +108,10 @@ class SessionStore(msgspec.Struct, frozen=True):
                 # A launch that was killed between `create` and its first `save`, or is right there.
                 broken.append(BrokenSession(session_id, self.directory(session_id), "it has no record"))
             except StoreError as error:
-                broken.append(BrokenSession(session_id, self.directory(session_id), error.message))
+                directory = self.directory(session_id)
+                broken.append(
+                    BrokenSession(session_id, directory, error.message, _guess_name(directory / _RECORD))
+                )
         good.sort(key=lambda record: (record.created_ms, record.id))
         return (*good, *broken)
 
@@ -117,7 +127,7 @@ class SessionStore(msgspec.Struct, frozen=True):
         entries = self.list()
         matches = [entry for entry in entries if text in _names(entry)]
         if not matches and text:
-            matches = [entry for entry in entries if entry.id.startswith(text)]
+            matches = [entry for entry in entries if entry.id.startswith(text) or text == _guessed(entry)]
         if len(matches) == 1:
             return matches[0].id
         if matches:
@@ -127,6 +137,24 @@ class SessionStore(msgspec.Struct, frozen=True):
                 hint="Give more digits of the id.",
             )
         raise SessionNotFoundError(f"no session {text!r}", hint=_suggest(text, entries))
+
+    def find_broken(self, text: str) -> BrokenSession | None:
+        """The session that `text` means if its record cannot be read. Raises SessionNotFoundError."""
+        session_id = self.find_id(text)
+        broken = (entry for entry in self.list() if isinstance(entry, BrokenSession))
+        return next((entry for entry in broken if entry.id == session_id), None)
+
+    def set_aside(self, session_id: str) -> Path:
+        """Move a session's directory, whole, to where no verb looks for it; returns that place. Raises StoreError."""
+        place = private_dir(self.set_aside_root)
+        taken = sum(path.name.startswith(session_id) for path in place.iterdir())
+        target = place / (f"{session_id}-{taken + 1}" if taken else session_id)
+        directory = self.directory(session_id)
+        try:
+            directory.rename(target)
+        except OSError as error:
+            raise StoreError(f"cannot move {directory} to {target}: {error.strerror}") from error
+        return target
 
     def audit_log(self, session_id: str) -> Path:
         """The audit log of a session; that of a removed one is kept."""
@@ -187,6 +215,11 @@ class SessionStore(msgspec.Struct, frozen=True):
         return private_dir(private_dir(_short_root()) / session_id) / _SOCKET
 
     @property
+    def set_aside_root(self) -> Path:
+        """Where the directories of sessions are whose record could not be read."""
+        return self.state_dir / "set-aside"
+
+    @property
     def _kept_logs(self) -> Path:
         return self.state_dir / "audit"
 
@@ -223,6 +256,19 @@ def _names(entry: SessionRecord | BrokenSession) -> tuple[str, ...]:
     return (entry.name, entry.container) if isinstance(entry, SessionRecord) else ()
 
 
+def _guessed(entry: SessionRecord | BrokenSession) -> str:
+    return entry.name if isinstance(entry, BrokenSession) else ""
+
+
+def _guess_name(path: Path) -> str:
+    """The session's name in the bytes of a record that is cut off or of another version; only to find it by."""
+    try:
+        found = _NAME.search(read_record(path))
+    except (OSError, StoreError):
+        return ""
+    return found[1].decode("ascii") if found else ""
+
+
 def _label(entry: SessionRecord | BrokenSession) -> str:
     return entry.name if isinstance(entry, SessionRecord) else f"unreadable, in {entry.directory}"
 
@@ -234,4 +280,4 @@ def _suggest(text: str, entries: tuple[SessionRecord | BrokenSession, ...]) -> s
 
 
 def _corrupt_hint(session_id: str) -> str:
-    return f"Its work is still in its volume: `coding-agents recover {session_id}`, then `remove --force`."
+    return f"`coding-agents remove --force {session_id}` moves it aside and says where its work is."
