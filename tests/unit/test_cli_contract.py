@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -20,6 +21,7 @@ import click
 import pytest
 
 from coding_agents.cli.main import VERBS, cli
+from coding_agents.model.settings import SETTINGS, render_value
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/reference/cli.md").read_text("utf-8")
@@ -169,6 +171,43 @@ def test_every_help_line_of_the_table_is_shown() -> None:
     text = cli.get_help(shown)
     assert [line.split()[0] for line in text.split("Commands:\n")[1].splitlines() if line] == list(VERBS)
     assert not [line for _, line in VERBS.values() if line not in text]
+
+
+@pytest.mark.parametrize("verb", ACTUAL)
+def test_help_is_complete_and_its_examples_can_be_typed(verb: str) -> None:
+    command = ACTUAL[verb]
+    options = [param for param in command.params if isinstance(param, click.Option)]
+    assert [option.opts for option in options if not option.help or not option.help.endswith(".")] == []
+    spelled = [flag for option in options for flag in (*option.opts, *option.secondary_opts)]
+    assert len(set(spelled) | _HELP) == len(spelled) + len(_HELP)
+    valued = [
+        option for option in options if not option.is_flag and not isinstance(option.type, click.Choice)
+    ]
+    assert [option.opts for option in valued if not option.metavar] == []
+    for line in re.findall(
+        r"^  coding-agents (.+)$", (command.epilog or "").partition("Examples:")[2], re.MULTILINE
+    ):
+        words = shlex.split(line)
+        assert words[: len(verb.split())] == verb.split()
+        ctx = cli.make_context("coding-agents", words)
+        name, found, rest = cli.resolve_command(ctx, words)
+        while isinstance(found, click.Group):
+            name, found, rest = found.resolve_command(click.Context(found), rest)
+        assert found is not None
+        found.make_context(name, rest, parent=ctx).close()
+
+
+def test_defaults_in_help_are_those_of_the_settings() -> None:
+    """The help of a flag names its default, and tests hold it to the table of settings."""
+    by_flag = {flag: option for option in ACTUAL["launch"].params for flag in option.opts}
+    settings = [one for one in SETTINGS if one.flag and one.default != () and one.default is not True]
+    assert len(settings) >= 7
+    for setting in settings:
+        option = by_flag[setting.flag]
+        assert isinstance(option, click.Option)
+        assert option.help is not None
+        default = render_value(setting, setting.default).strip('"')
+        assert re.search(rf"\b{default} \(default|\(default:? {default}\)", option.help), setting.key
 
 
 def test_help_imports_nothing_heavy() -> None:

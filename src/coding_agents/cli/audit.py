@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING
 import click
 
 from coding_agents.cli.context import AppContext
-from coding_agents.cli.options import json_option
+from coding_agents.cli.options import examples, json_option
+from coding_agents.cli.session_arg import complete_session
 from coding_agents.errors import AuditError, UsageError
 
 if TYPE_CHECKING:
     from coding_agents.model.audit import AuditRecord
 
 _SESSION = click.option(
-    "--session", required=True, metavar="NAME", help="Session: its name or the first digits of its id."
+    "--session",
+    required=True,
+    metavar="NAME",
+    shell_complete=complete_session,
+    help="Session: its name or the first digits of its id.",
 )
 _JSON = json_option("Print JSON.")
 
@@ -50,15 +55,31 @@ def verify(app: AppContext, session: str, as_json: bool) -> None:
         raise AuditError(f"{path} does not verify: {verdict.describe()}")
 
 
-@command.command()
+@command.command(
+    epilog=examples(
+        "audit query --session NAME --outcome denied", "audit query --session NAME --type push --json"
+    )
+)
 @_SESSION
-@click.option("--type", "types", multiple=True, metavar="TYPE", help="Only this type; may be repeated.")
-@click.option("--source", "sources", multiple=True, type=click.Choice(["host", "guest", "proxy"]))
-@click.option("--outcome", "outcomes", multiple=True, type=click.Choice(["allowed", "denied", "failed"]))
+@click.option("--type", "types", multiple=True, metavar="TYPE", help="Only this type (repeatable).")
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    type=click.Choice(["host", "guest", "proxy"]),
+    help="Only what it tells (repeatable).",
+)
+@click.option(
+    "--outcome",
+    "outcomes",
+    multiple=True,
+    type=click.Choice(["allowed", "denied", "failed"]),
+    help="Only this outcome (repeatable).",
+)
 @click.option("--rule", default="", metavar="RULE", help="Only decisions of this rule.")
 @click.option("--subject", default="", metavar="GLOB", help="Only subjects that match.")
 @click.option("--since", default="", metavar="TIME", help="From this time on: 2026-01-31T12:00:00, UTC.")
-@click.option("--until", default="", metavar="TIME", help="Before this time.")
+@click.option("--until", default="", metavar="TIME", help="Before this time, written in the same way.")
 @_JSON
 @click.pass_obj
 def query(

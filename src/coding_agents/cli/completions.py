@@ -15,7 +15,7 @@ _HOW = {
 }
 
 
-@click.command()
+@click.command(epilog="\b\nIn your shell's start file:\n" + "\n".join(f"  {line}" for line in _HOW.values()))
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_obj
 def command(app: AppContext, shell: str) -> None:

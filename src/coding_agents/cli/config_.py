@@ -6,8 +6,9 @@ import json
 
 import click
 
+from coding_agents.cli.completing import complete_key
 from coding_agents.cli.context import AppContext
-from coding_agents.cli.options import json_option
+from coding_agents.cli.options import examples, json_option
 
 _JSON = json_option("Print JSON.")
 
@@ -39,8 +40,10 @@ def show(app: AppContext, as_json: bool) -> None:
     app.output.result(render_table(("KEY", "VALUE", "SOURCE", "WHERE"), rows))
 
 
-@command.command(name="set")
-@click.argument("key")
+@command.command(
+    name="set", epilog=examples("config set network.mode restricted", "config set limits.memory 4g")
+)
+@click.argument("key", shell_complete=complete_key)
 @click.argument("value", nargs=-1, required=True)
 @click.pass_obj
 def set_(app: AppContext, key: str, value: tuple[str, ...]) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from coding_agents.cli.context import AppContext
-from coding_agents.cli.session_arg import find_session
+from coding_agents.cli.session_arg import find_session, session_argument
 
 
 @click.command("connect")
-@click.argument("name")
+@session_argument()
 @click.option("--control", is_flag=True, help="Type as well when somebody else is connected already.")
 @click.pass_obj
 def command(app: AppContext, name: str, control: bool) -> int:

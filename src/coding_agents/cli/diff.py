@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from coding_agents.cli.context import AppContext
-from coding_agents.cli.session_arg import find_session
+from coding_agents.cli.session_arg import find_session, session_argument
 
 
 @click.command("diff")
-@click.argument("name")
+@session_argument()
 @click.option("--stat", is_flag=True, help="Only the changed files with their numbers of lines.")
 @click.pass_obj
 def command(app: AppContext, name: str, stat: bool) -> None:

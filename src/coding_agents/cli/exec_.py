@@ -6,12 +6,16 @@ import click
 
 from coding_agents.cli.context import AppContext
 from coding_agents.cli.dashes import CommandAfterDashes
-from coding_agents.cli.options import passing_status
-from coding_agents.cli.session_arg import find_session
+from coding_agents.cli.options import examples, passing_status
+from coding_agents.cli.session_arg import find_session, session_argument
 
 
-@click.command("exec", cls=CommandAfterDashes)
-@click.argument("name")
+@click.command(
+    "exec",
+    cls=CommandAfterDashes,
+    epilog=examples("exec NAME -- git log --oneline -5", "exec NAME -- make test"),
+)
+@session_argument()
 @click.option(
     "--raw", is_flag=True, help="Pass the command's output on byte by byte, control characters too."
 )

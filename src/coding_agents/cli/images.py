@@ -6,13 +6,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coding_agents.cli.completing import complete_agent, offers
 from coding_agents.cli.context import AppContext
 from coding_agents.cli.options import json_option
 
 if TYPE_CHECKING:
     from coding_agents.engine.api import Engine
 
-_ENGINE = click.option("--engine", metavar="NAME", help="auto (default), docker or podman.")
+_ENGINE = click.option(
+    "--engine",
+    metavar="NAME",
+    shell_complete=offers("auto", "docker", "podman"),
+    help="auto (default), docker or podman.",
+)
 
 
 @click.group("images")
@@ -21,7 +27,7 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("agents", nargs=-1, metavar="[AGENT|base]...")
+@click.argument("agents", nargs=-1, metavar="[AGENT|base]...", shell_complete=complete_agent)
 @_ENGINE
 @click.pass_obj
 def build(app: AppContext, agents: tuple[str, ...], engine: str | None) -> None:

@@ -6,14 +6,28 @@ from typing import Any
 
 import click
 
+from coding_agents.cli.completing import complete_agent, offers
 from coding_agents.cli.context import AppContext
 from coding_agents.cli.dashes import CommandAfterDashes
-from coding_agents.cli.options import json_option, passing_status
+from coding_agents.cli.options import examples, json_option, passing_status
 
 
-@click.command("launch", cls=CommandAfterDashes)
+@click.command(
+    "launch",
+    cls=CommandAfterDashes,
+    epilog=examples(
+        "launch --agent claude",
+        'launch --agent claude -b fix-login -d -p "Fix the login form"',
+        "launch --agent demo --network-proxy restricted ~/src/shop -- make test",
+    ),
+)
 @click.argument("source", required=False, default=".")
-@click.option("--agent", metavar="NAME", help="The agent to run: claude, demo, or one of your own manifests.")
+@click.option(
+    "--agent",
+    metavar="NAME",
+    shell_complete=complete_agent,
+    help="The agent to run: claude (default), demo, or one of your own manifests.",
+)
 @click.option(
     "-b", "--branch", metavar="B", help="Branch <agent>/B for the agent's work (default: session-N)."
 )
@@ -25,22 +39,45 @@ from coding_agents.cli.options import json_option, passing_status
 @click.option(
     "--rm", is_flag=True, help="Remove the session when it ends, after its work is saved and verified."
 )
-@click.option("-y", "--force", is_flag=True, help="Answer yes: archive an existing branch of this name.")
+@click.option(
+    "-y",
+    "--force",
+    is_flag=True,
+    help="Do not ask: rename an existing branch of this name that has commits of its own.",
+)
 @click.option("--empty", is_flag=True, help="Work in a fresh repository instead of SOURCE.")
 @click.option(
     "--clean", is_flag=True, help="Start from HEAD, without uncommitted changes and untracked files."
 )
 @click.option(
-    "--include", multiple=True, metavar="GLOB", help="Copy ignored files that match, too (repeatable)."
+    "--include",
+    multiple=True,
+    metavar="GLOB",
+    help="Copy ignored files that match, too, such as build/*.json (repeatable).",
 )
-@click.option("--network-proxy", "network", metavar="MODE", help="allow-all (default), restricted or squid.")
-@click.option("--cpu", metavar="N", help="CPUs (default 4).")
-@click.option("--memory", metavar="SIZE", help="Memory, with no extra swap (default 8g).")
+@click.option(
+    "--network-proxy",
+    "network",
+    metavar="MODE",
+    shell_complete=offers("allow-all", "restricted"),
+    help="allow-all (default) or restricted.",
+)
+@click.option("--cpu", metavar="N", help="CPUs, such as 0.5 (default 4).")
+@click.option("--memory", metavar="SIZE", help="Memory, with no swap beside it (default 8g).")
 @click.option("--pids", metavar="N", help="Processes and threads (default 4096).")
-@click.option("--engine", metavar="NAME", help="auto (default), docker or podman.")
-@click.option("--message", metavar="TEXT", help="Message of the automatic commit at the end.")
+@click.option(
+    "--engine",
+    metavar="NAME",
+    shell_complete=offers("auto", "docker", "podman"),
+    help="auto (default), docker or podman.",
+)
+@click.option(
+    "--message",
+    metavar="TEXT",
+    help="Message of the commit that saves what is uncommitted (default: Save work of the coding agent).",
+)
 @click.option("--no-push", is_flag=True, help="Leave the work in the session's volume at the end.")
-@click.option("--dotnet-preview", metavar="CHANNEL", help="Install this .NET preview channel at the start.")
+@click.option("--dotnet-preview", metavar="CHANNEL", help="Install this .NET SDK first: 11.0, or preview.")
 @click.option("--dry-run", is_flag=True, help="Print the plan that would be carried out, and make nothing.")
 @json_option("Print the session as one JSON object (with -d or --dry-run).")
 @click.option("--trace", is_flag=True, help="Print how long each step took.")

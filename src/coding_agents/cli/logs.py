@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from coding_agents.cli.context import AppContext
-from coding_agents.cli.session_arg import find_session
+from coding_agents.cli.options import examples
+from coding_agents.cli.session_arg import find_session, session_argument
 
 
-@click.command("logs")
-@click.argument("name")
+@click.command("logs", epilog=examples("logs -f NAME", "logs --tail 50 NAME"))
+@session_argument()
 @click.option("-f", "--follow", is_flag=True, help="Go on until the session ends.")
 @click.option("--tail", type=click.IntRange(1, 1_000_000), metavar="N", help="Only the last N lines.")
 @click.option("--raw", is_flag=True, help="Pass the output on byte by byte, control characters too.")

@@ -15,6 +15,11 @@ AS_JSON = "coding_agents.as_json"
 OWN_FAILURE = 125
 
 
+def examples(*lines: str) -> str:
+    """The end of a verb's help: lines that can be typed as they are."""
+    return "\b\nExamples:\n" + "\n".join(f"  coding-agents {line}" for line in lines)
+
+
 def json_option(help: str) -> Callable[[Any], Any]:
     """`--json` as the parameter `as_json`. Errors of the verb are then told in JSON, too."""
     return click.option("--json", "as_json", is_flag=True, callback=_remember, help=help)

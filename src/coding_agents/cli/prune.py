@@ -7,12 +7,18 @@ import time
 import click
 
 from coding_agents.cli.context import AppContext
+from coding_agents.cli.options import examples
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
 
 
-@click.command("prune")
-@click.option("--older-than", default="0m", metavar="T", help="Only sessions made longer ago: 90m, 12h, 14d.")
+@click.command("prune", epilog=examples("prune --dry-run", "prune --older-than 14d"))
+@click.option(
+    "--older-than",
+    default="0m",
+    metavar="T",
+    help="Only sessions made longer ago: 90m, 12h, 14d (default: all that ended).",
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.pass_obj
 def command(app: AppContext, older_than: str, dry_run: bool) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from coding_agents.cli.context import AppContext
-from coding_agents.cli.session_arg import find_session
+from coding_agents.cli.session_arg import find_session, session_argument
 
 
 @click.command("recover")
-@click.argument("name", required=False)
+@session_argument(required=False)
 @click.pass_obj
 def command(app: AppContext, name: str | None) -> int:
     """Bring back work that sessions left unsaved, committed or not. Without NAME: of every ended session."""

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from coding_agents.cli.context import AppContext
-from coding_agents.cli.session_arg import find_session
+from coding_agents.cli.session_arg import find_session, session_argument
 
 if TYPE_CHECKING:
     from coding_agents.store.sessions import BrokenSession
 
 
 @click.command("remove")
-@click.argument("name")
+@session_argument()
 @click.option(
     "--force", is_flag=True, help="Stop the session first when it runs; set one aside that cannot be read."
 )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from coding_agents.cli.context import AppContext
-from coding_agents.cli.session_arg import find_session
+from coding_agents.cli.session_arg import find_session, session_argument
 
 
 @click.command("start")
-@click.argument("name")
+@session_argument()
 @click.option("--trace", "show_trace", is_flag=True, help="Print how long each step took.")
 @click.pass_obj
 def command(app: AppContext, name: str, show_trace: bool) -> None:

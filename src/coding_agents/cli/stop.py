@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from coding_agents.cli.context import AppContext
-from coding_agents.cli.session_arg import find_session
+from coding_agents.cli.session_arg import find_session, session_argument
 
 
 @click.command("stop")
-@click.argument("name")
+@session_argument()
 @click.pass_obj
 def command(app: AppContext, name: str) -> None:
     """Save a session's work and stop it. Its volume stays until `remove`."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from coding_agents.cli.context import AppContext
-from coding_agents.cli.session_arg import find_session
+from coding_agents.cli.session_arg import find_session, session_argument
 
 
 @click.command("wait")
-@click.argument("name")
+@session_argument()
 @click.pass_obj
 def command(app: AppContext, name: str) -> int:
     """Wait for a session to end, then exit with its agent's status (125 when that is not known)."""
