@@ -22,6 +22,8 @@ import pytest
 
 from coding_agents.cli.main import VERBS, cli
 from coding_agents.model.settings import SETTINGS, render_value
+from coding_agents.store.sessions import SessionStore
+from support.sessions import session_record
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/reference/cli.md").read_text("utf-8")
@@ -210,21 +212,45 @@ def test_defaults_in_help_are_those_of_the_settings() -> None:
         assert re.search(rf"\b{default} \(default|\(default:? {default}\)", option.help), setting.key
 
 
-def test_help_imports_nothing_heavy() -> None:
-    """`--help` must be quick (design §6): what costs is imported by the verbs that need it."""
+_HEAVY = words(
+    "asyncio concurrent.futures difflib importlib.metadata logging msgspec socket subprocess tarfile tempfile tomlkit"
+    " tomllib"
+)
+_LAYERS = words("app supervisor engine images workspace gitsync network audit proc")
+# msgspec reads the records; the module of the files writes some, too.
+_RECORDS = frozenset({"app", "msgspec", "tempfile"})
+
+
+@pytest.mark.parametrize(
+    ("line", "needed"),
+    [
+        ("--help", frozenset()),
+        ("launch --help", frozenset({"msgspec"})),  # the values that a verb is given
+        ("list", _RECORDS),
+        ("list --all --json", _RECORDS),  # not -a: before a short option click tries a long one, with difflib
+    ],
+)
+def test_what_is_asked_most_imports_nothing_heavy(line: str, needed: frozenset[str], tmp_path: Path) -> None:
+    """`--help`, and `list` without a session that runs, must be quick (design §6)."""
+    store = SessionStore(tmp_path / ".local/state/coding-agents")
+    store.create("0123456789ab")
+    store.save(session_record("0123456789ab", phase="stopped"))
     code = (
         "import json, sys\n"
         "from coding_agents.cli.main import cli\n"
-        "cli.main(['--help'], standalone_mode=False)\n"
+        f"cli.main({line.split()!r}, standalone_mode=False)\n"
         "print(json.dumps(sorted(sys.modules)))\n"
     )
     done = subprocess.run(
         (sys.executable, "-c", code),
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src")},
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=True,
     )
     loaded = set(json.loads(done.stdout.splitlines()[-1]))
     assert "coding_agents.cli.main" in loaded
-    assert not {"asyncio", "msgspec", "tomlkit", "tomllib", "subprocess", "coding_agents.cli.launch"} & loaded
+    assert ("coding_agents.cli.launch" in loaded) == ("launch" in line)
+    layers = {name.split(".")[1] for name in loaded if name.startswith("coding_agents.")}
+    assert sorted(((_HEAVY & loaded) | (_LAYERS & layers)) - needed) == []
+    assert ("demo-shop-0123" in done.stdout) == ("--all" in line)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from coding_agents.config.environ import HostEnvironment
-from coding_agents.engine.api import ContainerState
 from coding_agents.errors import CodingAgentsError, SessionStateError
 from coding_agents.model.session import SessionRecord, State
-from coding_agents.sandbox.spec import LABEL, Role
 from coding_agents.store.sessions import BrokenSession, SessionStore
-from coding_agents.supervisor.context import SessionContext
+
+if TYPE_CHECKING:  # a sixth of the start-up time of a `list` that has no engine to ask
+    from coding_agents.engine.api import ContainerState
+    from coding_agents.supervisor.context import SessionContext
 
 _ENDED = ("stopped", "lost", "failed")
 
@@ -71,6 +73,11 @@ def _containers(
     for record in records:
         by_engine.setdefault((record.engine, record.engine_env), []).append(record)
     found: dict[str, ContainerState | str] = {}
+    if not by_engine:
+        return found
+    from coding_agents.sandbox.spec import LABEL, Role
+    from coding_agents.supervisor.context import SessionContext
+
     for group in by_engine.values():
         try:
             engine = SessionContext(env, store, group[0]).engine

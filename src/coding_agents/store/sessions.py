@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -182,6 +180,8 @@ class SessionStore(msgspec.Struct, frozen=True):
 
         A missing session is fine. Raises StoreError.
         """
+        import shutil
+
         directory = self.directory(session_id)
         if keep_log:
             self._keep_log(directory / _AUDIT, session_id)
@@ -275,7 +275,9 @@ def _label(entry: SessionRecord | BrokenSession) -> str:
 
 def _suggest(text: str, entries: tuple[SessionRecord | BrokenSession, ...]) -> str:
     names = [entry.name for entry in entries if isinstance(entry, SessionRecord)]
-    close = difflib.get_close_matches(text, names, n=3)
+    from difflib import get_close_matches  # like shutil, not for `list`
+
+    close = get_close_matches(text, names, n=3)
     return f"Did you mean {' or '.join(close)}?" if close else _SEE_LIST
 
 
