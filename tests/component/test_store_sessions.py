@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -62,6 +63,33 @@ def test_an_id_is_used_once(store: SessionStore) -> None:
     store.create(_ID)
     with pytest.raises(StoreError, match="already exists"):
         store.create(_ID)
+
+
+def test_a_name_and_a_branch_are_registered_once(store: SessionStore) -> None:
+    first = session_record("a" * 12)
+    other_repo = msgspec.structs.replace(REPO, common_dir="/elsewhere/.git", repo_id="0" * 16)
+    for number, (accepted, record) in enumerate(
+        (
+            (True, first),
+            (False, first.evolve(branch="demo/other")),  # the name is taken
+            (False, first.evolve(name="demo-other")),  # the branch is taken
+            (False, first.evolve(repo=other_repo)),  # names are one for all repositories
+            (True, first.evolve(name="demo-elsewhere", repo=other_repo)),
+            (True, first.evolve(name="demo-second", branch="demo/second")),
+        )
+    ):
+        session_id = f"{number:012x}"
+        store.create(session_id)
+        assert store.register(record.evolve(id=session_id)) is accepted, number
+        assert (store.directory(session_id) / "session.json").exists() is accepted
+
+
+def test_of_launches_at_once_one_gets_the_name(store: SessionStore) -> None:
+    records = [session_record(f"{number:012x}", name="demo-shop") for number in range(8)]
+    for record in records:
+        store.create(record.id)
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(store.register, records)) == [False] * 7 + [True]
 
 
 @pytest.mark.parametrize("text", ["..", "", "0123456789AB", "0123456789abc", "../../etc/x", "0123456789a/"])

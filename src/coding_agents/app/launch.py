@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -36,7 +37,7 @@ from coding_agents.app.prepare import (
 from coding_agents.app.steps import Parallel, Trace, Undo
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
-from coding_agents.errors import BranchError
+from coding_agents.errors import BranchError, SessionExistsError
 from coding_agents.gitsync.branches import BranchState, archive_existing
 from coding_agents.images.api import ImageRef
 from coding_agents.images.build import ensure_image, plan_images
@@ -54,6 +55,12 @@ from coding_agents.supervisor.protocol import Op
 from coding_agents.supervisor.removal import remove_engine_objects
 
 _NO_IMAGE = "sha256:" + 64 * "0"  # stands in a dry run for an image that is still to be built
+
+_NAMINGS = 10  # each further one means that another launch went ahead of this one
+
+
+class _OutrunError(Exception):
+    """Another launch took the name or the branch between our choice and our record."""
 
 
 class Launched(msgspec.Struct, frozen=True):
@@ -83,10 +90,19 @@ class Launch(msgspec.Struct):
 
     def run(self) -> Launched:
         """Carry the request out. Raises what the steps raise; then nothing is left of the launch."""
-        request = self.request
-        facts = gather(request, self.env, self.trace, self.narrator, session=self.session_id)
-        naming = choose_name(request, facts, self.store, self.env)
-        if request.options.dry_run:
+        facts = gather(self.request, self.env, self.trace, self.narrator, session=self.session_id)
+        for _ in range(_NAMINGS):
+            with suppress(_OutrunError):
+                return self._run(facts)
+        raise SessionExistsError(
+            "launches that run at the same time took every name that this one chose",
+            hint="Launch again, or choose a name with --name and a branch with -b.",
+        )
+
+    def _run(self, facts: Gathered) -> Launched:
+        """One attempt under the name that is free now. Raises _OutrunError when another launch took it."""
+        naming = choose_name(self.request, facts, self.store, self.env)
+        if self.request.options.dry_run:
             return Launched(self.trace, plan=self._dry_plan(facts, naming))
         if naming.existing is not None:
             session = SessionContext(self.env, self.store, naming.existing)
@@ -304,7 +320,8 @@ class Launch(msgspec.Struct):
             host_uid=self.env.uid,
             created_ms=time.time_ns() // 1_000_000,
         )
-        self.store.save(record)
+        if not self.store.register(record):
+            raise _OutrunError
         session = SessionContext(self.env, self.store, record)
         session.engine = facts.engine  # found by the same rules: no need to ask it again about itself
         return session

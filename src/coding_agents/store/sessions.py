@@ -65,6 +65,18 @@ class SessionStore(msgspec.Struct, frozen=True):
             raise StoreError(f"session {session_id} already exists in {directory}")
         return private_dir(directory)
 
+    def register(self, record: SessionRecord) -> bool:
+        """Save the first record of a session, unless another one has its name or works on its branch.
+
+        Tells whether it did. Of launches that run at once, one gets the name. Raises StoreError.
+        """
+        with locked(self.root / "register.lock"):
+            others = [entry for entry in self.list() if isinstance(entry, SessionRecord)]
+            if any(_collide(record, other) for other in others):
+                return False
+            self.save(record)
+        return True
+
     def save(self, record: SessionRecord) -> None:
         """Write the record durably. Raises StoreError, also when its session was removed meanwhile."""
         write_atomic(self.directory(record.id) / _RECORD, encode_session(record))
@@ -250,6 +262,10 @@ def _short_root() -> Path:
 
 
 _SEE_LIST = "See `coding-agents list -a`."
+
+
+def _collide(one: SessionRecord, other: SessionRecord) -> bool:
+    return one.name == other.name or (one.repo.repo_id, one.branch) == (other.repo.repo_id, other.branch)
 
 
 def _names(entry: SessionRecord | BrokenSession) -> tuple[str, ...]:
