@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from support.product import Product, git, wait_for
+from coding_agents.channel.pyz import build_guest_pyz
+from support.guestbox import tarred
+from support.product import ROOT, Product, git, wait_for
 
 pytestmark = pytest.mark.engine
 
@@ -151,12 +157,53 @@ def test_a_session_that_runs_again_is_not_verified_any_more(product: Product, re
     assert not product.session(name)["saved"]["verified"]
 
 
-def test_start_refuses_a_guest_program_that_was_changed(product: Product, repo: Path) -> None:
-    name = product.launch_detached(repo, "sleep 600")
-    product.run("stop", name)
-    path = product.sessions_dir / product.session(name)["id"] / "session.json"
-    changed = "coding-agents-guest-" + 12 * "0"
-    path.write_text(path.read_text().replace(product.session(name)["guest_volume"], changed))
-    refused = product.run("start", name, status=36)
-    assert "is not ours" in refused.err
-    assert product.state(name) == "stopped"
+def test_a_guest_program_that_was_changed_never_runs(product: Product, repo: Path, tmp_path: Path) -> None:
+    """In a version of its own, because the volume is shared with the sessions of other tests."""
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    for shared in ("agents", "images"):
+        (tmp_path / shared).symlink_to(ROOT / shared)
+    with (tmp_path / "src/coding_agents_guest/__init__.py").open("a") as source:
+        source.write(f"# {tmp_path}\n")
+    product.extra["PYTHONPATH"] = str(tmp_path / "src")
+    name = product.launch_detached(repo, "echo w > w.txt; sleep 600")
+    volume = product.session(name)["guest_volume"]
+    try:
+        product.run("stop", name)
+        change_program(product, volume, build_guest_pyz())
+        for refused in (product.run("start", name, status=36), product.launch(repo, "-d", status=36)):
+            assert "is not ours" in refused.err
+            assert volume in refused.err
+        assert product.state(name) == "stopped"
+        assert git(repo, "branch", "--list", "--format=%(refname:short)", "demo/*") == "demo/session-1"
+        assert "is not ours" in product.run("remove", name, status=17).err  # its work stays in the volume
+        change_program(product, volume, program_of(tmp_path / "src"))
+        product.run("remove", name)
+    finally:
+        product.clean_up()
+        product.engine_run("volume", "rm", volume, f"{volume}-ready")
+
+
+def program_of(sources: Path) -> bytes:
+    """The guest program that the sources below this directory make."""
+    code = (
+        "import sys; from coding_agents.channel.pyz import build_guest_pyz as b; sys.stdout.buffer.write(b())"
+    )
+    env = {**os.environ, "PYTHONPATH": str(sources)}
+    return subprocess.run((sys.executable, "-c", code), env=env, capture_output=True, check=True).stdout
+
+
+def change_program(product: Product, volume: str, program: bytes) -> None:
+    """Write another guest program into its volume, through a container that never runs."""
+    mount = f"type=volume,source={volume},target=/opt/coding-agents"
+    container = product.engine_run("create", f"--mount={mount}", "coding-agents-base:local", "true").split()[
+        -1
+    ]
+    try:
+        subprocess.run(
+            (product.engine, "cp", "-", f"{container}:/opt/coding-agents"),
+            input=tarred({"guest.pyz": program}),
+            env=product.env,
+            check=True,
+        )
+    finally:
+        product.engine_run("rm", container)

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
-import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import pytest
 from msgspec.structs import replace
 
-from coding_agents.channel.pyz import build_guest_pyz
 from coding_agents.engine.drift import drift
 from coding_agents.network.guard import READ_BACK_USER, holder_options, verify_guard
 from coding_agents.proc.runner import Outcome
+from coding_agents.sandbox.guest import PYTHON, guest_argv
 from coding_agents.sandbox.invariants import check_spec
-from coding_agents.sandbox.plan import PlanInput, SessionPlan, plan_filler, plan_session
+from coding_agents.sandbox.plan import PlanInput, SessionPlan, plan_session
 from coding_agents.sandbox.protections import Enforced, Evidence, judge
-from coding_agents.sandbox.spec import BRIDGE_USER, GUEST_ARGV, GUEST_DIRECTORY, PYTHON, Network, SandboxSpec
+from coding_agents.sandbox.spec import BRIDGE_USER, Network, SandboxSpec
 from support.engines import EngineUnderTest
+from support.guestbox import GUEST_DIGEST
+from support.guestbox import guest_volume as filled_volume
 from support.specs import identity
 
 _DNS = ("192.0.2.53",)
@@ -50,7 +49,9 @@ class Session:
         return verify_guard(read, dns=_DNS, allow=(), subnets=subnets)
 
     def measure(self) -> Enforced:
-        outcome = self.under_test.api.exec(self.container, (*GUEST_ARGV, "probe"), user=BRIDGE_USER)
+        outcome = self.under_test.api.exec(
+            self.container, guest_argv(GUEST_DIGEST, "probe"), user=BRIDGE_USER
+        )
         assert outcome.ok, outcome.describe()
         evidence = Evidence(json.loads(outcome.stdout), self.sandbox, guard=self.guard(), userns=False)
         return judge(evidence, asked=_LIMITS)
@@ -63,23 +64,7 @@ class Session:
 @pytest.fixture(scope="session")
 def guest_volume(engine: EngineUnderTest) -> str:
     """A volume with the guest's program, filled as a launch fills it."""
-    volume = engine.volume()
-    spec = plan_filler(guest_volume=volume, image=engine.image, suffix="fill", version="0",
-                       extra_labels=tuple(engine.labels.items()))  # fmt: skip
-    check_spec(spec)
-    filler = engine.api.create(spec)
-    program = build_guest_pyz()
-
-    def write(stream: BinaryIO) -> None:
-        with tarfile.open(fileobj=stream, mode="w|") as archive:
-            entry = tarfile.TarInfo("guest.pyz")
-            entry.size, entry.mode = len(program), 0o644
-            archive.addfile(entry, io.BytesIO(program))
-
-    engine.api.copy_in(filler, GUEST_DIRECTORY, write)
-    assert engine.api.read_file(filler, f"{GUEST_DIRECTORY}/guest.pyz") == program
-    engine.api.remove(filler)
-    return volume
+    return filled_volume(engine)
 
 
 @pytest.fixture(scope="session", params=[Network.ALLOW_ALL, Network.RESTRICTED], ids=lambda mode: mode.value)
@@ -90,6 +75,7 @@ def session(request: pytest.FixtureRequest, engine: EngineUnderTest, guest_volum
         image=engine.image,
         base_image=engine.image,
         guest_volume=guest_volume,
+        guest_digest=GUEST_DIGEST,
         host_cpus=engine.api.info.cpus,
         resolvers=_DNS,
         holder_options=holder_options(dns=_DNS, allow=()),

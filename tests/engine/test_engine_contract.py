@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 import time
@@ -15,7 +16,8 @@ from msgspec.structs import replace
 from coding_agents.engine.drift import drift
 from coding_agents.errors import EngineError, InvariantError
 from coding_agents.proc import runner
-from coding_agents.sandbox.spec import PYTHON, ContainerSpec, VolumeMount
+from coding_agents.sandbox.guest import PYTHON
+from coding_agents.sandbox.spec import ContainerSpec, VolumeMount
 from support.engines import EngineUnderTest
 
 # `set -e` of the contract: SIGTERM must end these, as PID 1 has no default handlers.
@@ -242,6 +244,34 @@ def test_files_go_into_a_volume_of_a_created_container_and_out_again(
         engine.read_file(reader, "/opt/coding-agents")
     with pytest.raises(EngineError):
         engine.read_file(reader, "/opt/coding-agents/none")
+
+
+def test_a_program_is_fed_and_must_end_well(
+    contract_engine: EngineUnderTest, run: Callable[[ContainerSpec], str]
+) -> None:
+    engine = contract_engine.api
+    container = run(contract_engine.python(_FOREVER))
+    told = bytes(range(256)) * 8192  # 2 MiB: more than any pipe holds
+    check = (
+        "import hashlib, os, sys; data = sys.stdin.buffer.read(); print(os.geteuid(), file=sys.stderr);"
+        f"sys.exit(hashlib.sha256(data).hexdigest() != '{hashlib.sha256(told).hexdigest()}')"
+    )
+    engine.feed(container, (PYTHON, "-c", check), lambda out: out.write(told) and None, user="1000:1000")
+    with pytest.raises(EngineError, match=f"cannot run {PYTHON} in "):
+        engine.feed(
+            container, (PYTHON, "-c", check), lambda out: out.write(told[1:]) and None, user="1000:1000"
+        )
+    with pytest.raises(EngineError) as ended_early:
+        engine.feed(
+            container,
+            (PYTHON, "-c", "raise SystemExit('no, thanks')"),
+            lambda out: out.write(told * 4) and None,
+            user="1000:1000",
+        )
+    assert "no, thanks" in ended_early.value.details
+    engine.remove(container, force=True)
+    with pytest.raises(EngineError):
+        engine.feed(container, (PYTHON, "-c", ""), lambda out: None, user="1000:1000")
 
 
 def test_a_writer_that_fails_is_heard(contract_engine: EngineUnderTest) -> None:

@@ -16,14 +16,26 @@ import pytest
 
 from coding_agents.channel.exec_channel import open_channel
 from coding_agents.proc.runner import Command
-from coding_agents.sandbox.plan import plan_salvage
-from coding_agents.sandbox.spec import AGENT_USER, BRIDGE_USER, GUEST_ARGV, WORKSPACE
+from coding_agents.sandbox.guest import NOT_OURS, guest_argv
+from coding_agents.sandbox.plan import plan_salvage, plan_session
+from coding_agents.sandbox.spec import AGENT_USER, BRIDGE_USER, WORKSPACE, Network
+from coding_agents_guest import __version__
 from coding_agents_guest.events import Event, Exit, Failed, Go, GuestConfig, Ready, Running, Salvaged, Saved
 from coding_agents_guest.mux import Stream
 from coding_agents_guest.salvage import REFS
 from support.agentrepo import AgentRepo, make_agent_repo
 from support.engines import EngineUnderTest
-from support.guestbox import Host, guest_volume, restricted_session, send
+from support.guestbox import (
+    GUEST_DIGEST,
+    GUEST_PROGRAM,
+    Host,
+    guest_volume,
+    make_volumes,
+    plan,
+    restricted_session,
+    send,
+)
+from support.product import wait_for
 
 # What the agent may try against the first process, which has its uid. Prints what worked.
 _HOSTILE = """
@@ -100,7 +112,9 @@ def waiting_container(engine: EngineUnderTest, volume: str, repo: AgentRepo) -> 
 
 
 def bridge(engine: EngineUnderTest, container: str) -> Command:
-    return engine.api.exec_command(container, (*GUEST_ARGV, "bridge"), user=BRIDGE_USER, interactive=True)
+    return engine.api.exec_command(
+        container, guest_argv(GUEST_DIGEST, "bridge"), user=BRIDGE_USER, interactive=True
+    )
 
 
 def live(command: Command, relay: Path, config: GuestConfig, *, last: type[Event]) -> list[Event]:
@@ -190,12 +204,47 @@ def test_the_container_waits_at_the_gate_and_nothing_of_the_agent_runs(
     with waiting_container(engine, volume, repo) as container:
         time.sleep(1)
         listed = engine.api.exec(container, ("ps", "-e", "-o", "args="), user=AGENT_USER).text()
-        assert [line for line in listed.splitlines() if not line.startswith("ps ")] == [
-            " ".join((*GUEST_ARGV, "entrypoint"))
-        ]
+        shown = " ".join(guest_argv(GUEST_DIGEST, "entrypoint")).replace("\n", " ")
+        assert [line for line in listed.splitlines() if not line.startswith("ps ")] == [shown]
         began = time.monotonic()
         engine.api.stop(container, timeout_s=30)
         assert time.monotonic() - began < 10
+
+
+def await_end(engine: EngineUnderTest, container: str) -> None:
+    def ended() -> bool:
+        state = engine.api.inspect(container)
+        return state is not None and not state.running
+
+    wait_for(ended, "the end of the container")
+
+
+def test_no_container_runs_a_program_that_is_not_ours(engine: EngineUnderTest) -> None:
+    """One byte at the end: the zip file is still a good one."""
+    facts = plan(engine, guest_volume(engine, GUEST_PROGRAM + b"\0"), network=Network.RESTRICTED)
+    session = plan_session(facts)
+    make_volumes(engine, session)
+    for spec in (session.sandbox, plan_salvage(facts)):
+        container = engine.api.create(spec)
+        engine.api.start(container)
+        await_end(engine, container)
+        assert engine.api.logs(container).startswith(NOT_OURS.encode())
+        state = engine.api.inspect(container)
+        assert state is not None
+        assert state.exit_code == 1
+        engine.api.remove(container)
+
+
+def test_the_bridge_is_the_program_that_was_meant(
+    engine: EngineUnderTest, volume: str, repo: AgentRepo
+) -> None:
+    with waiting_container(engine, volume, repo) as container:
+        meant = engine.api.exec(container, guest_argv(GUEST_DIGEST, "version"), user=BRIDGE_USER)
+        other = engine.api.exec(container, guest_argv("0" * 64, "version"), user=BRIDGE_USER)
+    assert meant.text().strip() == __version__
+    assert not other.ok
+    assert other.stdout == b""
+    assert NOT_OURS.encode() in other.stderr
 
 
 def test_salvage_after_a_kill_brings_back_what_was_never_committed(

@@ -12,8 +12,9 @@ import pytest
 from coding_agents.errors import EngineError
 from coding_agents.network.guard import READ_BACK, READ_BACK_USER, holder_options, verify_guard
 from coding_agents.proc.runner import Outcome
+from coding_agents.sandbox.guest import PYTHON
 from coding_agents.sandbox.plan import plan_session
-from coding_agents.sandbox.spec import AGENT_USER, PYTHON, Network
+from coding_agents.sandbox.spec import AGENT_USER, Network
 from coding_agents_guest.privileges import remaining_privileges
 from support.engines import EngineUnderTest
 from support.guestbox import guest_volume, make_volumes, plan

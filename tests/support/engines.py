@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from coding_agents.engine.api import Engine
 from coding_agents.engine.find import find_engine
 from coding_agents.errors import CodingAgentsError
-from coding_agents.sandbox.spec import PYTHON, HelperSpec
+from coding_agents.sandbox.guest import PYTHON
+from coding_agents.sandbox.spec import HelperSpec
 from support.fake_engine import FakeEngine
 from support.specs import helper
 

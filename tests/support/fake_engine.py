@@ -181,6 +181,22 @@ class FakeEngine:
         except tarfile.TarError as error:
             raise EngineError(f"cannot copy into {container}:{path}", details=str(error)) from error
 
+    def feed(
+        self,
+        container: str,
+        argv: Sequence[str],
+        write: Callable[[BinaryIO], None],
+        *,
+        user: str,
+        timeout_s: float = 600.0,
+    ) -> None:
+        self._called("feed")
+        stream = io.BytesIO()
+        write(stream)
+        outcome = self.exec(container, argv, user=user, timeout_s=timeout_s, stdin=stream.getvalue())
+        if not outcome.ok:
+            raise EngineError(f"cannot run {argv[0]} in {container}", details=outcome.describe())
+
     def copy_out(self, container: str, path: str, *, max_bytes: int = MAX_COPY_OUT) -> bytes:
         self._called("copy_out")
         source = self._inside(self._required(container, "copy from"), path)

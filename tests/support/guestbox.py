@@ -9,15 +9,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from coding_agents.channel.pyz import build_guest_pyz
+from coding_agents.channel.pyz import build_guest_pyz, guest_digest
+from coding_agents.sandbox.guest import GUEST_DIRECTORY
 from coding_agents.sandbox.plan import PlanInput, SessionPlan, plan_filler, plan_session
-from coding_agents.sandbox.spec import GUEST_DIRECTORY, Network
+from coding_agents.sandbox.spec import Network
 from coding_agents_guest.events import MAX_LINE, Event, GuestConfig, encode_event, parse_event
 from coding_agents_guest.mux import Stream
 from support.engines import EngineUnderTest
 from support.specs import identity
 
 GIT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+
+
+GUEST_PROGRAM = build_guest_pyz()
+GUEST_DIGEST = guest_digest(GUEST_PROGRAM)
 
 
 def tarred(files: dict[str, bytes], *, uid: int = 0, mode: int = 0o644) -> bytes:
@@ -31,15 +36,20 @@ def tarred(files: dict[str, bytes], *, uid: int = 0, mode: int = 0o644) -> bytes
     return target.getvalue()
 
 
-def guest_volume(engine: EngineUnderTest) -> str:
-    """A volume with the guest's program, filled as a launch fills it."""
+def guest_volume(engine: EngineUnderTest, program: bytes = GUEST_PROGRAM) -> str:
+    """A volume with the guest's program (or another), filled as a launch fills it."""
     volume = engine.volume()
     labels = tuple(engine.labels.items())
     spec = plan_filler(
-        guest_volume=volume, image=engine.image, suffix="fill", version="0", extra_labels=labels
+        guest_volume=volume,
+        guest_digest=GUEST_DIGEST,
+        image=engine.image,
+        suffix="fill",
+        version="0",
+        extra_labels=labels,
     )
     filler = engine.api.create(spec)
-    content = tarred({"guest.pyz": build_guest_pyz()})
+    content = tarred({"guest.pyz": program})
     engine.api.copy_in(filler, GUEST_DIRECTORY, lambda out: out.write(content) and None)
     engine.api.remove(filler)
     return volume
@@ -54,6 +64,7 @@ def plan(
         image=engine.image,
         base_image=engine.image,
         guest_volume=volume,
+        guest_digest=GUEST_DIGEST,
         host_cpus=engine.api.info.cpus,
         holder_options=options,
         extra_labels=tuple(engine.labels.items()),

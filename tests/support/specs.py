@@ -20,6 +20,7 @@ IMAGE = "sha256:" + "1" * 64
 BASE_IMAGE = "sha256:" + "2" * 64
 ENGINE_ID = "a" * 64
 GUEST_VOLUME = "coding-agents-guest-0123456789ab"
+GUEST_DIGEST = "0123456789ab" + "0" * 52
 
 
 def identity(**changes: Any) -> Identity:
@@ -43,6 +44,7 @@ def plan_input(*, network: Network = Network.ALLOW_ALL, **changes: Any) -> PlanI
         image=IMAGE,
         base_image=BASE_IMAGE,
         guest_volume=GUEST_VOLUME,
+        guest_digest=GUEST_DIGEST,
         limits=Limits(),
         host_cpus=2,
         resolvers=("192.0.2.53",),

@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from coding_agents.engine.argv import RlimitCeiling, create_argv, network_text
 from coding_agents.engine.features import DOCKER, PODMAN, PROXY_VARIABLES
+from coding_agents.sandbox.guest import guest_argv
 from coding_agents.sandbox.spec import BridgeNetwork, JoinContainer, Network, NoNetwork
-from support.specs import ENGINE_ID, IMAGE, holder, sandbox
+from support.specs import ENGINE_ID, GUEST_DIGEST, IMAGE, holder, sandbox
 
 _WALLS = (
     "--pull=never",
@@ -59,9 +60,7 @@ def test_the_agent_on_docker() -> None:
         "--stop-timeout=120",
         "--entrypoint=/usr/bin/python3",
         IMAGE,
-        "-IS",
-        "/opt/coding-agents/guest.pyz",
-        "entrypoint",
+        *guest_argv(GUEST_DIGEST, "entrypoint")[1:],
     )
 
 

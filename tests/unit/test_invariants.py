@@ -27,7 +27,7 @@ from coding_agents.sandbox.spec import (
     Tmpfs,
     VolumeMount,
 )
-from support.specs import ENGINE_ID, IMAGE, holder, plan_input, sandbox
+from support.specs import ENGINE_ID, GUEST_DIGEST, IMAGE, holder, plan_input, sandbox
 
 _TOKEN = "ghp_" + "a" * 36
 
@@ -38,6 +38,10 @@ def _with_limits(**changes: Any) -> ContainerSpec:
 
 def _with_tmpfs(*tmpfs: Tmpfs) -> ContainerSpec:
     return sandbox(tmpfs=(*sandbox().tmpfs, *tmpfs))
+
+
+def _changed(argv: tuple[str, ...], index: int, word: str) -> tuple[str, ...]:
+    return (*argv[:index], word, *argv[index + 1 :])
 
 
 _BAD_SPECS: dict[str, ContainerSpec] = {
@@ -54,6 +58,11 @@ _BAD_SPECS: dict[str, ContainerSpec] = {
     "image by name": sandbox(image="coding-agents-demo:local"),
     "no image": sandbox(image=""),
     "other command": sandbox(argv=("/bin/sh",)),
+    "other loader": sandbox(argv=_changed(sandbox().argv, 3, "import coding_agents_guest")),
+    "other program": sandbox(argv=_changed(sandbox().argv, 4, "/workspace/guest.pyz")),
+    "no digest": sandbox(argv=_changed(sandbox().argv, 5, "")),
+    "other guest command": sandbox(argv=(*sandbox().argv[:6], "holder")),
+    "more words": sandbox(argv=(*sandbox().argv, "-h")),
     "host network": sandbox(network=BridgeNetwork("host")),
     "own bridge": sandbox(network=BridgeNetwork("net")),
     "join of something odd": sandbox(network=JoinContainer("a b")),
@@ -91,11 +100,11 @@ _BAD_SPECS: dict[str, ContainerSpec] = {
     "holder on the default bridge": holder(network=BridgeNetwork("bridge")),
     "holder on the host": holder(network=BridgeNetwork("host")),
     "holder runs another program": holder(argv=("/bin/sh", "-c", "id")),
-    "holder runs another command": holder(argv=(*holder().argv[:3], "entrypoint")),
-    "holder with an option": holder(argv=(*holder().argv[:4], "--file", "/etc/shadow")),
-    "holder with half an option": holder(argv=(*holder().argv[:4], "--dns")),
-    "holder with an odd resolver": holder(argv=(*holder().argv[:4], "--dns", "example.org")),
-    "holder with an open port range": holder(argv=(*holder().argv[:4], "--allow", "10.0.0.1:0")),
+    "holder runs another command": holder(argv=(*holder().argv[:6], "entrypoint")),
+    "holder with an option": holder(argv=(*holder().argv[:7], "--file", "/etc/shadow")),
+    "holder with half an option": holder(argv=(*holder().argv[:7], "--dns")),
+    "holder with an odd resolver": holder(argv=(*holder().argv[:7], "--dns", "example.org")),
+    "holder with an open port range": holder(argv=(*holder().argv[:7], "--allow", "10.0.0.1:0")),
     "holder with an odd dns": holder(dns=("1.2.3.4; id",)),
     "holder as the agent": holder(user="1000:1000"),
     "salvage writes": replace(plan_salvage(plan_input()), volumes=(
@@ -105,7 +114,7 @@ _BAD_SPECS: dict[str, ContainerSpec] = {
     "salvage as root": replace(plan_salvage(plan_input()), user="0:0"),
     "helper without command": replace(plan_salvage(plan_input()), argv=()),
     "filler that mounts more": replace(
-        plan_filler(guest_volume="g", image=IMAGE, suffix="x", version="1"),
+        plan_filler(guest_volume="g", guest_digest=GUEST_DIGEST, image=IMAGE, suffix="x", version="1"),
         volumes=(VolumeMount("g", "/opt/coding-agents", writable=True), VolumeMount("w", "/workspace"))),
 }  # fmt: skip
 

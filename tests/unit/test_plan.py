@@ -33,7 +33,7 @@ from coding_agents.sandbox.spec import (
     SandboxSpec,
     VolumeMount,
 )
-from support.specs import ENGINE_ID, GUEST_VOLUME, IMAGE, identity, plan_input, session_plan
+from support.specs import ENGINE_ID, GUEST_DIGEST, GUEST_VOLUME, IMAGE, identity, plan_input, session_plan
 
 _NAMES = st.from_regex(r"[a-z0-9][a-z0-9.-]{0,61}[a-z0-9]", fullmatch=True)
 _IMAGES = st.from_regex(r"sha256:[0-9a-f]{64}", fullmatch=True)
@@ -63,6 +63,7 @@ def plan_inputs(draw: st.DrawFn) -> PlanInput:
         image=draw(_IMAGES),
         base_image=draw(_IMAGES),
         guest_volume=draw(_NAMES),
+        guest_digest=draw(st.from_regex(r"[0-9a-f]{64}", fullmatch=True)),
         limits=draw(_LIMITS),
         host_cpus=draw(st.none() | st.integers(min_value=1, max_value=256)),
         resolvers=tuple(dns),
@@ -91,7 +92,7 @@ def test_allow_all_has_a_holder_and_no_interface_of_its_own() -> None:
     assert plan.holder.network == BridgeNetwork("demo-shop-session-1-net")
     assert plan.sandbox.network == JoinContainer("demo-shop-session-1-holder")
     assert plan.sandbox.joined_to(ENGINE_ID).network == JoinContainer(ENGINE_ID)
-    assert plan.holder.argv[3:] == ("holder", "--dns", "192.0.2.53", "--allow", "10.1.2.3:443")
+    assert plan.holder.argv[6:] == ("holder", "--dns", "192.0.2.53", "--allow", "10.1.2.3:443")
     assert plan.holder.volumes == (VolumeMount(GUEST_VOLUME, "/opt/coding-agents"),)
 
 
@@ -175,4 +176,6 @@ def test_specs_are_frozen() -> None:
 
 
 def _filler() -> ContainerSpec:
-    return plan_filler(guest_volume=GUEST_VOLUME, image=IMAGE, suffix="fill-01", version="0.1.0")
+    return plan_filler(
+        guest_volume=GUEST_VOLUME, guest_digest=GUEST_DIGEST, image=IMAGE, suffix="fill-01", version="0.1.0"
+    )

@@ -45,7 +45,6 @@ def test_reports_of_earlier_starts_are_handed_on(monkeypatch: pytest.MonkeyPatch
         "_await_settled": lambda session: None,
         "_plan": lambda session, guarding: SimpleNamespace(holder=SimpleNamespace(name="h")),
         "load_manifest": lambda *args: None,
-        "require_guest": lambda *args: None,
         "restart_config": lambda *args: None,
         "bring_up": lambda *args, guarding, asked: seen.append(guarding),
     }.items():

@@ -1,11 +1,11 @@
-"""Steps 6 to 9 of a launch, and all of `start`: from a container that exists to an agent that runs behind walls.
+"""Steps 7 to 9 of a launch and of `start`: from a container that runs to an agent that runs behind walls.
 
 The order is the protection: the guest waits at its gate until the host has measured this very start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -13,7 +13,8 @@ from coding_agents.app.holder import guard_problems
 from coding_agents.app.steps import Parallel, Trace
 from coding_agents.engine.api import ContainerState
 from coding_agents.engine.drift import drift
-from coding_agents.errors import EnforcementError, EngineError
+from coding_agents.errors import CodingAgentsError, EnforcementError, EngineError
+from coding_agents.sandbox.guest import NOT_OURS
 from coding_agents.sandbox.plan import SessionPlan
 from coding_agents.sandbox.protections import Enforced, Evidence, judge
 from coding_agents.supervisor.context import SessionContext
@@ -43,17 +44,24 @@ def bring_up(
     *,
     guarding: Guarding,
     asked: Collection[str],
+    fill: Callable[[], None] | None = None,
 ) -> Enforced:
-    """Start the created container, measure it, and open its gate. Raises EnforcementError before it opens."""
-    engine, supervisor = session.engine, session.supervisor()
-    container = session.record.container_id
-    with trace.step("start"):
-        engine.start(container)
-    with Parallel(trace) as steps:  # all of it after this very start
-        found = steps.run("state", lambda: require_state(session))
-        guard = steps.run("guard", lambda: _guard_problems(session, plan, guarding))
-        with trace.step("channel"):
-            facts = supervisor.ask(Op.ATTACH)["facts"]
+    """Measure the container that was just started, and open its gate. Raises EnforcementError before it opens.
+
+    `fill` puts into its volumes what they must hold by then.
+    """
+    supervisor = session.supervisor()
+    try:
+        with Parallel(trace) as steps:  # all of it after this very start
+            found = steps.run("state", lambda: require_state(session))
+            guard = steps.run("guard", lambda: _guard_problems(session, plan, guarding))
+            if fill is not None:
+                steps.run("copy", fill)
+            with trace.step("channel"):
+                facts = supervisor.ask(Op.ATTACH)["facts"]
+    except CodingAgentsError as error:
+        _explain(session, error)
+        raise
     with trace.step("measure"):
         state = found.result()
         enforced = _measure(session, plan, facts, state, guard=guard.result(), asked=asked)
@@ -68,6 +76,20 @@ def bring_up(
         )
     session.reload()
     return enforced
+
+
+def _explain(session: SessionContext, error: CodingAgentsError) -> None:
+    """Raise what stands behind a failure when that is a guest program that was changed."""
+    try:
+        said = session.engine.logs(session.record.container_id, tail=1)
+    except CodingAgentsError:
+        return  # the first error is the one to be told
+    if said.startswith(NOT_OURS.encode()):
+        raise EnforcementError(
+            f"the guest program in the volume {session.record.guest_volume} is not ours",
+            details=said.decode("utf-8", "replace").strip(),
+            hint="Somebody changed it. Stop all sessions and remove that volume and the one with -ready at its end.",
+        ) from error
 
 
 def require_state(session: SessionContext) -> ContainerState:

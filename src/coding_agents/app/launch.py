@@ -32,7 +32,6 @@ from coding_agents.app.prepare import (
     fill_home,
     fill_workspace,
     prepare_source,
-    require_guest,
 )
 from coding_agents.app.steps import Parallel, Trace, Undo
 from coding_agents.config.environ import HostEnvironment
@@ -112,7 +111,7 @@ class Launch(msgspec.Struct):
         with self.trace.step("images"):
             image, base = self._images(facts)
         program = GuestProgram.build()
-        plan = self._plan(facts, naming, image=image.id, base_image=base.id, guest_volume=program.volume)
+        plan = self._plan(facts, naming, program, image=image.id, base_image=base.id)
         for spec in plan.containers:
             check_spec(spec)
         with Undo() as undo:
@@ -131,7 +130,7 @@ class Launch(msgspec.Struct):
         undo: Undo,
     ) -> Launched:
         """Steps 4 to 9: everything that leaves traces."""
-        session = self._record(facts, naming, plan, image, undo)
+        session = self._record(facts, naming, plan, program, image, undo)
         with (
             self.store.lock(self.session_id),
             kept_log_named(self.store, self.session_id),
@@ -147,6 +146,7 @@ class Launch(msgspec.Struct):
                 self.trace,
                 guarding=self._guarding,
                 asked=self.request.asked,
+                fill=lambda: self._fill(session, facts, source),
             )
         self._record_timings(session)
         return Launched(self.trace, session, plan, enforced, source)
@@ -160,7 +160,7 @@ class Launch(msgspec.Struct):
     def _prepare(
         self, session: SessionContext, facts: Gathered, plan: SessionPlan, program: GuestProgram, undo: Undo
     ) -> Source:
-        """Step 4 and 5: volumes, holder, relay and supervisor side by side, then the filled container."""
+        """Steps 4 to 6: volumes, holder, relay and supervisor side by side, then the container at its gate."""
         engine = facts.engine
         undo.add("engine objects", lambda: remove_engine_objects(engine, plan.identity.nonce))
         # Undone first: a supervisor that sees the container end would begin to salvage it.
@@ -178,19 +178,25 @@ class Launch(msgspec.Struct):
                 volume.result()
             guest.result()
             holder_id = holder.result() if holder is not None else ""
-            if holder_id:
+            holds = (
                 steps.run("holder start", lambda: start_holder(engine, holder_id, plan))
+                if holder_id
+                else None
+            )
             with self.trace.step("create"):
                 spec = plan.sandbox.joined_to(holder_id) if holder_id else plan.sandbox
                 container = engine.create(spec)
             session.update(container_id=container, holder_id=holder_id)
-            # Before the container starts: nothing unproven runs, and Docker's `cp` mounts its volumes for a moment.
-            steps.run("guest check", lambda: require_guest(engine, container, program.volume))
-            source.result()
-            with self.trace.step("copy"):
-                fill_workspace(engine, container, facts, source.result(), self.env)
-                fill_home(engine, container, facts.manifest.seed_files())
+            if holds is not None:
+                holds.result()
+            with self.trace.step("start"):
+                engine.start(container)
         return source.result()
+
+    def _fill(self, session: SessionContext, facts: Gathered, source: Source) -> None:
+        container = session.record.container_id
+        fill_workspace(facts.engine, container, facts, source, self.env)
+        fill_home(facts.engine, container, facts.manifest.seed_files())
 
     def _make_holder(
         self, steps: Parallel, engine: Engine, plan: SessionPlan, guest: Future[None]
@@ -226,14 +232,13 @@ class Launch(msgspec.Struct):
     def _dry_plan(self, facts: Gathered, naming: Naming) -> SessionPlan:
         recipes = plan_images(facts.manifest.name, self.env.config_dir / "agents")
         known = [facts.engine.image_id(recipe.ref) or _NO_IMAGE for recipe in recipes]
-        volume = GuestProgram.build().volume
-        plan = self._plan(facts, naming, image=known[-1], base_image=known[0], guest_volume=volume)
+        plan = self._plan(facts, naming, GuestProgram.build(), image=known[-1], base_image=known[0])
         for spec in plan.containers:
             check_spec(spec)
         return plan
 
     def _plan(
-        self, facts: Gathered, naming: Naming, *, image: str, base_image: str, guest_volume: str
+        self, facts: Gathered, naming: Naming, program: GuestProgram, *, image: str, base_image: str
     ) -> SessionPlan:
         info, guarding = facts.engine.info, self._guarding
         return plan_session(
@@ -251,7 +256,8 @@ class Launch(msgspec.Struct):
                 ),
                 image=image,
                 base_image=base_image,
-                guest_volume=guest_volume,
+                guest_volume=program.volume,
+                guest_digest=program.digest,
                 limits=self.request.limits,
                 host_cpus=info.cpus or None,
                 resolvers=guarding.dns,
@@ -265,7 +271,13 @@ class Launch(msgspec.Struct):
         return Guarding(read_resolvers() if self.request.network is Network.ALLOW_ALL else (), private)
 
     def _record(
-        self, facts: Gathered, naming: Naming, plan: SessionPlan, image: ImageRef, undo: Undo
+        self,
+        facts: Gathered,
+        naming: Naming,
+        plan: SessionPlan,
+        program: GuestProgram,
+        image: ImageRef,
+        undo: Undo,
     ) -> SessionContext:
         """Make the session's directory and its record: from here on `list` and `prune` know of it."""
         request, repo, settings = self.request, facts.repo, self.request.settings
@@ -300,7 +312,8 @@ class Launch(msgspec.Struct):
             image_id=image.id,
             network_name=plan.network.name if plan.network is not None else "",
             volumes=Volumes(workspace=plan.workspace.name, home=plan.home.name),
-            guest_volume=plan.guest_volume,
+            guest_volume=program.volume,
+            guest_digest=program.digest,
             mode="command" if request.task else "tmux",
             command=request.options.command,
             prompt=request.options.prompt or "",

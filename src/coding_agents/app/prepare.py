@@ -18,17 +18,28 @@ from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.channel.pyz import build_guest_pyz, guest_digest
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
-from coding_agents.errors import EnforcementError, EngineError
+from coding_agents.errors import EngineError
 from coding_agents.gitsync.base import give, open_base
 from coding_agents.gitsync.relay_repo import Relay, create_relay
 from coding_agents.model.refs import Branch
+from coding_agents.sandbox.guest import GUEST_DIRECTORY, GUEST_ZIPAPP, guest_volume_name
 from coding_agents.sandbox.invariants import check_spec
 from coding_agents.sandbox.plan import plan_filler
-from coding_agents.sandbox.spec import GUEST_DIRECTORY, GUEST_ZIPAPP, HOME, LABEL, WORKSPACE
+from coding_agents.sandbox.spec import AGENT_USER, HOME, LABEL, WORKSPACE
 from coding_agents.workspace.copyset import CopyPlan
 from coding_agents.workspace.fill import write_workspace_tar
 from coding_agents.workspace.launch_state import LaunchState, record_launch_state
 from coding_agents.workspace.listing import plan_copy
+
+# Our image's tar, as the agent's user; modes of directories come last, so that read-only ones can be filled.
+_UNPACK = (
+    "/usr/bin/tar",
+    "--extract",
+    "--preserve-permissions",
+    "--delay-directory-restore",
+    "--file=-",
+    "-C",
+)
 
 
 class GuestProgram(msgspec.Struct, frozen=True):
@@ -45,11 +56,6 @@ class GuestProgram(msgspec.Struct, frozen=True):
     @property
     def volume(self) -> str:
         return guest_volume_name(self.digest)
-
-
-def guest_volume_name(digest: str) -> str:
-    """The volume in which the guest program with this SHA-256 travels."""
-    return f"coding-agents-guest-{digest[:12]}"
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -87,7 +93,7 @@ def prepare_source(
 def fill_workspace(
     engine: Engine, container: str, facts: Gathered, source: Source, env: HostEnvironment
 ) -> None:
-    """Stream the copy set and the made `.git` into the created container's volume."""
+    """Stream the copy set and the made `.git` into the workspace of a container that waits at its gate."""
 
     def write(out: BinaryIO) -> None:
         write_workspace_tar(
@@ -100,14 +106,14 @@ def fill_workspace(
             env=env.for_git(),
         )
 
-    engine.copy_in(container, WORKSPACE, write)
+    engine.feed(container, (*_UNPACK, WORKSPACE), write, user=AGENT_USER)
 
 
 def fill_home(engine: Engine, container: str, seeds: dict[str, bytes]) -> None:
     """Put the agent's first-run files into the home volume, owned by the agent."""
     if seeds:
         content = _tar(seeds, owner=1000, mode=0o600)
-        engine.copy_in(container, HOME, lambda out: _write(out, content))
+        engine.feed(container, (*_UNPACK, HOME), lambda out: _write(out, content), user=AGENT_USER)
 
 
 def ensure_guest_volume(engine: Engine, program: GuestProgram, image: str, *, suffix: str) -> None:
@@ -120,13 +126,18 @@ def ensure_guest_volume(engine: Engine, program: GuestProgram, image: str, *, su
     if engine.volume_exists(ready):
         return
     _make_shared_volume(engine, program.volume)
-    spec = plan_filler(guest_volume=program.volume, image=image, suffix=suffix, version=__version__)
+    spec = plan_filler(
+        guest_volume=program.volume,
+        guest_digest=program.digest,
+        image=image,
+        suffix=suffix,
+        version=__version__,
+    )
     check_spec(spec)
     container = engine.create(spec)
     try:
         content = _tar({Path(GUEST_ZIPAPP).name: program.content}, owner=0, mode=0o644)
         engine.copy_in(container, GUEST_DIRECTORY, lambda out: _write(out, content))
-        require_guest(engine, container, program.volume)
     finally:
         engine.remove(container, force=True)
     _make_shared_volume(engine, ready)
@@ -139,20 +150,6 @@ def _make_shared_volume(engine: Engine, name: str) -> None:
     except EngineError:
         if not engine.volume_exists(name):  # else another launch was faster
             raise
-
-
-def require_guest(engine: Engine, container: str, volume: str) -> None:
-    """Read the guest's program back from a container that has `volume`, which is named after what it must hold.
-
-    Raises EnforcementError. A session that is started again may have been launched by an earlier version of
-    us, so the name, and not the program of today, is what counts.
-    """
-    found = guest_digest(engine.read_file(container, GUEST_ZIPAPP))
-    if guest_volume_name(found) != volume:
-        raise EnforcementError(
-            f"the guest program in the volume {volume} is not ours (SHA-256 {found})",
-            hint="Somebody changed it. Stop all sessions and remove that volume.",
-        )
 
 
 def _tar(files: dict[str, bytes], *, owner: int, mode: int) -> bytes:

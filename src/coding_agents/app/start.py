@@ -10,7 +10,6 @@ from coding_agents.app.bring_up import Guarding, bring_up
 from coding_agents.app.failed_start import enforcement_failures_recorded
 from coding_agents.app.guest import restart_config
 from coding_agents.app.holder import times_ready
-from coding_agents.app.prepare import require_guest
 from coding_agents.app.steps import Trace
 from coding_agents.app.stop import SETTLE_S
 from coding_agents.errors import CodingAgentsError, EngineError, SessionStateError, SupervisorGoneError
@@ -46,14 +45,14 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
         guarding = Guarding(_holder_dns(session), record.private)
         plan = _plan(session, guarding)
         manifest = load_manifest(record.agent, session.env.config_dir / "agents")
-        with trace.step("guest check"):
-            require_guest(engine, record.container_id, record.guest_volume)
         try:
             with trace.step("holder"):
                 earlier = _restart_holder(session, plan)
             # A COMMAND runs again. The task of -p does not: it would cost its money twice, unasked.
             mode = record.mode if record.command else "tmux"
             session.update(phase="starting", started_at="", mode=mode)
+            with trace.step("start"):
+                engine.start(record.container_id)
             return bring_up(
                 session,
                 plan,

@@ -11,6 +11,8 @@ import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO, cast
 
+from msgspec.structs import replace
+
 from coding_agents.engine.api import MAX_COPY_OUT, ContainerState, EngineInfo
 from coding_agents.engine.argv import NO_CEILING, RlimitCeiling, create_argv
 from coding_agents.engine.failures import failure, is_missing
@@ -104,6 +106,23 @@ class CliEngine(ImageVerbs):
         Works on a created container, into volumes only when its root is read-only.
         """
         command = self.command(("container", "cp", "-", f"{container}:{path}"), timeout_s=timeout_s)
+        self._write_to(command, write, what=f"copy into {container}:{path}")
+
+    def feed(
+        self,
+        container: str,
+        argv: Sequence[str],
+        write: Callable[[BinaryIO], None],
+        *,
+        user: str,
+        timeout_s: float = SLOW_S,
+    ) -> None:
+        """Run a program in a running container to a good end, on what `write` writes to its standard input."""
+        command = self.exec_command(container, argv, user=user, interactive=True)
+        what = f"run {argv[0]} in {container}"
+        self._write_to(replace(command, timeout_s=timeout_s), write, what=what)
+
+    def _write_to(self, command: Command, write: Callable[[BinaryIO], None], *, what: str) -> None:
         broken: BrokenPipeError | None = None
         with runner.streaming(command) as stream:
             try:
@@ -112,7 +131,7 @@ class CliEngine(ImageVerbs):
                 broken = error
             outcome = stream.finish()
         if not outcome.ok or broken is not None:
-            raise failure(f"copy into {container}:{path}", outcome, self.features) from broken
+            raise failure(what, outcome, self.features) from broken
 
     def copy_out(self, container: str, path: str, *, max_bytes: int = MAX_COPY_OUT) -> bytes:
         """A tar of `path`. Raises EngineError when it is missing or longer than `max_bytes`."""

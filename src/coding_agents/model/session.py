@@ -74,7 +74,8 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     to it in mode "command" only), `version` of the program that launched it, `private` the
     addresses that the user opened in the network guard, `asked` the protections that the user named,
     `engine_env` the variables that choose the engine as they were at launch, `started_at` the engine's start
-    time of the container whose gate was opened ("" while closed), `enforced` the measured protections.
+    time of the container whose gate was opened ("" while closed), `enforced` the measured protections,
+    `guest_digest` the SHA-256 of the guest's program in the volume `guest_volume`.
     """
 
     v: int = VERSION
@@ -98,6 +99,7 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     network_name: str = ""
     volumes: Volumes = Volumes()
     guest_volume: str = ""
+    guest_digest: str = ""
     mode: Literal["tmux", "command"]
     command: tuple[str, ...] = ()
     prompt: str = ""

@@ -24,7 +24,7 @@ from coding_agents.sandbox.rules import (
     TMPFS_PATHS,
     USERS,
     bridge_problems,
-    holder_command_problems,
+    command_problems,
     is_address,
     mount_problems,
     require,
@@ -89,7 +89,7 @@ def argv_violations(argv: Sequence[str], *, role: Role) -> list[str]:
         ),
         *([] if IMAGE.fullmatch(image) else [f"image is not given by id: {image!r}"]),
         *_pair_problems(flags, role),
-        *(holder_command_problems(command) if role is Role.HOLDER else []),
+        *command_problems(role, command),
         *credentials_in_environment(env),
         *text_problems(labels, command),
     ]

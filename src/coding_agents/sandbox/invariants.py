@@ -14,7 +14,6 @@ from coding_agents.sandbox.rules import (
     ABSOLUTE,
     CAPABILITIES,
     ENV_NAME,
-    GUEST,
     HOSTNAME,
     IMAGE,
     NAME,
@@ -22,7 +21,7 @@ from coding_agents.sandbox.rules import (
     TMPFS_PATHS,
     USERS,
     bridge_problems,
-    holder_command_problems,
+    command_problems,
     is_address,
     mount_problems,
     require,
@@ -46,7 +45,7 @@ def spec_violations(spec: ContainerSpec) -> list[str]:
         *mount_problems(spec.role, spec.volumes),
         *_tmpfs_problems(spec),
         *_limit_problems(spec),
-        *_command_problems(spec.role, spec.argv),
+        *command_problems(spec.role, spec.argv),
         *credentials_in_environment(spec.env),
         *(f"environment variable name {n!r} is malformed" for n, _ in spec.env if not ENV_NAME.fullmatch(n)),
         *text_problems(spec.labels, spec.argv),
@@ -124,11 +123,3 @@ def _limit_problems(spec: ContainerSpec) -> list[str]:
     if spec.role is Role.AGENT and limits.shm_bytes < 1 << 30:
         problems.append("shared memory is below 1g")
     return problems
-
-
-def _command_problems(role: Role, argv: tuple[str, ...]) -> list[str]:
-    if role is Role.AGENT and tuple(argv) != (*GUEST, "entrypoint"):
-        return ["the agent's container does not start with our entry point"]
-    if role is Role.HOLDER:
-        return holder_command_problems(argv)
-    return [] if argv else ["there is no command"]

@@ -13,9 +13,8 @@ from msgspec.structs import asdict, replace
 from coding_agents.errors import NotBuiltError
 from coding_agents.model.limits import Limits, cpus_text, size_text
 from coding_agents.sandbox.credentials import credential_in
+from coding_agents.sandbox.guest import GUEST_DIRECTORY, guest_argv
 from coding_agents.sandbox.spec import (
-    GUEST_ARGV,
-    GUEST_DIRECTORY,
     HOLDER_LIMITS,
     HOME,
     LABEL,
@@ -71,13 +70,15 @@ class PlanInput(msgspec.Struct, frozen=True, kw_only=True):
 
     `image` is the agent's image, `base_image` that of the holder, both by id. `host_cpus` are the
     engine's processors (None when unknown). `resolvers` are the addresses the holder's engine-made
-    resolv.conf names, `holder_options` the guard's options from `network.guard`.
+    resolv.conf names, `holder_options` the guard's options from `network.guard`. `guest_digest` is the
+    SHA-256 of the program in the volume `guest_volume`.
     """
 
     identity: Identity
     image: str
     base_image: str
     guest_volume: str
+    guest_digest: str
     limits: Limits = msgspec.field(default_factory=Limits)
     host_cpus: int | None = None
     resolvers: tuple[str, ...] = ()
@@ -126,6 +127,7 @@ def plan_session(facts: PlanInput) -> SessionPlan:
     sandbox = SandboxSpec(
         name=who.name,
         image=facts.image,
+        argv=guest_argv(facts.guest_digest, "entrypoint"),
         labels=_labels(facts, Role.AGENT),
         network=NoNetwork() if holder is None else JoinContainer(holder.name),
         env=(("HOME", HOME), ("LANG", "C.UTF-8"), *facts.env),
@@ -158,7 +160,7 @@ def plan_salvage(facts: PlanInput) -> HelperSpec:
     return HelperSpec(
         name=f"{facts.identity.name}-salvage",
         image=facts.base_image,
-        argv=(*GUEST_ARGV, "salvage"),
+        argv=guest_argv(facts.guest_digest, "salvage"),
         labels=_labels(facts, Role.HELPER),
         env=(("HOME", "/tmp"), ("LANG", "C.UTF-8")),  # noqa: S108 - inside the container
         volumes=(
@@ -172,13 +174,13 @@ def plan_salvage(facts: PlanInput) -> HelperSpec:
 
 
 def plan_filler(
-    *, guest_volume: str, image: str, suffix: str, version: str, extra_labels: Labels = ()
+    *, guest_volume: str, guest_digest: str, image: str, suffix: str, version: str, extra_labels: Labels = ()
 ) -> HelperSpec:
     """The container through which `cp` fills the guest volume; it is created and removed, never started."""
     return HelperSpec(
         name=f"{guest_volume}-{suffix}",
         image=image,
-        argv=(*GUEST_ARGV, "version"),
+        argv=guest_argv(guest_digest, "version"),
         labels=(
             (f"{LABEL}type", Role.HELPER.value),
             (f"{LABEL}version", version),
@@ -254,7 +256,7 @@ def _plan_holder(facts: PlanInput, limits: Limits) -> HolderSpec:
     return HolderSpec(
         name=f"{name}-holder",
         image=facts.base_image,
-        argv=(*GUEST_ARGV, "holder", *facts.holder_options),
+        argv=guest_argv(facts.guest_digest, "holder", *facts.holder_options),
         labels=_labels(facts, Role.HOLDER),
         network=BridgeNetwork(f"{name}-net"),
         volumes=(VolumeMount(facts.guest_volume, GUEST_DIRECTORY),),

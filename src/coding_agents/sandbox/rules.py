@@ -6,6 +6,7 @@ excuse itself.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 from collections import Counter
@@ -41,7 +42,10 @@ TMPFS_MODES = frozenset({"755", "1777"})
 _RESERVED_NETWORKS = frozenset(
     {"host", "none", "bridge", "default", "private", "pasta", "slirp4netns", "podman"}
 )
-GUEST = ("/usr/bin/python3", "-IS", "/opt/coding-agents/guest.pyz")
+_GUEST_INTERPRETER = ("/usr/bin/python3", "-IS", "-c")
+_GUEST_LOADER_SHA256 = "d42560a3735a0e3cebd9db566fe7cf369860bb5732805db232800e893c379be8"
+_GUEST_PROGRAM = "/opt/coding-agents/guest.pyz"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _HOLDER_OPTIONS = frozenset({"--dns", "--allow"})
 
 
@@ -79,11 +83,35 @@ def mount_problems(role: Role, volumes: Sequence[VolumeMount]) -> list[str]:
     return problems
 
 
-def holder_command_problems(argv: Sequence[str]) -> list[str]:
+def command_problems(role: Role, argv: Sequence[str]) -> list[str]:
+    """What is wrong with the command of a container."""
+    words = _guest_words(argv)
+    if role is Role.AGENT:
+        return (
+            [] if words == ["entrypoint"] else ["the agent's container does not start with our entry point"]
+        )
+    if role is Role.HOLDER:
+        return _holder_problems(words)
+    return [] if argv else ["there is no command"]
+
+
+def _guest_words(argv: Sequence[str]) -> list[str]:
+    """What `argv` tells the guest's program, which it has verified; nothing when it runs anything else."""
+    *interpreter, loader, program, digest = (*argv[:6], *[""] * 6)[:6]
+    ours = (
+        tuple(interpreter) == _GUEST_INTERPRETER
+        and hashlib.sha256(loader.encode()).hexdigest() == _GUEST_LOADER_SHA256
+        and program == _GUEST_PROGRAM
+        and _DIGEST.fullmatch(digest) is not None
+    )
+    return list(argv[6:]) if ours else []
+
+
+def _holder_problems(words: Sequence[str]) -> list[str]:
     """A holder is root for a moment, so it may run one program with two options."""
-    options = argv[4:]
+    options = words[1:]
     problems = []
-    if tuple(argv[:4]) != (*GUEST, "holder"):
+    if list(words[:1]) != ["holder"]:
         problems.append("the holder does not run our guard")
     if len(options) % 2 or not set(options[::2]) <= _HOLDER_OPTIONS:
         problems.append("the holder has an unknown option")

@@ -15,10 +15,6 @@ from msgspec.structs import replace
 
 from coding_agents.model.limits import GIB, MIB, Limits
 
-PYTHON = "/usr/bin/python3"
-GUEST_DIRECTORY = "/opt/coding-agents"
-GUEST_ZIPAPP = f"{GUEST_DIRECTORY}/guest.pyz"
-GUEST_ARGV = (PYTHON, "-IS", GUEST_ZIPAPP)  # -IS: no user site, no environment, no sys.path of the cwd
 WORKSPACE = "/workspace"
 HOME = "/home/agentuser"
 SOCKETS = "/run/coding-agents"
@@ -131,7 +127,6 @@ class SandboxSpec(ContainerSpec, frozen=True, kw_only=True):
 
     role: ClassVar[Role] = Role.AGENT
     user: str = AGENT_USER
-    argv: tuple[str, ...] = (*GUEST_ARGV, "entrypoint")
     stop_timeout_s: int = SAVE_BUDGET_S
 
     def joined_to(self, holder_id: str) -> SandboxSpec:

@@ -70,7 +70,7 @@ class SessionStore(msgspec.Struct, frozen=True):
 
         Tells whether it did. Of launches that run at once, one gets the name. Raises StoreError.
         """
-        with locked(self.root / "register.lock"):
+        with locked(self.state_dir / "sessions.lock"):
             others = [entry for entry in self.list() if isinstance(entry, SessionRecord)]
             if any(_collide(record, other) for other in others):
                 return False

@@ -148,6 +148,7 @@ def plan_input_of(
         image=record.image_id,
         base_image=base_image,
         guest_volume=record.guest_volume,
+        guest_digest=record.guest_digest,
         limits=Limits(
             cpus=Decimal(limits["cpus"]),
             memory_bytes=int(limits["memory_bytes"]),

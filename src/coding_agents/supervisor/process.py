@@ -28,7 +28,8 @@ from coding_agents.gitsync.relay import RelayService, TipChange
 from coding_agents.gitsync.relay_repo import Identity
 from coding_agents.gitsync.rules import load_policy
 from coding_agents.model.audit import Outcome, RecordType
-from coding_agents.sandbox.spec import BRIDGE_USER, GUEST_ARGV
+from coding_agents.sandbox.guest import guest_argv
+from coding_agents.sandbox.spec import BRIDGE_USER
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.ending import Ending
 from coding_agents.supervisor.guest_config import parse_config
@@ -172,14 +173,17 @@ class Supervisor:
     async def _open_link(self) -> dict[str, object]:
         record, engine = self._session.record, self._session.engine
         services: dict[str, Service] = {"relay": self._serve_relay}
-        bridge = ["bridge"]
+        options = []
         upstream = self._session.env.environ.get("CODING_AGENTS_MODEL_UPSTREAM", "")
         if upstream:
             services["model"] = forward_to(upstream)
-            bridge.append("--model")
+            options.append("--model")
         link = GuestLink(services, self._journal.guest)
         command = engine.exec_command(
-            record.container_id, (*GUEST_ARGV, *bridge), user=BRIDGE_USER, interactive=True
+            record.container_id,
+            guest_argv(record.guest_digest, "bridge", *options),
+            user=BRIDGE_USER,
+            interactive=True,
         )
         try:
             facts = await link.open(command, gate_open=bool(record.started_at))
