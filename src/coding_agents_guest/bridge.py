@@ -7,11 +7,15 @@ which learns from us who connected (SO_PEERCRED).
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+# asyncio imports ssl where it can, a tenth of our start. No TLS is spoken here.
+sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
+
+import asyncio
 
 from coding_agents_guest import __version__
 from coding_agents_guest.mux import Mux, Stream

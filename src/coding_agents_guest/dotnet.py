@@ -20,12 +20,13 @@ import tempfile
 import urllib.request
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Callable
 from urllib.parse import urljoin, urlsplit
 from urllib.response import addinfourl
+
+from coding_agents_guest.records import dataclass
 
 DEFAULT_INDEX = "https://builds.dotnet.microsoft.com/dotnet/release-metadata/releases-index.json"
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Union
 
+from coding_agents_guest.records import asdict, dataclass, replace
 from coding_agents_guest.wire import WireError, dump_json, load_json
 
 MAX_LINE = 64 * 1024
@@ -114,7 +114,7 @@ class GuestConfig:
     first_start: bool = True
     mode: str = "command"
     command: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = {}
     message: str = ""
     push: bool = True
     origin: str = ""

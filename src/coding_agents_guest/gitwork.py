@@ -12,10 +12,10 @@ import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from coding_agents_guest.events import Identity
+from coding_agents_guest.records import dataclass, replace
 
 _SETTINGS = (
     "core.hooksPath=/dev/null",

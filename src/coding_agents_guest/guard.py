@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Union
 
 from coding_agents_guest.nftmodel import Chain, Packet, UnknownRulesetError, parse_chains
+from coding_agents_guest.records import dataclass
 
 TABLE = "coding_agents_guard"
 DNS_PORT = 53

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Union
+
+from coding_agents_guest.records import dataclass
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 _Ranges = tuple[tuple[int, int], ...]

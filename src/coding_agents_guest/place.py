@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from coding_agents_guest.paths import HOME, SOCKETS, WORKSPACE
+from coding_agents_guest.records import dataclass
 
 BRIDGE_UID = 1002
 

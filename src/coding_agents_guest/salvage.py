@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from coding_agents_guest import __version__
@@ -38,6 +37,7 @@ from coding_agents_guest.gitwork import Git, GitFailedError, identity_environmen
 from coding_agents_guest.mux import Mux, Stream
 from coding_agents_guest.place import Place
 from coding_agents_guest.probe import read_facts
+from coding_agents_guest.records import dataclass
 from coding_agents_guest.snapshot import commit_snapshot, take_snapshot
 from coding_agents_guest.sockets import Gateway, UnsafeDirectoryError, bind_unix, check_directory
 from coding_agents_guest.stdio import open_stdio
@@ -147,7 +147,7 @@ def _fresh_git(config: GuestConfig, place: Place, scratch: Path, deadline: float
     )
 
 
-@dataclass
+@dataclass(frozen=False)
 class _Salvage:
     """One salvage under way. `git` works on a git directory of our own with the volume as its work tree."""
 

@@ -11,13 +11,13 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from coding_agents_guest.deny import DenyList
 from coding_agents_guest.events import MAX_ITEMS, GuestConfig, Saved
 from coding_agents_guest.gitwork import Git, GitFailedError, identity_environment
 from coding_agents_guest.place import Place
+from coding_agents_guest.records import dataclass
 from coding_agents_guest.snapshot import commit_snapshot, take_snapshot
 
 DEFAULT_MESSAGE = "Save uncommitted work (coding-agents)"

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from coding_agents_guest.deny import DenyList
 from coding_agents_guest.events import GuestConfig
 from coding_agents_guest.gitwork import Git
+from coding_agents_guest.records import dataclass
 
 # The only word of git on a directory that it may not read (dir.c); in English, as LC_ALL makes it.
 _SHUT_DIRECTORY = re.compile(r"^warning: could not open directory '(.*)': ", re.MULTILINE)

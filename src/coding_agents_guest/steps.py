@@ -7,12 +7,12 @@ missing here belongs to a part that does not exist yet: 4 git credentials, 5 MCP
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Callable
 
 from coding_agents_guest.events import GuestConfig
 from coding_agents_guest.gitwork import Git, GitFailedError
 from coding_agents_guest.place import Place
+from coding_agents_guest.records import dataclass
 
 
 class StepError(Exception):

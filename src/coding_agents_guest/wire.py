@@ -15,8 +15,9 @@ import json
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Union
+
+from coding_agents_guest.records import dataclass
 
 PROTOCOL = 1
 MAX_PAYLOAD = 64 * 1024

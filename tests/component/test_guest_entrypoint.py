@@ -8,12 +8,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from coding_agents_guest.events import Exit, Failed, Go, Ready, Running, Save, Saved, Step
+from coding_agents_guest.records import replace
 from support.agentrepo import BRANCH, REF, AgentRepo, make_agent_repo
 from support.fakehost import FakeHost, entry_point, fake_host
 from support.guest import short_directory

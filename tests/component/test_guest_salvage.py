@@ -7,13 +7,13 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from coding_agents_guest.events import Failed, Go, Ready, Salvaged, encode_event, parse_event
 from coding_agents_guest.mux import Mux, Stream
+from coding_agents_guest.records import asdict
 from coding_agents_guest.salvage import DEFAULT_MESSAGE, REFS, salvage
 from support.agentrepo import BRANCH, PATH, AgentRepo, make_agent_repo
 from support.fakehost import SOURCES

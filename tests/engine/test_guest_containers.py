@@ -9,7 +9,6 @@ import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from coding_agents.sandbox.spec import AGENT_USER, BRIDGE_USER, WORKSPACE, Netwo
 from coding_agents_guest import __version__
 from coding_agents_guest.events import Event, Exit, Failed, Go, GuestConfig, Ready, Running, Salvaged, Saved
 from coding_agents_guest.mux import Stream
+from coding_agents_guest.records import replace
 from coding_agents_guest.salvage import REFS
 from support.agentrepo import AgentRepo, make_agent_repo
 from support.engines import EngineUnderTest

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from coding_agents_guest.events import GuestConfig, Identity
 from coding_agents_guest.place import Place
+from coding_agents_guest.records import replace
 
 BRANCH = "demo/session-1"
 REF = f"refs/heads/{BRANCH}"

@@ -271,6 +271,9 @@ class FakeEngine:
     def list_volumes(self, labels: Mapping[str, str]) -> tuple[str, ...]:
         return tuple(name for name, have in self._volumes.items() if labels.items() <= have.items())
 
+    def volume_labels(self, names: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        return {name: dict(self._volumes[name]) for name in names if name in self._volumes}
+
     def volume_exists(self, name: str) -> bool:
         return name in self._volumes
 
@@ -302,6 +305,9 @@ class FakeEngine:
     def find_image(self, ref: str) -> ImageState | None:
         found = self.image_id(ref)
         return self._images[found] if found else None
+
+    def find_images(self, refs: Sequence[str]) -> tuple[ImageState | None, ...]:
+        return tuple(self.find_image(ref) for ref in refs)
 
     def list_images(self, label: str) -> tuple[ImageState, ...]:
         key, _, value = label.partition("=")

@@ -7,11 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 
 from coding_agents_guest.events import Event, encode_event, parse_event
 from coding_agents_guest.place import Place
+from coding_agents_guest.records import asdict
 from support.agentrepo import PATH
 
 SOURCES = Path(__file__).parents[2] / "src"

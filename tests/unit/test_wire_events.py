@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -29,6 +28,7 @@ from coding_agents_guest.events import (
     encode_event,
     parse_event,
 )
+from coding_agents_guest.records import replace
 from coding_agents_guest.wire import WireError
 
 OID = "0123456789abcdef0123456789abcdef01234567"

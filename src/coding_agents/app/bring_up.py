@@ -45,27 +45,30 @@ def bring_up(
     guarding: Guarding,
     asked: Collection[str],
     fill: Callable[[], None] | None = None,
+    on_gate: Callable[[SessionContext], None] | None = None,
 ) -> Enforced:
     """Measure the container that was just started, and open its gate. Raises EnforcementError before it opens.
 
-    `fill` puts into its volumes what they must hold by then.
+    `fill` puts into its volumes what they must hold by then; `on_gate` is called just before it opens.
     """
     supervisor = session.supervisor()
     try:
         with Parallel(trace) as steps:  # all of it after this very start
-            found = steps.run("state", lambda: require_state(session))
             guard = steps.run("guard", lambda: _guard_problems(session, plan, guarding))
             if fill is not None:
                 steps.run("copy", fill)
             with trace.step("channel"):
                 facts = supervisor.ask(Op.ATTACH)["facts"]
+            with trace.step("state"):  # after the channel is open: see Supervisor's `OPEN_GATE`
+                state = require_state(session)
     except CodingAgentsError as error:
         _explain(session, error)
         raise
     with trace.step("measure"):
-        state = found.result()
         enforced = _measure(session, plan, facts, state, guard=guard.result(), asked=asked)
     with trace.step("gate"):
+        if on_gate is not None:
+            on_gate(session)
         supervisor.call(
             Op.OPEN_GATE,
             timeout_s=_GATE_TIMEOUT_S,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -16,34 +19,60 @@ from coding_agents.errors import EngineError
 from coding_agents.gitsync.clone import clone_url, empty_repository
 from coding_agents.gitsync.discover import discover
 from coding_agents.gitsync.urls import GitUrl
+from coding_agents.images.api import ImageRef
+from coding_agents.images.build import current_images, plan_images
 from coding_agents.images.manifests import load_manifest
 from coding_agents.model.manifest import AgentManifest
 from coding_agents.model.repo import RepoFacts
 
 
 class Gathered(msgspec.Struct, frozen=True):
-    """The facts of one launch."""
+    """The facts of one launch.
 
+    `session_id` is 12 hex digits that no session has; `images` are those of the base and of the agent, None for
+    one that must be built.
+    """
+
+    session_id: str
     repo: RepoFacts
     engine: Engine
     manifest: AgentManifest
+    images: tuple[ImageRef | None, ImageRef | None]
 
 
-def gather(
-    request: LaunchRequest, env: HostEnvironment, trace: Trace, narrator: Narrator, *, session: str
-) -> Gathered:
-    """Look at the repository, the engine and the agent side by side. Raises what each of them raises."""
+@contextmanager
+def gathering(
+    request: LaunchRequest, env: HostEnvironment, trace: Trace, narrator: Narrator
+) -> Iterator[Callable[[], Gathered]]:
+    """Look at the repository, the engine and the agent side by side, and beside what the block does.
+
+    Yields what waits for the facts; leaving the block waits, too. Both raise what the looking raises.
+    """
+    manifests = env.config_dir / "agents"
+
+    def look_at_engine() -> tuple[Engine, tuple[ImageRef | None, ImageRef | None]]:
+        with trace.step("engine"):
+            engine = _linux_engine(request, env)
+        with trace.step("find images"):
+            found = current_images(engine, plan_images(request.settings.agent, manifests))
+        return engine, (found[0], found[-1])
+
+    session = os.urandom(6).hex()
     with Parallel(trace) as steps:
-        engine = steps.run("engine", lambda: find_engine(request.settings.engine, env.environ))
+        with trace.step("agent"):  # first: an unknown one has no image to look for
+            manifest = load_manifest(request.settings.agent, manifests)
         repo = steps.run("repository", lambda: _repository(request, env, narrator, session=session))
-        with trace.step("agent"):
-            manifest = load_manifest(request.settings.agent, env.config_dir / "agents")
-    found = engine.result()
-    if found.info.os not in ("", "linux"):
+        looked = steps.run("look", look_at_engine)
+        yield lambda: Gathered(session, repo.result(), looked.result()[0], manifest, looked.result()[1])
+
+
+def _linux_engine(request: LaunchRequest, env: HostEnvironment) -> Engine:
+    engine = find_engine(request.settings.engine, env.environ)
+    if engine.info.os not in ("", "linux"):
         raise EngineError(
-            f"the engine runs {found.info.os} containers", hint="Use an engine for Linux containers."
+            f"the engine runs {engine.info.os} containers", hint="Use an engine for Linux containers."
         )
-    return Gathered(repo.result(), found, manifest)
+    return engine
 
 
 def _repository(

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from coding_agents.app.sessions import require_open_gate
 from coding_agents.errors import ReaderGoneError, StoreError
 from coding_agents.model.audit import RecordType
-from coding_agents.proc.runner import Command, run_attached, run_filtered
+from coding_agents.proc.runner import Command, Filtered, run_attached, run_filtered
 from coding_agents.sandbox.spec import AGENT_USER, HOME, WORKSPACE
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.protocol import Op
@@ -73,15 +73,42 @@ def show_output(command: Command, *, raw: bool, stdin: bool = False) -> int:
     return status
 
 
-def follow_output(session: SessionContext) -> StoreError | None:
-    """Show what the session's command writes until it ends; returns why our standard output took no more.
+class Follower:
+    """Shows what a session's command writes. Ended by leaving the block."""
 
-    The session goes on when nobody reads it. Docker 20.10 does not follow a last line that has no end, so the
-    log is read once more for what is missing.
-    """
+    def __init__(self) -> None:
+        self._log: Filtered | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._log is not None:
+            self._log.end()
+
+    def begin(self, session: SessionContext) -> None:
+        """Open the log of a session that runs a command; it may be before its gate opens."""
+        if session.record.mode == "command" and self._log is None:
+            command = session.engine.logs_command(session.record.container_id, follow=True)
+            self._log = Filtered(command)
+
+    def show(self, session: SessionContext) -> StoreError | None:
+        """Pass the output on until the command ends; returns why our standard output took no more.
+
+        The session goes on when nobody reads it. Docker 20.10 does not follow a last line that has no end, so the
+        log is read once more for what is missing.
+        """
+        self.begin(session)
+        log, self._log = self._log, None
+        if log is None:
+            raise AssertionError("only a session of mode command has output")
+        out, err = _filter(sys.stdout.buffer, raw=False), _filter(sys.stderr.buffer, raw=False)
+        log.pour(out=out, err=err)
+        return _rest_of(session, out, err)
+
+
+def _rest_of(session: SessionContext, out: _Safe, err: _Safe) -> StoreError | None:
     engine, container = session.engine, session.record.container_id
-    out, err = _filter(sys.stdout.buffer, raw=False), _filter(sys.stderr.buffer, raw=False)
-    run_filtered(engine.logs_command(container, follow=True), out=out, err=err)
     if out.failure is None and engine.inspect(container) is not None:  # `--rm` may have been faster
         rest = engine.logs_command(container, follow=False)
         run_filtered(rest, out=_After(out, out.taken), err=_After(err, err.taken))

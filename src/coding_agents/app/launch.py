@@ -1,4 +1,4 @@
-"""The launch, in order (design §4): facts, plan, proof, preparation side by side, start, measurement, gate.
+"""The launch, in order (design §4), once its facts are gathered: plan, proof, preparation, start, measurement, gate.
 
 Whatever fails, and whenever the user interrupts, everything that was made is unmade, and the error names
 the step.
@@ -6,7 +6,7 @@ the step.
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -18,12 +18,12 @@ import msgspec
 from coding_agents import __version__
 from coding_agents.app.bring_up import Guarding, bring_up
 from coding_agents.app.failed_start import discard, enforcement_failures_recorded, kept_log_named
-from coding_agents.app.gather import Gathered, gather
+from coding_agents.app.gather import Gathered
 from coding_agents.app.guest import guest_config
 from coding_agents.app.holder import make_holder, start_holder
 from coding_agents.app.images import build_settings
 from coding_agents.app.launch_request import LaunchRequest
-from coding_agents.app.naming import Naming, choose_name, new_session_id, require_free_branch
+from coding_agents.app.naming import Naming, choose_name, require_free_branch
 from coding_agents.app.narrate import Narrator
 from coding_agents.app.prepare import (
     GuestProgram,
@@ -31,7 +31,9 @@ from coding_agents.app.prepare import (
     ensure_guest_volume,
     fill_home,
     fill_workspace,
+    make_volume,
     prepare_source,
+    require_own_volumes,
 )
 from coding_agents.app.steps import Parallel, Trace, Undo
 from coding_agents.config.environ import HostEnvironment
@@ -45,7 +47,7 @@ from coding_agents.model.session import RepoRef, SessionRecord, Volumes
 from coding_agents.network.dns import read_resolvers
 from coding_agents.network.guard import holder_options, parse_private
 from coding_agents.sandbox.invariants import check_spec
-from coding_agents.sandbox.plan import Identity, NamedObject, PlanInput, SessionPlan, plan_session
+from coding_agents.sandbox.plan import Identity, PlanInput, SessionPlan, plan_session
 from coding_agents.sandbox.protections import Enforced
 from coding_agents.sandbox.spec import Network
 from coding_agents.store.sessions import SessionStore
@@ -78,21 +80,21 @@ class Launched(msgspec.Struct, frozen=True):
 
 
 class Launch(msgspec.Struct):
-    """One launch under way. `run` is called once."""
+    """One launch under way. `run` is called once; `on_gate` just before the agent may begin."""
 
     request: LaunchRequest
     env: HostEnvironment
     store: SessionStore
     narrator: Narrator
-    trace: Trace = msgspec.field(default_factory=Trace)
-    session_id: str = msgspec.field(default_factory=new_session_id)
+    facts: Gathered
+    trace: Trace
+    on_gate: Callable[[SessionContext], None] | None = None
 
     def run(self) -> Launched:
         """Carry the request out. Raises what the steps raise; then nothing is left of the launch."""
-        facts = gather(self.request, self.env, self.trace, self.narrator, session=self.session_id)
         for _ in range(_NAMINGS):
             with suppress(_OutrunError):
-                return self._run(facts)
+                return self._run(self.facts)
         raise SessionExistsError(
             "launches that run at the same time took every name that this one chose",
             hint="Launch again, or choose a name with --name and a branch with -b.",
@@ -110,7 +112,7 @@ class Launch(msgspec.Struct):
         self._require_archivable(branch, naming)
         with self.trace.step("images"):
             image, base = self._images(facts)
-        program = GuestProgram.build()
+        program = GuestProgram.of_this_version(self.env.data_dir)
         plan = self._plan(facts, naming, program, image=image.id, base_image=base.id)
         for spec in plan.containers:
             check_spec(spec)
@@ -132,8 +134,8 @@ class Launch(msgspec.Struct):
         """Steps 4 to 9: everything that leaves traces."""
         session = self._record(facts, naming, plan, program, image, undo)
         with (
-            self.store.lock(self.session_id),
-            kept_log_named(self.store, self.session_id),
+            self.store.lock(self.facts.session_id),
+            kept_log_named(self.store, self.facts.session_id),
             enforcement_failures_recorded(session),
         ):
             source = self._prepare(session, facts, plan, program, undo)
@@ -147,6 +149,7 @@ class Launch(msgspec.Struct):
                 guarding=self._guarding,
                 asked=self.request.asked,
                 fill=lambda: self._fill(session, facts, source),
+                on_gate=self.on_gate,
             )
         self._record_timings(session)
         return Launched(self.trace, session, plan, enforced, source)
@@ -170,12 +173,13 @@ class Launch(msgspec.Struct):
             guest = steps.run("guest", lambda: self._guest(engine, plan, program))
             holder = self._make_holder(steps, engine, plan, guest)
             volumes = [
-                steps.run(f"{volume.name.rpartition('-')[2]} volume", partial(_make_volume, engine, volume))
+                steps.run(f"{volume.name.rpartition('-')[2]} volume", partial(make_volume, engine, volume))
                 for volume in (plan.workspace, plan.home)
             ]
             steps.run("supervisor", session.supervisor().ensure)
             for volume in volumes:
                 volume.result()
+            own = steps.run("own volumes", lambda: require_own_volumes(engine, (plan.workspace, plan.home)))
             guest.result()
             holder_id = holder.result() if holder is not None else ""
             holds = (
@@ -189,6 +193,7 @@ class Launch(msgspec.Struct):
             session.update(container_id=container, holder_id=holder_id)
             if holds is not None:
                 holds.result()
+            own.result()
             with self.trace.step("start"):
                 engine.start(container)
         return source.result()
@@ -211,7 +216,7 @@ class Launch(msgspec.Struct):
         return steps.run("holder", make)
 
     def _guest(self, engine: Engine, plan: SessionPlan, program: GuestProgram) -> None:
-        ensure_guest_volume(engine, program, plan.sandbox.image, suffix=self.session_id)
+        ensure_guest_volume(engine, program, plan.sandbox.image, suffix=self.facts.session_id)
 
     def _source(self, session: SessionContext, facts: Gathered) -> Source:
         return prepare_source(
@@ -224,6 +229,9 @@ class Launch(msgspec.Struct):
         )
 
     def _images(self, facts: Gathered) -> tuple[ImageRef, ImageRef]:
+        base, image = facts.images
+        if image is not None and base is not None:
+            return image, base
         announced = build_settings(self.env, self.request.settings, _announcing(self.narrator))
         return ensure_image(facts.engine, facts.manifest.name, announced), ensure_image(
             facts.engine, None, announced
@@ -232,7 +240,13 @@ class Launch(msgspec.Struct):
     def _dry_plan(self, facts: Gathered, naming: Naming) -> SessionPlan:
         recipes = plan_images(facts.manifest.name, self.env.config_dir / "agents")
         known = [facts.engine.image_id(recipe.ref) or _NO_IMAGE for recipe in recipes]
-        plan = self._plan(facts, naming, GuestProgram.build(), image=known[-1], base_image=known[0])
+        plan = self._plan(
+            facts,
+            naming,
+            GuestProgram.of_this_version(self.env.data_dir),
+            image=known[-1],
+            base_image=known[0],
+        )
         for spec in plan.containers:
             check_spec(spec)
         return plan
@@ -244,8 +258,8 @@ class Launch(msgspec.Struct):
         return plan_session(
             PlanInput(
                 identity=Identity(
-                    session=self.session_id,
-                    nonce=secrets.token_hex(16),
+                    session=self.facts.session_id,
+                    nonce=os.urandom(16).hex(),
                     name=naming.name,
                     agent=facts.manifest.name,
                     repo=facts.repo.name,
@@ -281,11 +295,11 @@ class Launch(msgspec.Struct):
     ) -> SessionContext:
         """Make the session's directory and its record: from here on `list` and `prune` know of it."""
         request, repo, settings = self.request, facts.repo, self.request.settings
-        undo.add(f"session {self.session_id}", lambda: discard(self.store, self.session_id))
-        self.store.create(self.session_id)
+        undo.add(f"session {self.facts.session_id}", lambda: discard(self.store, self.facts.session_id))
+        self.store.create(self.facts.session_id)
         author = repo.identity
         record = SessionRecord(
-            id=self.session_id,
+            id=self.facts.session_id,
             nonce=plan.identity.nonce,
             name=naming.name,
             agent=facts.manifest.name,
@@ -380,10 +394,6 @@ def _announcing(narrator: Narrator) -> Callable[[str], None]:
         (narrator.say if line.startswith("building ") else narrator.progress)(line)
 
     return on_line
-
-
-def _make_volume(engine: Engine, volume: NamedObject) -> None:
-    engine.create_volume(volume.name, labels=dict(volume.labels))
 
 
 def _quit(session: SessionContext) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Collection
 
 import msgspec
@@ -26,11 +25,6 @@ class Naming(msgspec.Struct, frozen=True):
     name: str
     branch: Branch
     existing: SessionRecord | None = None
-
-
-def new_session_id() -> str:
-    """12 hex digits that no session has."""
-    return secrets.token_hex(6)
 
 
 def choose_name(request: LaunchRequest, facts: Gathered, store: SessionStore, env: HostEnvironment) -> Naming:

@@ -6,7 +6,7 @@ All of it carries the session's nonce, by which a launch that fails finds and re
 from __future__ import annotations
 
 import io
-import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,22 +15,25 @@ import msgspec
 from coding_agents import __version__
 from coding_agents.app.gather import Gathered
 from coding_agents.app.launch_request import LaunchRequest
-from coding_agents.channel.pyz import build_guest_pyz, guest_digest
+from coding_agents.channel.pyz import build_guest_pyz, guest_digest, guest_sources, sources_digest
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
+from coding_agents.engine.failures import LEFT_OVER
 from coding_agents.errors import EngineError
 from coding_agents.gitsync.base import give, open_base
 from coding_agents.gitsync.relay_repo import Relay, create_relay
 from coding_agents.model.refs import Branch
 from coding_agents.sandbox.guest import GUEST_DIRECTORY, GUEST_ZIPAPP, guest_volume_name
 from coding_agents.sandbox.invariants import check_spec
-from coding_agents.sandbox.plan import plan_filler
+from coding_agents.sandbox.plan import NamedObject, plan_filler
 from coding_agents.sandbox.spec import AGENT_USER, HOME, LABEL, WORKSPACE
+from coding_agents.store.files import make_dir, private_dir, read_record, write_atomic
 from coding_agents.workspace.copyset import CopyPlan
 from coding_agents.workspace.fill import write_workspace_tar
 from coding_agents.workspace.launch_state import LaunchState, record_launch_state
 from coding_agents.workspace.listing import plan_copy
 
+_MAX_PROGRAM = 8 << 20  # bytes
 # Our image's tar, as the agent's user; modes of directories come last, so that read-only ones can be filled.
 _UNPACK = (
     "/usr/bin/tar",
@@ -49,8 +52,16 @@ class GuestProgram(msgspec.Struct, frozen=True):
     digest: str
 
     @classmethod
-    def build(cls) -> GuestProgram:
-        content = build_guest_pyz()
+    def of_this_version(cls, data_dir: Path) -> GuestProgram:
+        """The program, which is built once for each version and kept below `data_dir`. Raises StoreError."""
+        sources = guest_sources()
+        kept = data_dir / "guest" / f"{sources_digest(sources)}.pyz"
+        try:
+            content = read_record(kept, limit=_MAX_PROGRAM)
+        except FileNotFoundError:
+            content = build_guest_pyz(sources)
+            private_dir(make_dir(data_dir) / "guest")
+            write_atomic(kept, content)
         return cls(content, guest_digest(content))
 
     @property
@@ -143,6 +154,22 @@ def ensure_guest_volume(engine: Engine, program: GuestProgram, image: str, *, su
     _make_shared_volume(engine, ready)
 
 
+def make_volume(engine: Engine, volume: NamedObject) -> None:
+    """Make a volume of the session. Raises EngineError where the engine refuses to keep one of that name."""
+    engine.create_volume(volume.name, labels=dict(volume.labels))
+
+
+def require_own_volumes(engine: Engine, volumes: Sequence[NamedObject]) -> None:
+    """Raise EngineError when the engine has kept somebody else's volume of such a name instead of making ours."""
+    found = engine.volume_labels([volume.name for volume in volumes])
+    for volume in volumes:
+        if found.get(volume.name) != dict(volume.labels):
+            raise EngineError(
+                f"cannot create volume {volume.name}: it already exists",
+                hint=LEFT_OVER,
+            )
+
+
 def _make_shared_volume(engine: Engine, name: str) -> None:
     labels = {f"{LABEL}type": "guest", f"{LABEL}version": __version__}
     try:
@@ -153,6 +180,13 @@ def _make_shared_volume(engine: Engine, name: str) -> None:
 
 
 def _tar(files: dict[str, bytes], *, owner: int, mode: int) -> bytes:
+    import tarfile  # most launches write no other tar than the workspace
+
+    def entry(name: str, mode: int, kind: bytes) -> tarfile.TarInfo:
+        info = tarfile.TarInfo(name)
+        info.type, info.mode, info.uid, info.gid = kind, mode, owner, owner
+        return info
+
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         made: set[str] = set()
@@ -160,17 +194,11 @@ def _tar(files: dict[str, bytes], *, owner: int, mode: int) -> bytes:
             for parent in reversed(Path(name).parents[:-1]):
                 if str(parent) not in made:
                     made.add(str(parent))
-                    archive.addfile(_entry(str(parent), owner, 0o700, kind=tarfile.DIRTYPE))
-            entry = _entry(name, owner, mode)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
+                    archive.addfile(entry(str(parent), 0o700, tarfile.DIRTYPE))
+            file = entry(name, mode, tarfile.REGTYPE)
+            file.size = len(content)
+            archive.addfile(file, io.BytesIO(content))
     return buffer.getvalue()
-
-
-def _entry(name: str, owner: int, mode: int, *, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
-    entry = tarfile.TarInfo(name)
-    entry.type, entry.mode, entry.uid, entry.gid = kind, mode, owner, owner
-    return entry
 
 
 def _write(out: BinaryIO, content: bytes) -> None:

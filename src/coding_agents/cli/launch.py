@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,10 @@ from coding_agents.cli.completing import complete_agent, offers
 from coding_agents.cli.context import AppContext
 from coding_agents.cli.dashes import CommandAfterDashes
 from coding_agents.cli.options import examples, json_option, passing_status
+from coding_agents.errors import UsageError
+
+if TYPE_CHECKING:
+    from coding_agents.app.launch_request import LaunchRequest
 
 
 @click.command(
@@ -98,8 +102,30 @@ def command(
     <agent>/<branch> of the repository.
     """
     from coding_agents.app.launch_request import LaunchOptions, parse_request
-    from coding_agents.cli.launch_view import run_launch
 
     given = LaunchOptions(source=source, command=command, **options)
+    if as_json and not (given.detach or given.dry_run):
+        raise UsageError(
+            "--json needs -d or --dry-run", hint="In the foreground the output is the command's own."
+        )
     with passing_status(given.task and not (given.detach or given.dry_run)):
-        return run_launch(app, parse_request(app.env, given), as_json=as_json, show_trace=trace)
+        return _launch(app, parse_request(app.env, given), as_json=as_json, show_trace=trace)
+
+
+def _launch(app: AppContext, request: LaunchRequest, *, as_json: bool, show_trace: bool) -> int:
+    from coding_agents.app.gather import gathering
+    from coding_agents.app.steps import Trace
+    from coding_agents.cli.narrator import ConsoleNarrator
+
+    trace, narrator = Trace(), ConsoleNarrator(app)
+    with gathering(request, app.env, trace, narrator) as facts:
+        from coding_agents.cli.launch_view import run_launch  # takes as long as the engine to answer
+    return run_launch(
+        app,
+        request,
+        narrator,
+        facts(),
+        trace=trace,
+        as_json=as_json,
+        show_trace=show_trace,
+    )

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-
-from coding_agents.app.inside import attach, follow_output
+from coding_agents.app.gather import Gathered
+from coding_agents.app.inside import Follower, attach
 from coding_agents.app.joining import unapplied
 from coding_agents.app.launch import Launch, Launched
 from coding_agents.app.launch_request import LaunchRequest
+from coding_agents.app.narrate import Narrator
 from coding_agents.app.start import start
 from coding_agents.app.steps import Trace
 from coding_agents.app.stop import Ended, stop, wait
 from coding_agents.cli.banner import banner
 from coding_agents.cli.context import AppContext
-from coding_agents.cli.output import Output
-from coding_agents.errors import Terminated, UsageError
+from coding_agents.errors import Terminated
 from coding_agents.model.session import to_public
 from coding_agents.sandbox.plan import describe, to_json
 from coding_agents.supervisor.context import SessionContext
@@ -22,45 +21,44 @@ from coding_agents.supervisor.context import SessionContext
 _STATUS_UNKNOWN = 125
 
 
-class ConsoleNarrator:
-    """Narration of a launch on the console; asks on a terminal only."""
-
-    def __init__(self, app: AppContext) -> None:
-        self._env = app.env
-        self._output: Output = app.output
-
-    def say(self, text: str) -> None:
-        self._output.say(text)
-
-    def progress(self, text: str) -> None:
-        self._output.progress(text)
-
-    def confirm(self, question: str) -> bool:
-        if not (self._env.stdin_tty and self._env.stderr_tty):
-            return False
-        self._output.say(f"{question} [y/N]")
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def run_launch(app: AppContext, request: LaunchRequest, *, as_json: bool, show_trace: bool) -> int:
+def run_launch(
+    app: AppContext,
+    request: LaunchRequest,
+    narrator: Narrator,
+    facts: Gathered,
+    *,
+    trace: Trace,
+    as_json: bool,
+    show_trace: bool,
+) -> int:
     """Launch, show, and stay until the end unless detached; returns the exit status."""
+    with Follower() as follower:
+        watch = None if request.options.detach else follower.begin
+        launched = Launch(request, app.env, app.store, narrator, facts, trace, watch).run()
+        return _show(app, request, launched, follower, as_json=as_json, show_trace=show_trace)
+
+
+def _show(
+    app: AppContext,
+    request: LaunchRequest,
+    launched: Launched,
+    follower: Follower,
+    *,
+    as_json: bool,
+    show_trace: bool,
+) -> int:
     options = request.options
-    if as_json and not (options.detach or options.dry_run):
-        raise UsageError(
-            "--json needs -d or --dry-run", hint="In the foreground the output is the command's own."
-        )
-    launched = Launch(request, app.env, app.store, ConsoleNarrator(app)).run()
     if launched.session is None:
         return _show_plan(app, launched, as_json=as_json)
     if launched.joined:
         ignored = unapplied(request, launched.session.record)
-        return _join(app, launched.session, ignored, detach=options.detach, as_json=as_json)
+        return _join(app, launched.session, follower, ignored, detach=options.detach, as_json=as_json)
     copy = launched.source.copy if launched.source else None
     for line in banner(launched.session.record, copy):
         app.output.say(line)
     if show_trace:
         app.output.say(render_trace(launched.trace))
-    return _stay(app, launched.session, detach=options.detach, as_json=as_json)
+    return _stay(app, launched.session, follower, detach=options.detach, as_json=as_json)
 
 
 def _show_plan(app: AppContext, launched: Launched, *, as_json: bool) -> int:
@@ -73,7 +71,9 @@ def _show_plan(app: AppContext, launched: Launched, *, as_json: bool) -> int:
     return 0
 
 
-def _join(app: AppContext, session: SessionContext, ignored: str, *, detach: bool, as_json: bool) -> int:
+def _join(
+    app: AppContext, session: SessionContext, follower: Follower, ignored: str, *, detach: bool, as_json: bool
+) -> int:
     """A session that is there already: with -d it is only reported, else started if need be and joined.
 
     `ignored` tells which flags do not apply to it, "" when all do.
@@ -84,14 +84,16 @@ def _join(app: AppContext, session: SessionContext, ignored: str, *, detach: boo
     if not detach:
         started = start(session, Trace())
         app.output.say(f"{'started' if started else 'joining'} session {name}")
-    return _stay(app, session, detach=detach, as_json=as_json)
+    return _stay(app, session, follower, detach=detach, as_json=as_json)
 
 
-def _stay(app: AppContext, session: SessionContext, *, detach: bool, as_json: bool) -> int:
+def _stay(
+    app: AppContext, session: SessionContext, follower: Follower, *, detach: bool, as_json: bool
+) -> int:
     if detach:
         return _report_detached(app, session, as_json=as_json)
     if session.record.mode == "command":
-        return _follow(app, session)
+        return _follow(app, session, follower)
     if not (app.env.stdin_tty and app.env.stdout_tty):
         app.output.say(f"no terminal here: connect with `coding-agents connect {session.record.name}`")
         return 0
@@ -113,10 +115,10 @@ def _show_end(app: AppContext, session: SessionContext, ended: Ended) -> None:
     show_end(app, session, ended)
 
 
-def _follow(app: AppContext, session: SessionContext) -> int:
+def _follow(app: AppContext, session: SessionContext, follower: Follower) -> int:
     """Pass the command's output on and, at the end, its status. Ctrl-C saves and stops."""
     try:
-        unwritten = follow_output(session)
+        unwritten = follower.show(session)
         ended = wait(session)
     except (KeyboardInterrupt, Terminated):
         app.output.say(f"interrupted: saving and stopping {session.record.name}")

@@ -6,13 +6,13 @@ the organisation manages may only be tightened by anybody else. Whatever breaks 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from coding_agents.model.settings import BY_KEY, SETTINGS, Origin, Setting, Settings, Source, Tighten
+from coding_agents.model.suggest import close_to
 from coding_agents.model.values import Value
 
 _SECTIONS = {key.split(".")[0] for key in BY_KEY if "." in key}
@@ -80,7 +80,7 @@ def merge(layers: Iterable[Layer]) -> tuple[Settings, tuple[tuple[Layer, Mistake
 
 def unknown_key(key: str) -> str:
     """What to say about a key that is not in the table."""
-    close = difflib.get_close_matches(key, [*BY_KEY, *_SECTIONS], n=1, cutoff=0.6)
+    close = close_to(key, [*BY_KEY, *_SECTIONS])
     return f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "")
 
 

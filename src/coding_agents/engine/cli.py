@@ -7,7 +7,6 @@ the same for both engines, and each call can be pasted into a terminal.
 from __future__ import annotations
 
 import io
-import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO, cast
 
@@ -31,13 +30,16 @@ _CHUNK = 256 * 1024
 
 
 class CliEngine(ImageVerbs):
-    """An engine that has answered. Made by `engine.find`; see `engine.api.Engine` for the contract."""
+    """An engine. Made by `engine.find`; see `engine.api.Engine` for the contract.
+
+    `info` may be a question that is asked when its answer is needed.
+    """
 
     def __init__(
         self,
         features: Features,
         *,
-        info: EngineInfo,
+        info: EngineInfo | Callable[[], EngineInfo],
         env: Mapping[str, str],
         program: str = "",
         runtime: str = "",
@@ -49,6 +51,8 @@ class CliEngine(ImageVerbs):
 
     @property
     def info(self) -> EngineInfo:
+        if not isinstance(self._info, EngineInfo):
+            self._info = self._info()
         return self._info
 
     def create(self, spec: ContainerSpec) -> str:
@@ -204,9 +208,11 @@ class CliEngine(ImageVerbs):
         return self.command(_logs_args(container, tail, follow=follow), timeout_s=_FOREVER_S)
 
     def create_volume(self, name: str, *, labels: Mapping[str, str]) -> None:
-        """Make a volume. Raises EngineError when there is one of that name: it is somebody else's."""
-        if self.features.keeps_existing_volume and self.volume_exists(name):
-            raise EngineError(f"cannot create volume {name}: it already exists")
+        """Make a volume.
+
+        Where there is one of that name, Podman raises EngineError; Docker keeps it, with the labels that it has
+        (`volume_labels`).
+        """
         self.run(f"create volume {name}", ("volume", "create", *label_flags(labels), name))
 
     def remove_volume(self, name: str) -> None:
@@ -216,6 +222,11 @@ class CliEngine(ImageVerbs):
     def list_volumes(self, labels: Mapping[str, str]) -> tuple[str, ...]:
         """Names of the volumes that carry all `labels`."""
         return self.list_names("volume", labels, field="Name")
+
+    def volume_labels(self, names: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        """The labels of those of `names` that are volumes."""
+        found = self.inspect_all("volume", names)
+        return {str(volume["Name"]): dict(volume.get("Labels") or {}) for volume in found}
 
     def volume_exists(self, name: str) -> bool:
         """Whether there is a volume of this name."""
@@ -256,6 +267,8 @@ class CliEngine(ImageVerbs):
 
 def single_file(tar: bytes, path: str) -> bytes:
     """The content of the one regular file that `tar` holds. Raises EngineError for anything else."""
+    import tarfile  # no launch reads a file back
+
     try:
         with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
             members = archive.getmembers()

@@ -9,21 +9,21 @@ from coding_agents.errors import CodingAgentsError, EngineError, EngineForbidden
 from coding_agents.proc.runner import Outcome
 
 # Texts of Docker 20.10-28 and Podman 4-5.
-_MISSING = re.compile(
+_MISSING = (
     r"no such (?:container|object|volume|image|network|exec)|no container with name|image not known"
-    r"|(?:network|volume|container|image) (?:\S+ )?not found|does not exist in database",
-    re.IGNORECASE,
+    r"|(?:network|volume|container|image) (?:\S+ )?not found|does not exist in database"
 )
-_FORBIDDEN = re.compile(
+_FORBIDDEN = (
     r"permission denied while trying to connect|dial unix [^\n]*: permission denied"
-    r"|permission denied[^\n]*docker\.sock",
-    re.IGNORECASE,
+    r"|permission denied[^\n]*docker\.sock"
 )
-_STOPPED = re.compile(
+_STOPPED = (
     r"cannot connect to the docker daemon|is the docker daemon running|error during connect"
     r"|failed to connect to the docker api|cannot connect to podman|unable to connect to podman"
-    r"|dial unix [^\n]*(?:connection refused|no such file)",
-    re.IGNORECASE,
+    r"|dial unix [^\n]*(?:connection refused|no such file)"
+)
+LEFT_OVER = (
+    "Something of that name is left over: look with `coding-agents list -a` and `coding-agents prune`."
 )
 _HINTS = (
     (
@@ -32,7 +32,7 @@ _HINTS = (
     ),
     (
         r"is already in use|already exists",
-        "Something of that name is left over: look with `coding-agents list -a` and `coding-agents prune`.",
+        LEFT_OVER,
     ),
     (
         r"error setting rlimit",
@@ -55,20 +55,19 @@ _HINTS = (
         "The engine has no network addresses left: remove unused networks.",
     ),
 )
-_HINT_PATTERNS = tuple((re.compile(pattern, re.IGNORECASE), hint) for pattern, hint in _HINTS)
 
 
 def is_missing(outcome: Outcome) -> bool:
     """Whether the engine said that there is no such object."""
-    return _MISSING.search(_said(outcome)) is not None
+    return _says(_MISSING, _said(outcome))
 
 
 def failure(what: str, outcome: Outcome, features: Features) -> CodingAgentsError:
     """The error for a failed engine command; `what` completes "cannot …"."""
     said = _said(outcome)
-    if _FORBIDDEN.search(said):
+    if _says(_FORBIDDEN, said):
         return forbidden(features, details=outcome.describe())
-    if _STOPPED.search(said):
+    if _says(_STOPPED, said):
         return stopped(features, details=outcome.describe())
     if outcome.timed_out:
         return EngineError(
@@ -76,7 +75,7 @@ def failure(what: str, outcome: Outcome, features: Features) -> CodingAgentsErro
             details=outcome.describe(),
             hint=f"See whether {features.title} is healthy: {features.name} info",
         )
-    hint = next((hint for pattern, hint in _HINT_PATTERNS if pattern.search(said)), "")
+    hint = next((hint for pattern, hint in _HINTS if _says(pattern, said)), "")
     return EngineError(f"cannot {what}", details=outcome.describe(), hint=hint)
 
 
@@ -96,6 +95,11 @@ def stopped(features: Features, *, details: str = "") -> EngineStoppedError:
         details=details,
         hint="Start it (systemctl start docker, or Docker Desktop), or look at DOCKER_HOST and the context.",
     )
+
+
+def _says(pattern: str, said: str) -> bool:
+    # Compiled when something fails: a launch that goes well needs none of them.
+    return re.search(pattern, said, re.IGNORECASE) is not None
 
 
 def _said(outcome: Outcome) -> str:

@@ -16,8 +16,7 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
 
     `minimum` is the oldest version with every flag we use. `create_flags` go to each container.
     `blanks_proxies`: the client adds the proxies of its own configuration (they may hold passwords) unless
-    a variable is set, so each is set to nothing. `keeps_existing_volume`: `volume create` of a name that is
-    taken succeeds and changes nothing. `log_files`: the log driver can rotate. `fits_rlimits`: the
+    a variable is set, so each is set to nothing. `log_files`: the log driver can rotate. `fits_rlimits`: the
     engine asks for rlimits above its own hard ones and fails, unless given lower ones. `global_runtime`:
     the runtime is an option of the program, not of `create`. `network_flags` and `build_env` go
     to `network create` and to the environment of `build`.
@@ -30,7 +29,6 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     log_driver: str
     log_files: bool
     blanks_proxies: bool
-    keeps_existing_volume: bool
     fits_rlimits: bool
     global_runtime: bool
     network_flags: tuple[str, ...] = ()
@@ -44,7 +42,6 @@ DOCKER = Features(
     log_driver="json-file",
     log_files=True,
     blanks_proxies=True,
-    keeps_existing_volume=True,
     fits_rlimits=False,
     global_runtime=False,
     build_env=(("BUILDKIT_PROGRESS", "plain"),),
@@ -59,7 +56,6 @@ PODMAN = Features(
     log_driver="k8s-file",
     log_files=False,
     blanks_proxies=False,
-    keeps_existing_volume=False,
     fits_rlimits=True,
     global_runtime=True,
     # The resolver at the gateway would be one more host service to open; --dns names the real ones.

@@ -67,10 +67,7 @@ def find_engine(choice: str, environ: Mapping[str, str], *, runtime: str = "") -
 
 def connect(features: Features, environ: Mapping[str, str], *, runtime: str = "") -> CliEngine:
     """One engine, asked for its facts. Raises as `find_engine`."""
-    program = shutil.which(features.name, path=environ.get("PATH", os.defpath))
-    if program is None:
-        raise EngineNotFoundError(f"{features.title} is not installed", hint=_install_hint(features))
-    env = engine_environment(environ)
+    program, env = _program(features, environ), engine_environment(environ)
     info = _ask(features, env, program)
     if parse_version(info.version) < features.minimum:
         oldest = ".".join(map(str, features.minimum))
@@ -86,6 +83,32 @@ def connect(features: Features, environ: Mapping[str, str], *, runtime: str = ""
         runtime=chosen,
         ceiling=rlimit_ceiling(features),
     )
+
+
+def known_engine(name: str, environ: Mapping[str, str], *, runtime: str = "") -> CliEngine:
+    """An engine that served us before. It is asked about itself only when something depends on the answer.
+
+    Raises EngineNotFoundError, and where its runtime must be chosen as `find_engine`.
+    """
+    features = ENGINES[name]
+    if features.global_runtime and not runtime:
+        return connect(features, environ)
+    program, env = _program(features, environ), engine_environment(environ)
+    return CliEngine(
+        features,
+        info=lambda: _with_runtime(_ask(features, env, program), runtime),
+        env=env,
+        program=program,
+        runtime=runtime,
+        ceiling=rlimit_ceiling(features),
+    )
+
+
+def _program(features: Features, environ: Mapping[str, str]) -> str:
+    program = shutil.which(features.name, path=environ.get("PATH", os.defpath))
+    if program is None:
+        raise EngineNotFoundError(f"{features.title} is not installed", hint=_install_hint(features))
+    return program
 
 
 def rlimit_ceiling(features: Features) -> RlimitCeiling:

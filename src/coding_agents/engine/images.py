@@ -27,6 +27,13 @@ class ImageVerbs(EngineProgram):
         document = self.inspect_one("image", ref)
         return None if document is None else parse_image(document)
 
+    def find_images(self, refs: Sequence[str]) -> tuple[ImageState | None, ...]:
+        """`find_image` of each of `refs`."""
+        documents = self.inspect_all("image", refs)
+        if len(documents) == len(refs):  # in the order in which they were asked for
+            return tuple(parse_image(document) for document in documents)
+        return tuple(self.find_image(ref) for ref in refs)
+
     def list_images(self, label: str) -> tuple[ImageState, ...]:
         """All images with `label` (`key` or `key=value`); in Podman also the untagged steps of builds."""
         args = ("image", "ls", "--no-trunc", f"--filter=label={label}", "--format={{.ID}}")

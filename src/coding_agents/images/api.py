@@ -40,7 +40,7 @@ class ImageRow(Protocol):
 class ImageEngine(Protocol):
     """The part of `engine.Engine` that is used here; declared here, as siblings do not import each other.
 
-    `image_id` and `find_image` are None for a missing image; a failing `build`, `import_image`
+    `image_id`, `find_image` and each of `find_images` are None for a missing image; a failing `build`, `import_image`
     or `remove_image` raises EngineError. `pull` is False when no registry has or answers for the image.
     `list_images` gives all images with the label KEY or KEY=VALUE, untagged ones included.
     """
@@ -48,6 +48,8 @@ class ImageEngine(Protocol):
     def image_id(self, ref: str) -> str | None: ...
 
     def find_image(self, ref: str) -> ImageRow | None: ...
+
+    def find_images(self, refs: Sequence[str]) -> Sequence[ImageRow | None]: ...
 
     def list_images(self, label: str) -> Sequence[ImageRow]: ...
 

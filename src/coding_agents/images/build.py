@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from coding_agents.errors import EngineError, ImageBuildError, StoreError
-from coding_agents.images.api import BUILDER_LABEL, INPUTS_LABEL, ImageEngine, ImageRef, OnLine
+from coding_agents.images.api import BUILDER_LABEL, INPUTS_LABEL, ImageEngine, ImageRef, ImageRow, OnLine
 from coding_agents.images.buildlog import BuildLog
 from coding_agents.images.data import write_tree
 from coding_agents.images.hostnet import host_certificates, proxy_arguments
@@ -73,7 +73,16 @@ def plan_images(agent: str | None, user_dir: Path | None = None) -> tuple[Recipe
 
 def current_image(engine: ImageEngine, recipe: Recipe) -> ImageRef | None:
     """The image under the recipe's name if it was made from these very inputs."""
-    image = engine.find_image(recipe.ref)
+    return _if_current(engine.find_image(recipe.ref), recipe)
+
+
+def current_images(engine: ImageEngine, recipes: Sequence[Recipe]) -> tuple[ImageRef | None, ...]:
+    """`current_image` of each of `recipes`, with one question to the engine."""
+    found = engine.find_images([recipe.ref for recipe in recipes])
+    return tuple(_if_current(image, recipe) for image, recipe in zip(found, recipes, strict=True))
+
+
+def _if_current(image: ImageRow | None, recipe: Recipe) -> ImageRef | None:
     if image is None or image.labels.get(INPUTS_LABEL) != recipe.inputs:
         return None
     return ImageRef(image.id, recipe.ref)

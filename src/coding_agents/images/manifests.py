@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 import msgspec
@@ -10,6 +9,7 @@ import msgspec
 from coding_agents.errors import ManifestError
 from coding_agents.images.data import data_dir
 from coding_agents.model.manifest import AgentManifest, parse_manifest
+from coding_agents.model.suggest import close_to
 
 _MAX_BYTES = 1 << 20
 
@@ -34,7 +34,7 @@ def find_agent(name: str, user_dir: Path | None = None) -> AgentSource:
         if path.stem == name:
             return _read(path, ours=ours)
     known = sorted({path.stem for path, _ours in _files(user_dir)})
-    close = difflib.get_close_matches(name, known, n=1)
+    close = close_to(name, known)
     meant = f"Did you mean {close[0]!r}? " if close else ""
     raise ManifestError(f"unknown agent {name!r}", hint=f"{meant}Known agents: {', '.join(known)}.")
 

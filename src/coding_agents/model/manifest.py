@@ -6,7 +6,6 @@ insists on a key, `endpoint` has a dummy, and the real one is added outside the 
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 import msgspec
 
 from coding_agents.errors import ManifestError
+from coding_agents.model.suggest import close_to
 
 PROMPT = "{prompt}"
 """Stands for the user's task in `command.headless`."""
@@ -194,7 +194,7 @@ def _suggestion(message: str) -> str:
     if found is None:
         return ""
     known = _KNOWN.get(found[2] or "", ())
-    close = difflib.get_close_matches(found[1], known, n=1)
+    close = close_to(found[1], known)
     return f"Did you mean {close[0]!r}?" if close else f"Known keys: {', '.join(known)}."
 
 

@@ -5,7 +5,6 @@ A flag, an environment variable and a file therefore accept the same spellings, 
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 import reprlib
@@ -15,6 +14,7 @@ from typing import TypeVar
 
 from coding_agents.errors import UsageError
 from coding_agents.model.limits import cpus_text, size_text
+from coding_agents.model.suggest import close_to
 
 Value = str | int | bool | Decimal | tuple[str, ...]
 
@@ -116,7 +116,7 @@ def parse_choice(*choices: str) -> Callable[[object], str]:
     def parse(value: object) -> str:
         if value in choices:
             return str(value)
-        close = difflib.get_close_matches(str(value), choices, n=1)
+        close = close_to(str(value), choices)
         asked = f"; did you mean {close[0]}?" if close else ""
         raise ValueError(f"{_shown(value)} is not one of {', '.join(choices)}{asked}")
 

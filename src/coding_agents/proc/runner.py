@@ -211,22 +211,39 @@ def run_filtered(command: Command, *, out: Sink, err: Sink, stdin: bool = False)
 
     `stdin` gives it our own standard input. The command's time limit does not count: the user ends it.
     """
-    process = _popen(command, stdin=None if stdin else subprocess.DEVNULL)
-    with process, interruptible(process.pid):
-        readers = [
-            threading.Thread(target=_pour, args=(source, sink), daemon=True)
-            for source, sink in ((process.stdout, out), (process.stderr, err))
-        ]
-        try:
-            for reader in readers:
-                reader.start()
-            for reader in readers:
-                reader.join()
-            status = process.wait()
-        except BaseException:
-            kill_group(process.pid)
-            raise
-    return 128 - status if status < 0 else status
+    return Filtered(command, stdin=stdin).pour(out=out, err=err)
+
+
+class Filtered:
+    """A command that runs; its output waits until `pour` takes it. Without `pour`, `end` is called."""
+
+    def __init__(self, command: Command, *, stdin: bool = False) -> None:
+        self._process = _popen(command, stdin=None if stdin else subprocess.DEVNULL)
+
+    def pour(self, *, out: Sink, err: Sink) -> int:
+        """Pass the output on through two sinks until the end; returns the exit status (128+n on a signal)."""
+        process = self._process
+        with process, interruptible(process.pid):
+            readers = [
+                threading.Thread(target=_pour, args=(source, sink), daemon=True)
+                for source, sink in ((process.stdout, out), (process.stderr, err))
+            ]
+            try:
+                for reader in readers:
+                    reader.start()
+                for reader in readers:
+                    reader.join()
+                status = process.wait()
+            except BaseException:
+                kill_group(process.pid)
+                raise
+        return 128 - status if status < 0 else status
+
+    def end(self) -> None:
+        """Kill the command; whatever it has written is lost. Harmless after its end."""
+        with self._process as process:
+            if process.poll() is None:
+                kill_group(process.pid)
 
 
 class Sink(Protocol):

@@ -13,6 +13,7 @@ import msgspec
 
 from coding_agents.errors import SessionNotFoundError, StoreError
 from coding_agents.model.session import SessionRecord, decode_session, encode_session, is_session_id
+from coding_agents.model.suggest import close_to
 from coding_agents.store.files import is_locked, locked, private_dir, read_record, write_atomic
 
 _RECORD = "session.json"
@@ -291,9 +292,8 @@ def _label(entry: SessionRecord | BrokenSession) -> str:
 
 def _suggest(text: str, entries: tuple[SessionRecord | BrokenSession, ...]) -> str:
     names = [entry.name for entry in entries if isinstance(entry, SessionRecord)]
-    from difflib import get_close_matches  # like shutil, not for `list`
 
-    close = get_close_matches(text, names, n=3)
+    close = close_to(text, names, limit=3)
     return f"Did you mean {' or '.join(close)}?" if close else _SEE_LIST
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
-from coding_agents.engine.find import find_engine
+from coding_agents.engine.find import known_engine
 from coding_agents.gitsync.relay_repo import Relay, open_relay
 from coding_agents.model.limits import Limits
 from coding_agents.model.refs import Branch, Oid
@@ -51,8 +51,8 @@ class SessionContext(msgspec.Struct, dict=True):
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine that the session was launched with. Raises the errors of `find_engine`."""
-        return find_engine(self.record.engine, self.engine_environ, runtime=self.record.runtime)
+        """The engine that the session was launched with. Raises the errors of `known_engine`."""
+        return known_engine(self.record.engine, self.engine_environ, runtime=self.record.runtime)
 
     @property
     def engine_environ(self) -> Mapping[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 from coding_agents.errors import SupervisorError
 from coding_agents.model.session import SessionRecord
@@ -11,6 +10,7 @@ from coding_agents.supervisor.context import SessionContext
 from coding_agents.workspace.deny import load_deny_list
 from coding_agents.workspace.launch_state import WORKTREE_REF
 from coding_agents_guest.events import Go, GuestConfig, Identity, encode_event, parse_event
+from coding_agents_guest.records import asdict
 from coding_agents_guest.wire import WireError
 
 

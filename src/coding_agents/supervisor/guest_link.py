@@ -73,20 +73,17 @@ class GuestLink:
         self.exit_status: int | None = None
         self.closed = False
 
-    async def open(self, command: Command, *, gate_open: bool = False) -> dict[str, object]:
-        """Open the channel by `command` and wait until the guest stands at the gate; returns its probe facts.
-
-        With `gate_open` the guest is already past it (our restart): it connects again when it can.
-        Raises ChannelError when the guest does not get there.
-        """
+    async def open(self, command: Command) -> dict[str, object]:
+        """Open the channel by `command`; returns the facts that its bridge has read. Raises ChannelError."""
         self._channel = await open_channel(command, on_stream=self._on_stream)
-        if not gate_open:
-            await self._until(lambda: self.ready, _READY_TIMEOUT_S, "the guest did not reach the gate")
         return dict(self._channel.hello.facts)
 
     async def open_gate(self, config: GuestConfig) -> None:
-        """Let the guest begin, and wait until its command runs. Raises GuestError with the failed step."""
-        await self._send(Go(config))
+        """Let the guest begin, and wait until its command runs.
+
+        Raises ChannelError when it does not reach the gate, GuestError with the failed step.
+        """
+        await self._let_go(config)
         await self._until(
             lambda: self.running or self.failed is not None or self.exit_status is not None,
             _RUNNING_TIMEOUT_S,
@@ -111,7 +108,7 @@ class GuestLink:
 
     async def until_salvaged(self, config: GuestConfig, timeout_s: float) -> Salvaged:
         """Start a salvage container's work and wait for its result."""
-        await self._send(Go(config))
+        await self._let_go(config)
         await self._until(
             lambda: self.salvaged is not None or self.failed is not None,
             timeout_s,
@@ -136,6 +133,10 @@ class GuestLink:
         async with self._changed:
             self.closed = True
             self._changed.notify_all()
+
+    async def _let_go(self, config: GuestConfig) -> None:
+        await self._until(lambda: self.ready, _READY_TIMEOUT_S, "the guest did not reach the gate")
+        await self._send(Go(config))
 
     async def _send(self, order: Order) -> None:
         if self._events is None or self.closed:

@@ -54,6 +54,7 @@ class Supervisor:
         self._session = session
         self._journal = journal
         self._link: GuestLink | None = None
+        self._measurable: GuestLink | None = None  # the channel to the start whose gate may be opened
         self._watch: asyncio.Task[None] | None = None
         self._homing = asyncio.Lock()
         self._arrivals: set[asyncio.Task[None]] = set()
@@ -166,6 +167,7 @@ class Supervisor:
         self._ended.clear()
         self._trouble = None
         facts = await self._open_link()
+        self._measurable = self._link
         self._journal.note(RecordType.CHANNEL_OPENED)
         self._watch = asyncio.create_task(self._watch_container())
         return facts
@@ -186,7 +188,7 @@ class Supervisor:
             interactive=True,
         )
         try:
-            facts = await link.open(command, gate_open=bool(record.started_at))
+            facts = await link.open(command)
         except CodingAgentsError:
             await link.close()
             raise
@@ -197,22 +199,26 @@ class Supervisor:
         await self._relay.serve(stream, identity=Identity.AGENT)
 
     async def _open_gate(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Let exactly the start begin that the caller has measured."""
+        """Let exactly the start begin that the caller has measured.
+
+        The caller looked at the container after `ATTACH`. A channel ends with the start that it was opened to,
+        so while that very channel is open, this is the start that the caller saw.
+        """
         link = self._require_link()
-        config = parse_config(request.get("config"))
-        state = await self._inspect()
-        if state is None or not state.running or state.started_at != request.get("started_at"):
+        if link is not self._measurable:
             raise SessionStateError("the container was started again meanwhile; its gate stays closed")
+        config = parse_config(request.get("config"))
+        started_at = str(request.get("started_at", ""))
         enforced = {str(key): str(value) for key, value in dict(request.get("enforced") or {}).items()}
         self._journal.require(RecordType.ENFORCEMENT_MEASURED, detail=enforced)
         network = {str(key): str(value) for key, value in dict(request.get("network") or {}).items()}
         self._journal.require(
             RecordType.NETWORK_APPLIED, subject=self._session.record.network, detail=network
         )
-        self._journal.require(RecordType.GATE_OPENED, subject=state.started_at)
+        self._journal.require(RecordType.GATE_OPENED, subject=started_at)
         self._session.update(
             phase="running",
-            started_at=state.started_at,
+            started_at=started_at,
             enforced=enforced,
             exit_status=None,
             saved=replace(self._session.record.saved, verified=False),  # from here on the volume may differ

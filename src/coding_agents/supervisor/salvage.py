@@ -8,7 +8,7 @@ pushes arrives through the relay like any guest's push, under refs that only sal
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 
 from msgspec.structs import replace
 
@@ -44,7 +44,7 @@ async def salvage(
         raise ImageBuildError(f"{BASE_IMAGE} is missing", hint="Run `coding-agents images build base`.")
     spec = plan_salvage(plan_input_of(session.record, base_image=image, host_cpus=engine.info.cpus or None))
     # A name of its own: `<name>-salvage` may be another session's.
-    spec = replace(spec, name=f"{spec.name}-{secrets.token_hex(4)}")
+    spec = replace(spec, name=f"{spec.name}-{os.urandom(4).hex()}")
     check_spec(spec)
 
     async def serve_relay(stream: Stream) -> None:
