@@ -6,7 +6,4 @@ from pathlib import Path
 
 WORKSPACE = Path("/workspace")
 HOME = Path("/home/agentuser")
-PROGRAM = Path("/opt/coding-agents/guest.pyz")
 SOCKETS = Path("/run/coding-agents")
-EVENTS_SOCKET = SOCKETS / "events.sock"
-RELAY_SOCKET = SOCKETS / "relay.sock"

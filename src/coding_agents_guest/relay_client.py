@@ -13,8 +13,8 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
-from coding_agents_guest.paths import RELAY_SOCKET
-
+# Not from `paths`: pathlib alone takes as long to load as all of this.
+_RELAY_SOCKET = "/run/coding-agents/relay.sock"
 _CHUNK = 64 * 1024
 
 
@@ -22,7 +22,7 @@ def main(_arguments: Sequence[str]) -> int:
     """Carry bytes until the relay ends. Returns an exit status."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as relay:
         try:
-            relay.connect(os.fspath(RELAY_SOCKET))
+            relay.connect(_RELAY_SOCKET)
         except OSError as error:
             print(f"git-relay: the relay is not reachable: {error.strerror}", file=sys.stderr)
             return 1

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,19 @@ from coding_agents.gitsync.relay_repo import create_relay
 from coding_agents.model.audit import RecordType, decode_record
 from coding_agents.model.refs import Branch, Oid
 from coding_agents.model.session import RepoRef
+from coding_agents.proc.runner import Command
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor import process
 from coding_agents.supervisor.client import SupervisorClient
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.guest_config import to_plain
 from coding_agents.supervisor.journal import Journal
 from coding_agents.supervisor.process import Supervisor
 from coding_agents.supervisor.protocol import Op
 from coding_agents.supervisor.settle import WORKTREE, adopted_tip
 from coding_agents_guest import events
 from support.fake_engine import FakeEngine
+from support.guest import bridge_command, guest_program, short_directory
 from support.host import host_environment
 from support.product import git, make_repo, wait_for
 from support.sessions import session_record
@@ -247,6 +250,58 @@ def test_who_asks_a_leaving_supervisor_is_sent_away(session: SessionContext) -> 
             await supervisor.handle(Op.STOP, {})
 
     supervise(session, ask)
+
+
+@pytest.fixture
+def channel_directory() -> Iterator[Path]:
+    with short_directory() as directory:
+        yield directory
+
+
+class BridgedEngine(SilentEngine):
+    """An engine whose containers have a real bridge, each with sockets of its own."""
+
+    bridges = 0
+
+    def exec_command(self, container: str, argv: Sequence[str], **options: Any) -> Command:
+        self.bridges += 1
+        sockets = self.directory / f"{self.bridges}"
+        sockets.mkdir()
+        sockets.chmod(0o1777)
+        return bridge_command(guest_program(self.directory), sockets)
+
+
+def test_a_gate_is_opened_on_the_channel_alone_that_was_there_when_its_start_was_measured(
+    session: SessionContext, channel_directory: Path
+) -> None:
+    engine = session.engine = BridgedEngine(channel_directory)
+    image = engine.add_image("x:local")
+    container = engine.create(helper(name="demo-shop", image=image, argv=("/bin/sleep", "60")))
+    engine.start(container)
+    session.update(phase="starting", started_at="", container_id=container)
+
+    async def ask(supervisor: Supervisor) -> None:
+        assert (await supervisor.handle(Op.ATTACH, {}))["facts"]
+        config = to_plain(
+            events.GuestConfig(
+                session="0" * 12, branch="demo/b", identity=events.Identity("a", "a@example.com")
+            )
+        )
+        first = supervisor._link
+        assert first is not None
+        await first.close()  # as by the end of the start that it belonged to
+        async with asyncio.timeout(10):
+            while supervisor._link is first:  # noqa: ASYNC110 - the supervisor opens another one by itself
+                await asyncio.sleep(0.05)
+        with pytest.raises(SessionStateError, match="its gate stays closed"):
+            await supervisor.handle(Op.OPEN_GATE, {"started_at": "any", "config": config})
+        assert session.reload().started_at == ""
+        await supervisor.handle(Op.QUIT, {})
+
+    try:
+        supervise(session, ask)
+    finally:
+        engine.remove(container, force=True)
 
 
 def test_a_closed_channel_is_said_and_not_waited_for(session: SessionContext) -> None:

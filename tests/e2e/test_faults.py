@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import time
 from itertools import product as combinations
 from pathlib import Path
 
@@ -105,6 +106,24 @@ def test_a_launch_that_fails_behind_its_open_gate_leaves_its_audit_log(product: 
     (log,) = product.kept_logs.glob("*")
     assert f"the audit log is kept: {log}" in refused.error["details"]
     assert '"gate-opened"' in log.read_text()
+
+
+def test_a_container_that_is_restarted_while_it_is_measured_stays_shut(product: Product, repo: Path) -> None:
+    """What the host measures is one start; that of the next one is another gate."""
+    name = f"demo-{repo.name}-session-1"
+    engine = StallingEngine.make(product, "'container inspect '*", after=False)
+    task = ("--agent", "demo", "--network-proxy", "restricted", "--", "sh", "-c", "echo ran > ran.txt")
+    launch = product.start("launch", str(repo), *task, env=engine.env)
+    engine.wait()
+    time.sleep(1)  # the copy is over
+    product.engine_run("restart", "-t", "1", name)
+    time.sleep(2)  # the supervisor has settled the start that ended, or has a channel to the next one
+    engine.release()
+    _, err = launch.communicate(timeout=60)
+    assert launch.returncode == 125, err
+    assert "its gate stays closed" in err or "the session's channel is not open" in err
+    assert git(repo, "branch", "--list", "demo/*") == ""
+    assert_nothing_left(product)
 
 
 # Before the host reads the guard back, its output chain is opened.

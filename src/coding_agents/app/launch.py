@@ -6,8 +6,6 @@ the step.
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -15,13 +13,13 @@ from functools import partial
 
 import msgspec
 
-from coding_agents import __version__
-from coding_agents.app.bring_up import Guarding, bring_up
+from coding_agents.app.bring_up import bring_up
 from coding_agents.app.failed_start import discard, enforcement_failures_recorded, kept_log_named
 from coding_agents.app.gather import Gathered
 from coding_agents.app.guest import guest_config
 from coding_agents.app.holder import make_holder, start_holder
 from coding_agents.app.images import build_settings
+from coding_agents.app.launch_plan import launch_guarding, launch_plan, launch_record
 from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.app.naming import Naming, choose_name, require_free_branch
 from coding_agents.app.narrate import Narrator
@@ -43,15 +41,12 @@ from coding_agents.gitsync.branches import BranchState, archive_existing
 from coding_agents.images.api import ImageRef
 from coding_agents.images.build import ensure_image, plan_images
 from coding_agents.model.audit import RecordType
-from coding_agents.model.session import RepoRef, SessionRecord, Volumes
-from coding_agents.network.dns import read_resolvers
-from coding_agents.network.guard import holder_options, parse_private
+from coding_agents.model.session import SessionRecord
 from coding_agents.sandbox.invariants import check_spec
-from coding_agents.sandbox.plan import Identity, PlanInput, SessionPlan, plan_session
+from coding_agents.sandbox.plan import SessionPlan
 from coding_agents.sandbox.protections import Enforced
-from coding_agents.sandbox.spec import Network
 from coding_agents.store.sessions import SessionStore
-from coding_agents.supervisor.context import ENGINE_CHOICE, SessionContext
+from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.protocol import Op
 from coding_agents.supervisor.removal import remove_engine_objects
 
@@ -113,7 +108,7 @@ class Launch(msgspec.Struct):
         with self.trace.step("images"):
             image, base = self._images(facts)
         program = GuestProgram.of_this_version(self.env.data_dir)
-        plan = self._plan(facts, naming, program, image=image.id, base_image=base.id)
+        plan = launch_plan(self.request, facts, naming, program, image=image.id, base_image=base.id)
         for spec in plan.containers:
             check_spec(spec)
         with Undo() as undo:
@@ -132,21 +127,27 @@ class Launch(msgspec.Struct):
         undo: Undo,
     ) -> Launched:
         """Steps 4 to 9: everything that leaves traces."""
-        session = self._record(facts, naming, plan, program, image, undo)
+        record = launch_record(self.request, self.env, facts, naming, plan, program, image)
+        session = self._record(record, undo)
         with (
-            self.store.lock(self.facts.session_id),
-            kept_log_named(self.store, self.facts.session_id),
+            self.store.lock(record.id),
+            kept_log_named(self.store, record.id),
             enforcement_failures_recorded(session),
         ):
-            source = self._prepare(session, facts, plan, program, undo)
-            with self.trace.step("branch"):
-                self._make_room(session, facts, naming, branch)
+            source = self._prepare(
+                session,
+                facts,
+                plan,
+                program,
+                undo,
+                room=lambda: self._make_room(session, facts, naming, branch),
+            )
             enforced = bring_up(
                 session,
                 plan,
                 guest_config(session, facts.manifest, facts.repo, self.request),
                 self.trace,
-                guarding=self._guarding,
+                guarding=launch_guarding(self.request),
                 asked=self.request.asked,
                 fill=lambda: self._fill(session, facts, source),
                 on_gate=self.on_gate,
@@ -161,7 +162,14 @@ class Launch(msgspec.Struct):
         )
 
     def _prepare(
-        self, session: SessionContext, facts: Gathered, plan: SessionPlan, program: GuestProgram, undo: Undo
+        self,
+        session: SessionContext,
+        facts: Gathered,
+        plan: SessionPlan,
+        program: GuestProgram,
+        undo: Undo,
+        *,
+        room: Callable[[], None],
     ) -> Source:
         """Steps 4 to 6: volumes, holder, relay and supervisor side by side, then the container at its gate."""
         engine = facts.engine
@@ -176,7 +184,7 @@ class Launch(msgspec.Struct):
                 steps.run(f"{volume.name.rpartition('-')[2]} volume", partial(make_volume, engine, volume))
                 for volume in (plan.workspace, plan.home)
             ]
-            steps.run("supervisor", session.supervisor().ensure)
+            supervisor = steps.run("supervisor", session.supervisor().ensure)
             for volume in volumes:
                 volume.result()
             own = steps.run("own volumes", lambda: require_own_volumes(engine, (plan.workspace, plan.home)))
@@ -194,8 +202,11 @@ class Launch(msgspec.Struct):
             if holds is not None:
                 holds.result()
             own.result()
-            with self.trace.step("start"):
-                engine.start(container)
+            steps.run("start", lambda: engine.start(container))
+            source.result()
+            supervisor.result()
+            with self.trace.step("branch"):
+                room()
         return source.result()
 
     def _fill(self, session: SessionContext, facts: Gathered, source: Source) -> None:
@@ -240,117 +251,20 @@ class Launch(msgspec.Struct):
     def _dry_plan(self, facts: Gathered, naming: Naming) -> SessionPlan:
         recipes = plan_images(facts.manifest.name, self.env.config_dir / "agents")
         known = [facts.engine.image_id(recipe.ref) or _NO_IMAGE for recipe in recipes]
-        plan = self._plan(
-            facts,
-            naming,
-            GuestProgram.of_this_version(self.env.data_dir),
-            image=known[-1],
-            base_image=known[0],
-        )
+        program = GuestProgram.of_this_version(self.env.data_dir)
+        plan = launch_plan(self.request, facts, naming, program, image=known[-1], base_image=known[0])
         for spec in plan.containers:
             check_spec(spec)
         return plan
 
-    def _plan(
-        self, facts: Gathered, naming: Naming, program: GuestProgram, *, image: str, base_image: str
-    ) -> SessionPlan:
-        info, guarding = facts.engine.info, self._guarding
-        return plan_session(
-            PlanInput(
-                identity=Identity(
-                    session=self.facts.session_id,
-                    nonce=os.urandom(16).hex(),
-                    name=naming.name,
-                    agent=facts.manifest.name,
-                    repo=facts.repo.name,
-                    repo_path=str(facts.repo.work_tree or facts.repo.common_dir),
-                    branch=naming.branch.short,
-                    network=self.request.network,
-                    version=__version__,
-                ),
-                image=image,
-                base_image=base_image,
-                guest_volume=program.volume,
-                guest_digest=program.digest,
-                limits=self.request.limits,
-                host_cpus=info.cpus or None,
-                resolvers=guarding.dns,
-                holder_options=holder_options(dns=guarding.dns, allow=guarding.private),
-            )
-        )
-
-    @property
-    def _guarding(self) -> Guarding:
-        private = tuple(parse_private(text) for text in self.request.settings.network_private)
-        return Guarding(read_resolvers() if self.request.network is Network.ALLOW_ALL else (), private)
-
-    def _record(
-        self,
-        facts: Gathered,
-        naming: Naming,
-        plan: SessionPlan,
-        program: GuestProgram,
-        image: ImageRef,
-        undo: Undo,
-    ) -> SessionContext:
+    def _record(self, record: SessionRecord, undo: Undo) -> SessionContext:
         """Make the session's directory and its record: from here on `list` and `prune` know of it."""
-        request, repo, settings = self.request, facts.repo, self.request.settings
-        undo.add(f"session {self.facts.session_id}", lambda: discard(self.store, self.facts.session_id))
-        self.store.create(self.facts.session_id)
-        author = repo.identity
-        record = SessionRecord(
-            id=self.facts.session_id,
-            nonce=plan.identity.nonce,
-            name=naming.name,
-            agent=facts.manifest.name,
-            repo=RepoRef(
-                kind=repo.kind.value,
-                name=repo.name,
-                work_tree=str(repo.work_tree or ""),
-                git_dir=str(repo.git_dir),
-                common_dir=str(repo.common_dir),
-                repo_id=repo.repo_id,
-                owner_uid=repo.owner_uid,
-                owner_gid=repo.owner_gid,
-                object_format=repo.object_format,
-                url=repo.origin_url,
-            ),
-            branch=naming.branch.short,
-            base=str(repo.head or ""),
-            base_branch=repo.branch or "",
-            network="allow-all" if request.network is Network.ALLOW_ALL else "restricted",
-            engine="docker" if facts.engine.info.name == "docker" else "podman",
-            engine_env=tuple((k, v) for k, v in self.env.environ.items() if k in ENGINE_CHOICE),
-            runtime=plan.sandbox.runtime,
-            image_ref=image.ref,
-            image_id=image.id,
-            network_name=plan.network.name if plan.network is not None else "",
-            volumes=Volumes(workspace=plan.workspace.name, home=plan.home.name),
-            guest_volume=program.volume,
-            guest_digest=program.digest,
-            mode="command" if request.task else "tmux",
-            command=request.options.command,
-            prompt=request.options.prompt or "",
-            message=settings.git_message,
-            push=settings.git_push,
-            rm=request.options.rm,
-            author_name=author.name if author is not None else facts.manifest.title,
-            author_email=author.email if author is not None else f"{facts.manifest.name}@localhost",
-            private=self._guarding.private,
-            asked=tuple(sorted(request.asked)),
-            limits={
-                "cpus": str(request.limits.cpus),
-                "memory_bytes": str(request.limits.memory_bytes),
-                "pids": str(request.limits.pids),
-            },
-            version=__version__,
-            host_uid=self.env.uid,
-            created_ms=time.time_ns() // 1_000_000,
-        )
+        undo.add(f"session {record.id}", lambda: discard(self.store, record.id))
+        self.store.create(record.id)
         if not self.store.register(record):
             raise _OutrunError
         session = SessionContext(self.env, self.store, record)
-        session.engine = facts.engine  # found by the same rules: no need to ask it again about itself
+        session.engine = self.facts.engine  # found by the same rules: no need to ask it again about itself
         return session
 
     def _require_archivable(self, branch: BranchState, naming: Naming) -> None:

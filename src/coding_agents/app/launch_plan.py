@@ -1,0 +1,126 @@
+"""What a launch is to make, from request, facts and name: the plan for the engine, and the record for the host."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from coding_agents import __version__
+from coding_agents.app.bring_up import Guarding
+from coding_agents.app.gather import Gathered
+from coding_agents.app.launch_request import LaunchRequest
+from coding_agents.app.naming import Naming
+from coding_agents.app.prepare import GuestProgram
+from coding_agents.config.environ import HostEnvironment
+from coding_agents.images.api import ImageRef
+from coding_agents.model.session import RepoRef, SessionRecord, Volumes
+from coding_agents.network.dns import read_resolvers
+from coding_agents.network.guard import holder_options, parse_private
+from coding_agents.sandbox.plan import Identity, PlanInput, SessionPlan, plan_session
+from coding_agents.sandbox.spec import Network
+from coding_agents.supervisor.context import ENGINE_CHOICE
+
+
+def launch_guarding(request: LaunchRequest) -> Guarding:
+    """What the network guard of the session must allow."""
+    private = tuple(parse_private(text) for text in request.settings.network_private)
+    return Guarding(read_resolvers() if request.network is Network.ALLOW_ALL else (), private)
+
+
+def launch_plan(
+    request: LaunchRequest,
+    facts: Gathered,
+    naming: Naming,
+    program: GuestProgram,
+    *,
+    image: str,
+    base_image: str,
+) -> SessionPlan:
+    """The plan of a new session, with the images by id."""
+    info, guarding = facts.engine.info, launch_guarding(request)
+    return plan_session(
+        PlanInput(
+            identity=Identity(
+                session=facts.session_id,
+                nonce=os.urandom(16).hex(),
+                name=naming.name,
+                agent=facts.manifest.name,
+                repo=facts.repo.name,
+                repo_path=str(facts.repo.work_tree or facts.repo.common_dir),
+                branch=naming.branch.short,
+                network=request.network,
+                version=__version__,
+            ),
+            image=image,
+            base_image=base_image,
+            guest_volume=program.volume,
+            guest_digest=program.digest,
+            limits=request.limits,
+            host_cpus=info.cpus or None,
+            resolvers=guarding.dns,
+            holder_options=holder_options(dns=guarding.dns, allow=guarding.private),
+        )
+    )
+
+
+def launch_record(
+    request: LaunchRequest,
+    env: HostEnvironment,
+    facts: Gathered,
+    naming: Naming,
+    plan: SessionPlan,
+    program: GuestProgram,
+    image: ImageRef,
+) -> SessionRecord:
+    """The first record of a new session."""
+    repo, settings = facts.repo, request.settings
+    author = repo.identity
+    return SessionRecord(
+        id=facts.session_id,
+        nonce=plan.identity.nonce,
+        name=naming.name,
+        agent=facts.manifest.name,
+        repo=RepoRef(
+            kind=repo.kind.value,
+            name=repo.name,
+            work_tree=str(repo.work_tree or ""),
+            git_dir=str(repo.git_dir),
+            common_dir=str(repo.common_dir),
+            repo_id=repo.repo_id,
+            owner_uid=repo.owner_uid,
+            owner_gid=repo.owner_gid,
+            object_format=repo.object_format,
+            url=repo.origin_url,
+        ),
+        branch=naming.branch.short,
+        base=str(repo.head or ""),
+        base_branch=repo.branch or "",
+        network="allow-all" if request.network is Network.ALLOW_ALL else "restricted",
+        engine="docker" if facts.engine.info.name == "docker" else "podman",
+        engine_env=tuple((k, v) for k, v in env.environ.items() if k in ENGINE_CHOICE),
+        runtime=plan.sandbox.runtime,
+        image_ref=image.ref,
+        image_id=image.id,
+        network_name=plan.network.name if plan.network is not None else "",
+        volumes=Volumes(workspace=plan.workspace.name, home=plan.home.name),
+        guest_volume=program.volume,
+        guest_digest=program.digest,
+        mode="command" if request.task else "tmux",
+        command=request.options.command,
+        prompt=request.options.prompt or "",
+        message=settings.git_message,
+        push=settings.git_push,
+        rm=request.options.rm,
+        author_name=author.name if author is not None else facts.manifest.title,
+        author_email=author.email if author is not None else f"{facts.manifest.name}@localhost",
+        private=launch_guarding(request).private,
+        asked=tuple(sorted(request.asked)),
+        limits={
+            "cpus": str(request.limits.cpus),
+            "memory_bytes": str(request.limits.memory_bytes),
+            "pids": str(request.limits.pids),
+        },
+        version=__version__,
+        host_uid=env.uid,
+        created_ms=time.time_ns() // 1_000_000,
+    )
