@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
@@ -29,6 +30,7 @@ from coding_agents.model.audit import RecordType, decode_record
 from coding_agents.model.refs import Branch, Oid
 from coding_agents.model.session import RepoRef
 from coding_agents.proc.runner import Command
+from coding_agents.store.files import locked
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor import process
 from coding_agents.supervisor.client import SupervisorClient
@@ -406,9 +408,37 @@ def test_a_killed_supervisor_is_replaced_by_the_next_question(session: SessionCo
     wait_for(lambda: _pid(session) is None, "the end of the killed one")
     assert client.ask(Op.STATUS)["phase"] == "stopped"  # its socket, left behind, hinders nobody
     _end(session, client, signal.SIGTERM)
-    client.until_gone()
+    client.quit()
     with pytest.raises(SupervisorGoneError):
         client.call(Op.STATUS)
+
+
+@pytest.mark.parametrize("answer", [b"", b"{"])
+def test_a_supervisor_that_leaves_while_it_is_told_to_has_left(
+    session: SessionContext, answer: bytes
+) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(session.store.control_socket(session.record.id)))
+        server.listen()
+
+        def hang_up() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        session.supervisor().quit()
+        thread.join()
+
+
+def test_who_does_not_leave_is_told(session: SessionContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SupervisorClient, "_LEAVE_S", 0.1)
+    with (
+        locked(session.directory / "supervisor.lock"),
+        pytest.raises(SupervisorError, match="does not end"),
+    ):
+        session.supervisor().quit()
 
 
 def test_many_that_start_a_supervisor_at_once_share_one(session: SessionContext) -> None:
@@ -424,7 +454,7 @@ def test_many_that_start_a_supervisor_at_once_share_one(session: SessionContext)
     for thread in threads:
         thread.join()
     assert answers == [7] * 6
-    session.supervisor().until_gone()
+    session.supervisor().quit()
 
 
 def test_a_supervisor_that_cannot_start_says_why(session: SessionContext) -> None:

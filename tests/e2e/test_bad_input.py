@@ -276,7 +276,7 @@ def test_image_build_that_fails_midway(product: Product, repo: Path) -> None:
         product.home / "bin",
         product.engine,
         f"""case "$*" in
-        'image inspect coding-agents-demo'*) echo 'Error: No such image: x' >&2; exit 1;;
+        'image inspect '*coding-agents-demo*) echo 'Error: No such image: x' >&2; exit 1;;
         build*|*' build '*) echo 'Step 3/9 : RUN x'; echo 'E: disk on fire' >&2; exit 100;;
         esac
         exec {program} "$@" """,

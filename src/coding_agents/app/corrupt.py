@@ -8,7 +8,6 @@ engines hold for it is found by the session's id, stopped, and named, for a pers
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -20,7 +19,6 @@ from coding_agents.errors import CodingAgentsError, EngineNotFoundError
 from coding_agents.sandbox.spec import LABEL
 from coding_agents.store.sessions import BrokenSession, SessionStore
 from coding_agents.supervisor.client import SupervisorClient
-from coding_agents.supervisor.protocol import Op
 
 _ENGINES = ("docker", "podman")
 _STOP_S = 120
@@ -61,7 +59,7 @@ def set_aside(env: HostEnvironment, store: SessionStore, session: BrokenSession)
                 silent.append(error.message)
                 continue
             left += _stopped(engine, name, session.id)
-        _end_supervisor(env, store, session)
+        SupervisorClient(session.directory, store.control_socket(session.id), dict(env.environ)).quit()
         return SetAside(store.set_aside(session.id), tuple(left), tuple(silent))
 
 
@@ -81,10 +79,3 @@ def _stopped(engine: Engine, name: str, session_id: str) -> Iterator[Left]:
     )
     if found.containers or found.networks or found.volumes:
         yield found
-
-
-def _end_supervisor(env: HostEnvironment, store: SessionStore, session: BrokenSession) -> None:
-    client = SupervisorClient(session.directory, store.control_socket(session.id), dict(env.environ))
-    with suppress(CodingAgentsError):  # none is there, or it ends by itself on the record that it cannot read
-        client.call(Op.QUIT)
-    client.until_gone()

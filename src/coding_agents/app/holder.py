@@ -27,10 +27,9 @@ def make_holder(engine: Engine, plan: SessionPlan) -> str:
     return engine.create(holder)
 
 
-def start_holder(engine: Engine, container: str, plan: SessionPlan) -> None:
-    """Start the holder, whose guard `guard_problems` waits for. Raises EnforcementError when it is not as planned."""
+def require_holder(engine: Engine, container: str, plan: SessionPlan) -> None:
+    """Raise EnforcementError when the started holder, whose guard `guard_problems` waits for, is not as planned."""
     _, holder = _holder_of(plan)
-    engine.start(container)
     state = engine.inspect(container)
     if state is None or (differences := drift(holder, state)):
         details = "\n".join(differences) if state is not None else "it is gone"

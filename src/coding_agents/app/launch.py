@@ -17,7 +17,7 @@ from coding_agents.app.bring_up import bring_up
 from coding_agents.app.failed_start import discard, enforcement_failures_recorded, kept_log_named
 from coding_agents.app.gather import Gathered
 from coding_agents.app.guest import guest_config
-from coding_agents.app.holder import make_holder, start_holder
+from coding_agents.app.holder import make_holder, require_holder
 from coding_agents.app.images import build_settings
 from coding_agents.app.launch_plan import launch_guarding, launch_plan, launch_record
 from coding_agents.app.launch_request import LaunchRequest
@@ -175,7 +175,7 @@ class Launch(msgspec.Struct):
         engine = facts.engine
         undo.add("engine objects", lambda: remove_engine_objects(engine, plan.identity.nonce))
         # Undone first: a supervisor that sees the container end would begin to salvage it.
-        undo.add("supervisor", lambda: _quit(session))
+        undo.add("supervisor", session.supervisor().quit)
         with Parallel(self.trace) as steps:
             source = steps.run("relay", lambda: self._source(session, facts))
             guest = steps.run("guest", lambda: self._guest(engine, plan, program))
@@ -190,17 +190,14 @@ class Launch(msgspec.Struct):
             own = steps.run("own volumes", lambda: require_own_volumes(engine, (plan.workspace, plan.home)))
             guest.result()
             holder_id = holder.result() if holder is not None else ""
-            holds = (
-                steps.run("holder start", lambda: start_holder(engine, holder_id, plan))
-                if holder_id
-                else None
-            )
+            holds = steps.run("holder start", lambda: engine.start(holder_id)) if holder_id else None
             with self.trace.step("create"):
                 spec = plan.sandbox.joined_to(holder_id) if holder_id else plan.sandbox
                 container = engine.create(spec)
             session.update(container_id=container, holder_id=holder_id)
             if holds is not None:
                 holds.result()
+                steps.run("holder check", lambda: require_holder(engine, holder_id, plan))
             own.result()
             steps.run("start", lambda: engine.start(container))
             source.result()
@@ -308,10 +305,3 @@ def _announcing(narrator: Narrator) -> Callable[[str], None]:
         (narrator.say if line.startswith("building ") else narrator.progress)(line)
 
     return on_line
-
-
-def _quit(session: SessionContext) -> None:
-    client = session.supervisor()
-    if client.running():
-        client.call(Op.QUIT)
-        client.until_gone()

@@ -48,7 +48,7 @@ def remove(session: SessionContext, *, force: bool) -> Removed:
         remove_engine_objects(session.engine, record.nonce)
         with suppress(CodingAgentsError):  # no removal is refused for lack of a record
             session.supervisor().ask(Op.RECORD, type=RecordType.SESSION_REMOVED.value, subject=record.name)
-        _leave(session)
+        session.supervisor().quit()
         deleted = _delete_merged_branch(session)
         session.store.remove(record.id)
     saved = ended.saved if ended else Saved()
@@ -83,14 +83,6 @@ def _saved(session: SessionContext) -> Ended | None:
             hint=f"Nothing was removed; its volume is {volume}.",
         )
     return ended
-
-
-def _leave(session: SessionContext) -> None:
-    """End the supervisor before its directory goes."""
-    client = session.supervisor()
-    if client.running():
-        client.call(Op.QUIT)
-        client.until_gone()
 
 
 def _delete_merged_branch(session: SessionContext) -> bool:

@@ -120,6 +120,4 @@ def _stop_again(session: SessionContext) -> None:
         if container:
             engine.stop(container, timeout_s=10)
     session.update(phase="stopped", started_at="")
-    client = session.supervisor()
-    if client.running():
-        client.call(Op.QUIT)
+    session.supervisor().quit()

@@ -24,6 +24,8 @@ _TRIES = 3
 class SupervisorClient:
     """The way to one session's supervisor. `socket_path` is its control socket."""
 
+    _LEAVE_S = 10.0
+
     def __init__(self, session_dir: Path, socket_path: Path, env: Mapping[str, str]) -> None:
         self._session_dir = session_dir
         self._socket_path = socket_path
@@ -69,10 +71,19 @@ class SupervisorClient:
                 return True
         return False
 
-    def until_gone(self, timeout_s: float = 10.0) -> None:
-        """Wait until the supervisor has left, so that its directory can be removed. Raises SupervisorError."""
+    def quit(self) -> None:
+        """Ask the supervisor, if there is one, to leave, and return when it has. Raises SupervisorError."""
+        with suppress(
+            SupervisorError
+        ):  # none is there, or it was leaving; one that stays is told by the wait
+            self.call(Op.QUIT)
+        self._until_gone()
+
+    def _until_gone(self) -> None:
+        if not self._session_dir.exists():
+            return
         try:
-            with locked(self._session_dir / "supervisor.lock", timeout_s=timeout_s):
+            with locked(self._session_dir / "supervisor.lock", timeout_s=self._LEAVE_S):
                 pass
         except StoreError as error:
             raise SupervisorError("the session's supervisor does not end") from error
