@@ -417,8 +417,10 @@ def test_a_killed_supervisor_is_replaced_by_the_next_question(session: SessionCo
 def test_a_supervisor_that_leaves_while_it_is_told_to_has_left(
     session: SessionContext, answer: bytes
 ) -> None:
+    path = session.store.control_socket(session.record.id)
+    path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(session.store.control_socket(session.record.id)))
+        server.bind(str(path))
         server.listen()
 
         def hang_up() -> None:

@@ -82,7 +82,7 @@ class EngineProgram:
         outcome = runner.run(self.command((kind, "inspect", *names)))
         if not outcome.ok and not is_missing(outcome):
             raise failure(f"look at {kind}s", outcome, self.features)
-        return _objects(outcome.stdout)
+        return _objects(outcome.stdout) if outcome.stdout.strip() else []
 
 
 def label_flags(labels: Mapping[str, str]) -> tuple[str, ...]:
