@@ -12,7 +12,7 @@ import pytest
 
 from coding_agents.engine import find
 from coding_agents.engine.features import DOCKER, PODMAN
-from coding_agents.engine.find import engine_environment, find_engine, rlimit_ceiling
+from coding_agents.engine.find import engine_environment, find_engine, known_engine, rlimit_ceiling
 from coding_agents.errors import (
     CodingAgentsError,
     EngineForbiddenError,
@@ -69,6 +69,25 @@ class Host:
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
+
+
+def test_a_known_engine_is_asked_about_itself_only_when_that_matters(host: Host) -> None:
+    host.install("docker", info=_DOCKER_INFO)
+    engine = known_engine("docker", host.environ)
+    assert host.calls() == []
+    assert engine.info.version == _DOCKER_INFO["ServerVersion"]
+    assert engine.info.name == "docker"
+    assert host.calls() == ["docker info --format={{json .}}"]
+
+
+def test_a_known_engine_that_is_gone_or_silent_says_so(host: Host) -> None:
+    with pytest.raises(EngineNotFoundError):
+        known_engine("docker", host.environ)
+    host.install("docker", error=_STOPPED)
+    engine = known_engine("docker", host.environ)
+    for question in (lambda: engine.info, lambda: engine.inspect("x"), lambda: engine.stop("x", timeout_s=1)):
+        with pytest.raises(EngineStoppedError):
+            question()
 
 
 def test_nothing_installed(host: Host) -> None:

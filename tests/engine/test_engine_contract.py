@@ -343,6 +343,10 @@ def test_images_are_built_from_a_context_and_known_by_label(
         assert found is not None
         assert found.labels["test.mark"] == mark
         assert found.size_bytes >= 1
+        none = f"{mark}:local"
+        assert engine.find_images([tag, image]) == (found, found)
+        assert engine.find_images([none, tag]) == (None, found)
+        assert engine.find_images([tag, none]) == (found, None)
         assert [one.id for one in engine.list_images(f"test.mark={mark}") if one.tags] == [image]
         assert engine.list_images("test.mark=none") == ()
         other = tag.replace(":local", ":other")
