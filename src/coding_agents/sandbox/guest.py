@@ -21,10 +21,13 @@ try:
 except ImportError:
     from _sha256 import sha256
 path, wanted, *arguments = sys.argv[1:]
-with open(path, "rb") as program:
-    found = sha256(program.read()).hexdigest()
+try:
+    with open(path, "rb") as program:
+        found = sha256(program.read()).hexdigest()
+except OSError as error:
+    found = error.strerror
 if found != wanted:
-    sys.exit("{NOT_OURS} (SHA-256 " + found + ")")
+    sys.exit("{NOT_OURS}: wanted SHA-256 " + wanted + ", found " + found)
 sys.path.insert(0, path)
 from coding_agents_guest.__main__ import main
 sys.exit(main(arguments))

@@ -43,7 +43,7 @@ _RESERVED_NETWORKS = frozenset(
     {"host", "none", "bridge", "default", "private", "pasta", "slirp4netns", "podman"}
 )
 _GUEST_INTERPRETER = ("/usr/bin/python3", "-IS", "-c")
-_GUEST_LOADER_SHA256 = "d42560a3735a0e3cebd9db566fe7cf369860bb5732805db232800e893c379be8"
+_GUEST_LOADER_SHA256 = "21ed75fd93838dfa419e60acf544ad37d6c5f038b449a5c1ebeb7df87d91e923"
 _GUEST_PROGRAM = "/opt/coding-agents/guest.pyz"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _HOLDER_OPTIONS = frozenset({"--dns", "--allow"})
