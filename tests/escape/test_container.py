@@ -21,6 +21,7 @@ import pytest
 
 from coding_agents.channel.pyz import build_guest_pyz
 from coding_agents.model.limits import GIB, MIB, parse_size
+from coding_agents.sandbox.guest import guest_argv
 from support import hostile
 from support.escape import SOCKETS, Captive, capture, denied, fresh_repo
 from support.product import Product, git, wait_for
@@ -305,8 +306,7 @@ def test_the_engine_was_asked_for_every_wall(captive: Captive) -> None:
     assert any("no-new-privileges" in option for option in host["SecurityOpt"])
     assert config["User"] == "1000:1000"
     assert {mount["Type"] for mount in inspected["Mounts"]} <= {"volume", "tmpfs"}
-    argv = ["/usr/bin/python3", "-IS", "/opt/coding-agents/guest.pyz", "entrypoint"]
-    assert [inspected["Path"], *inspected["Args"]] == argv
+    assert (inspected["Path"], *inspected["Args"]) == guest_argv(captive.guest_digest(), "entrypoint")
 
 
 def test_labels_and_names_are_the_documented_ones(captive: Captive) -> None:
