@@ -62,7 +62,7 @@ def gathering(
         with trace.step("agent"):  # first: an unknown one has no image to look for
             manifest = load_manifest(request.settings.agent, manifests)
         repo = steps.run("repository", lambda: _repository(request, env, narrator, session=session))
-        looked = steps.run("look", look_at_engine)
+        looked = steps.run("engine and images", look_at_engine)
         yield lambda: Gathered(session, repo.result(), looked.result()[0], manifest, looked.result()[1])
 
 

@@ -12,7 +12,8 @@ from typing import BinaryIO, Self
 from coding_agents.app.sessions import require_open_gate
 from coding_agents.errors import ReaderGoneError, StoreError
 from coding_agents.model.audit import RecordType
-from coding_agents.proc.runner import Command, Filtered, run_attached, run_filtered
+from coding_agents.proc.foreground import Filtered, run_attached, run_filtered
+from coding_agents.proc.runner import Command
 from coding_agents.sandbox.spec import AGENT_USER, HOME, WORKSPACE
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.protocol import Op

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -94,7 +94,7 @@ def run(command: Command) -> Outcome:
     """Run `command` to its end. Raises ProgramNotFoundError; never raises for a non-zero status."""
     began = time.monotonic()
     stdin = subprocess.PIPE if command.stdin is not None else subprocess.DEVNULL
-    with _popen(command, stdin=stdin) as process, interruptible(process.pid):
+    with spawn(command, stdin=stdin) as process, interruptible(process.pid):
         timed_out = False
         try:
             out, err = process.communicate(command.stdin, timeout=command.timeout_s)
@@ -115,7 +115,7 @@ def streaming(command: Command) -> Iterator[Streaming]:
     The time limit counts from here: a command that neither reads nor ends is killed, and whoever writes to
     it gets BrokenPipeError.
     """
-    process = _popen(command, stdin=subprocess.PIPE)
+    process = spawn(command, stdin=subprocess.PIPE)
     stream = Streaming(process, command, time.monotonic())
     limit = threading.Timer(command.timeout_s, stream.expire)
     limit.daemon = True
@@ -190,84 +190,9 @@ class Streaming:
         return self._outcome
 
 
-def run_attached(command: Command) -> int:
-    """Run `command` on our own terminal and standard streams; returns its exit status (128+n on a signal).
-
-    SIGINT is left to the child while it runs: the terminal delivers it to the whole foreground group.
-    """
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with _missing_program(command):
-            status = subprocess.run(
-                command.argv, env=dict(command.env), cwd=command.cwd, check=False
-            ).returncode
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    return 128 - status if status < 0 else status
-
-
-def run_filtered(command: Command, *, out: Sink, err: Sink, stdin: bool = False) -> int:
-    """Run `command` with its output going through two sinks as it comes; returns its exit status (128+n on a signal).
-
-    `stdin` gives it our own standard input. The command's time limit does not count: the user ends it.
-    """
-    return Filtered(command, stdin=stdin).pour(out=out, err=err)
-
-
-class Filtered:
-    """A command that runs; its output waits until `pour` takes it. Without `pour`, `end` is called."""
-
-    def __init__(self, command: Command, *, stdin: bool = False) -> None:
-        self._process = _popen(command, stdin=None if stdin else subprocess.DEVNULL)
-
-    def pour(self, *, out: Sink, err: Sink) -> int:
-        """Pass the output on through two sinks until the end; returns the exit status (128+n on a signal)."""
-        process = self._process
-        with process, interruptible(process.pid):
-            readers = [
-                threading.Thread(target=_pour, args=(source, sink), daemon=True)
-                for source, sink in ((process.stdout, out), (process.stderr, err))
-            ]
-            try:
-                for reader in readers:
-                    reader.start()
-                for reader in readers:
-                    reader.join()
-                status = process.wait()
-            except BaseException:
-                kill_group(process.pid)
-                raise
-        return 128 - status if status < 0 else status
-
-    def end(self) -> None:
-        """Kill the command; whatever it has written is lost. Harmless after its end."""
-        with self._process as process:
-            if process.poll() is None:
-                kill_group(process.pid)
-
-
-class Sink(Protocol):
-    """Takes output as it comes; `finish` is called once at its end."""
-
-    def __call__(self, chunk: bytes, /) -> None: ...
-
-    def finish(self) -> None: ...
-
-
-def _pour(source: IO[bytes] | None, sink: Sink) -> None:
-    if source is None:
-        raise AssertionError("the command's output is a pipe")
-    try:
-        while chunk := os.read(source.fileno(), 65536):
-            sink(chunk)
-        sink.finish()
-    except OSError:  # whoever read our output has gone, or its disk is full: the command is to find that, too
-        source.close()
-
-
 def start_detached(command: Command) -> int:
     """Start a process that outlives us: own session, no terminal. Returns its pid; `pass_fds` stay open."""
-    process = _popen(command, stdin=subprocess.DEVNULL, output=subprocess.DEVNULL)
+    process = spawn(command, stdin=subprocess.DEVNULL, output=subprocess.DEVNULL)
     process.returncode = 0  # not waited for: it belongs to init when we are gone
     return process.pid
 
@@ -277,7 +202,7 @@ async def start(command: Command, *, pipe_stderr: bool = True) -> asyncio.subpro
     import asyncio  # a tenth of the start-up time of verbs that never need it
 
     identity = _identity(command.owner)
-    with _missing_program(command):
+    with missing_program(command):
         return await asyncio.create_subprocess_exec(
             *command.argv,
             env=dict(command.env),
@@ -293,9 +218,10 @@ async def start(command: Command, *, pipe_stderr: bool = True) -> asyncio.subpro
         )
 
 
-def _popen(command: Command, *, stdin: int | None, output: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+def spawn(command: Command, *, stdin: int | None, output: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+    """Start `command` in a session of its own; for this package, which sees to its end."""
     identity = _identity(command.owner)
-    with _missing_program(command):
+    with missing_program(command):
         return subprocess.Popen(
             command.argv,
             env=dict(command.env),
@@ -326,7 +252,8 @@ def _identity(owner: Owner | None) -> _Identity:
 
 
 @contextmanager
-def _missing_program(command: Command) -> Iterator[None]:
+def missing_program(command: Command) -> Iterator[None]:
+    """Around a start: a program that is not there, or may not be run, raises ProgramNotFoundError."""
     try:
         yield
     except FileNotFoundError as error:
