@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import socket
 import sys
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 
 import coding_agents_guest
-from coding_agents.channel.pyz import build_guest_pyz, guest_digest
+from coding_agents.app import prepare
+from coding_agents.app.prepare import GuestProgram
+from coding_agents.channel.pyz import build_guest_pyz, guest_digest, guest_sources
 from coding_agents.proc.runner import Command, run
 from coding_agents_guest.relay_client import splice
 from support.guest import ENV, guest_argv, guest_program
@@ -26,6 +29,36 @@ def test_the_program_is_the_same_every_time() -> None:
     assert guest_digest(program) == guest_digest(build_guest_pyz())
     assert guest_digest(program) != guest_digest(program + b"\0")
     assert len(guest_digest(program)) == 64
+
+
+def test_it_is_built_once_for_each_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unkept = GuestProgram.of_this_version(tmp_path, keep=False)
+    assert list(tmp_path.iterdir()) == []
+    assert unkept.content == build_guest_pyz()
+    assert unkept.digest == guest_digest(unkept.content)
+    first = GuestProgram.of_this_version(tmp_path)
+    (kept,) = (tmp_path / "guest").iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o600
+    monkeypatch.setattr(prepare, "build_guest_pyz", lambda sources: b"built again")
+    assert first == unkept == GuestProgram.of_this_version(tmp_path)
+    kept.write_bytes(kept.read_bytes()[:-1])
+    assert GuestProgram.of_this_version(tmp_path).content == b"built again"
+    monkeypatch.setattr(prepare, "sources_digest", lambda sources: "f" * 64)
+    assert GuestProgram.of_this_version(tmp_path).content == b"built again"
+
+
+def test_this_python_loads_what_it_has_compiled_and_any_other_the_source(tmp_path: Path) -> None:
+    """A module whose source lies beside its compiled form, but says something else."""
+    sources = {**guest_sources(), "coding_agents_guest/__init__.py": b"__version__ = 'compiled'\n"}
+    program = tmp_path / "guest.pyz"
+    program.write_bytes(
+        build_guest_pyz(sources).replace(b"__version__ = 'compiled'", b"__version__ = 'aasource'")
+    )
+    told = run(Command(guest_argv(program, "version"), env=ENV))
+    assert told.text() == "compiled\n"
+    program.write_bytes(program.read_bytes().replace(importlib.util.MAGIC_NUMBER, b"\0\0\r\n"))
+    told = run(Command(guest_argv(program, "version"), env=ENV))
+    assert told.text() == "aasource\n"
 
 
 def test_it_runs_isolated_and_tells_its_version(tmp_path: Path) -> None:

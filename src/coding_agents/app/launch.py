@@ -248,7 +248,7 @@ class Launch(msgspec.Struct):
     def _dry_plan(self, facts: Gathered, naming: Naming) -> SessionPlan:
         recipes = plan_images(facts.manifest.name, self.env.config_dir / "agents")
         known = [facts.engine.image_id(recipe.ref) or _NO_IMAGE for recipe in recipes]
-        program = GuestProgram.of_this_version(self.env.data_dir)
+        program = GuestProgram.of_this_version(self.env.data_dir, keep=False)
         plan = launch_plan(self.request, facts, naming, program, image=known[-1], base_image=known[0])
         for spec in plan.containers:
             check_spec(spec)

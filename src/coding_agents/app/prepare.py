@@ -52,16 +52,21 @@ class GuestProgram(msgspec.Struct, frozen=True):
     digest: str
 
     @classmethod
-    def of_this_version(cls, data_dir: Path) -> GuestProgram:
-        """The program, which is built once for each version and kept below `data_dir`. Raises StoreError."""
-        sources = guest_sources()
-        kept = data_dir / "guest" / f"{sources_digest(sources)}.pyz"
-        try:
-            content = read_record(kept, limit=_MAX_PROGRAM)
-        except FileNotFoundError:
-            content = build_guest_pyz(sources)
+    def of_this_version(cls, data_dir: Path, *, keep: bool = True) -> GuestProgram:
+        """The program: the one kept below `data_dir`, or else built, and kept unless `keep` is off. Raises StoreError.
+
+        A file whose content is not what its name says is as good as none.
+        """
+        sources, kept_in = guest_sources(), data_dir / "guest"
+        version = sources_digest(sources)
+        for path in kept_in.glob(f"{version}-*.pyz"):
+            content = read_record(path, limit=_MAX_PROGRAM)
+            if path.name == f"{version}-{guest_digest(content)}.pyz":
+                return cls(content, guest_digest(content))
+        content = build_guest_pyz(sources)
+        if keep:
             private_dir(make_dir(data_dir) / "guest")
-            write_atomic(kept, content)
+            write_atomic(kept_in / f"{version}-{guest_digest(content)}.pyz", content)
         return cls(content, guest_digest(content))
 
     @property
