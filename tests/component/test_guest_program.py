@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 import coding_agents_guest
-from coding_agents.app import prepare
-from coding_agents.app.prepare import GuestProgram
 from coding_agents.channel.pyz import build_guest_pyz, guest_digest, guest_sources
 from coding_agents.proc.runner import Command, run
+from coding_agents.supervisor import guest_program as module
+from coding_agents.supervisor.guest_program import GuestProgram
 from coding_agents_guest.relay_client import splice
 from support.guest import ENV, guest_argv, guest_program
 
@@ -39,11 +39,11 @@ def test_it_is_built_once_for_each_version(tmp_path: Path, monkeypatch: pytest.M
     first = GuestProgram.of_this_version(tmp_path)
     (kept,) = (tmp_path / "guest").iterdir()
     assert kept.stat().st_mode & 0o777 == 0o600
-    monkeypatch.setattr(prepare, "build_guest_pyz", lambda sources: b"built again")
+    monkeypatch.setattr(module, "build_guest_pyz", lambda sources: b"built again")
     assert first == unkept == GuestProgram.of_this_version(tmp_path)
     kept.write_bytes(kept.read_bytes()[:-1])
     assert GuestProgram.of_this_version(tmp_path).content == b"built again"
-    monkeypatch.setattr(prepare, "sources_digest", lambda sources: "f" * 64)
+    monkeypatch.setattr(module, "sources_digest", lambda sources: "f" * 64)
     assert GuestProgram.of_this_version(tmp_path).content == b"built again"
 
 

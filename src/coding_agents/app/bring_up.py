@@ -87,11 +87,13 @@ def _explain(session: SessionContext, error: CodingAgentsError) -> None:
         said = session.engine.logs(session.record.container_id, tail=1)
     except CodingAgentsError:
         return  # the first error is the one to be told
+    record = session.record
     if said.startswith(NOT_OURS.encode()):
         raise EnforcementError(
-            f"the guest program in the volume {session.record.guest_volume} is not ours",
+            f"the guest program in the volume {record.guest_volume} is not ours",
             details=said.decode("utf-8", "replace").strip(),
-            hint="Somebody changed it. Stop all sessions and remove that volume and the one with -ready at its end.",
+            hint=f"Somebody changed it: find out who. `{record.engine} volume rm {record.guest_volume}-ready` "
+            "lets the next launch of this version write it anew.",
         ) from error
 
 

@@ -24,9 +24,7 @@ from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.app.naming import Naming, choose_name, require_free_branch
 from coding_agents.app.narrate import Narrator
 from coding_agents.app.prepare import (
-    GuestProgram,
     Source,
-    ensure_guest_volume,
     fill_home,
     fill_workspace,
     make_volume,
@@ -47,6 +45,7 @@ from coding_agents.sandbox.plan import SessionPlan
 from coding_agents.sandbox.protections import Enforced
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.guest_program import GuestProgram, ensure_guest_volume
 from coding_agents.supervisor.protocol import Op
 from coding_agents.supervisor.removal import remove_engine_objects
 

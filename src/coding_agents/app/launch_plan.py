@@ -10,7 +10,6 @@ from coding_agents.app.bring_up import Guarding
 from coding_agents.app.gather import Gathered
 from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.app.naming import Naming
-from coding_agents.app.prepare import GuestProgram
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.images.api import ImageRef
 from coding_agents.model.session import RepoRef, SessionRecord, Volumes
@@ -19,6 +18,7 @@ from coding_agents.network.guard import holder_options, parse_private
 from coding_agents.sandbox.plan import Identity, PlanInput, SessionPlan, plan_session
 from coding_agents.sandbox.spec import Network
 from coding_agents.supervisor.context import ENGINE_CHOICE
+from coding_agents.supervisor.guest_program import GuestProgram
 
 
 def launch_guarding(request: LaunchRequest) -> Guarding:

@@ -20,6 +20,7 @@ from coding_agents.sandbox.plan import plan_salvage
 from coding_agents.sandbox.spec import LABEL, Role
 from coding_agents.supervisor.context import BASE_IMAGE, SessionContext, plan_input_of
 from coding_agents.supervisor.guest_link import GuestLink, OnReport
+from coding_agents.supervisor.guest_program import GuestProgram, ensure_guest_volume
 from coding_agents_guest.events import GuestConfig, Salvaged
 from coding_agents_guest.mux import Stream
 
@@ -42,9 +43,14 @@ async def salvage(
     image = await asyncio.to_thread(engine.image_id, BASE_IMAGE)
     if image is None:
         raise ImageBuildError(f"{BASE_IMAGE} is missing", hint="Run `coding-agents images build base`.")
-    spec = plan_salvage(plan_input_of(session.record, base_image=image, host_cpus=engine.info.cpus or None))
+    mark = os.urandom(4).hex()
+    # Today's program, and not that of the launch: it is the one that speaks with us. A full disk need not keep it.
+    program = await asyncio.to_thread(GuestProgram.of_this_version, session.env.data_dir, keep=False)
+    await asyncio.to_thread(ensure_guest_volume, engine, program, image, suffix=mark)
+    facts = plan_input_of(session.record, base_image=image, host_cpus=engine.info.cpus or None)
+    spec = plan_salvage(replace(facts, guest_volume=program.volume, guest_digest=program.digest))
     # A name of its own: `<name>-salvage` may be another session's.
-    spec = replace(spec, name=f"{spec.name}-{os.urandom(4).hex()}")
+    spec = replace(spec, name=f"{spec.name}-{mark}")
     check_spec(spec)
 
     async def serve_relay(stream: Stream) -> None:

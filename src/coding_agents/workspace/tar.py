@@ -8,6 +8,8 @@ entry belongs to the agent's user.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import BinaryIO
 
 AGENT_UID = 1000
@@ -76,6 +78,30 @@ class TarWriter:
         self._out.write(b"".join(self._pending))
         self._pending.clear()
         self._pending_bytes = 0
+
+
+def tar_of(files: Mapping[str, bytes], *, owner: int, mode: int) -> bytes:
+    """A small archive of `files` by path, with the directories above them (mode 0700)."""
+    import io  # most launches write no other archive than that of the workspace
+    import tarfile
+
+    def entry(name: str, mode: int, kind: bytes) -> tarfile.TarInfo:
+        info = tarfile.TarInfo(name)
+        info.type, info.mode, info.uid, info.gid = kind, mode, owner, owner
+        return info
+
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        made: set[str] = set()
+        for name, content in files.items():
+            for parent in reversed(Path(name).parents[:-1]):
+                if str(parent) not in made:
+                    made.add(str(parent))
+                    archive.addfile(entry(str(parent), 0o700, tarfile.DIRTYPE))
+            file = entry(name, mode, tarfile.REGTYPE)
+            file.size = len(content)
+            archive.addfile(file, io.BytesIO(content))
+    return buffer.getvalue()
 
 
 def header(
