@@ -32,6 +32,7 @@ from coding_agents.model.session import RepoRef
 from coding_agents.proc.runner import Command
 from coding_agents.store.files import locked
 from coding_agents.store.sessions import SessionStore
+from coding_agents.supervisor import client as client_module
 from coding_agents.supervisor import process
 from coding_agents.supervisor.client import SupervisorClient
 from coding_agents.supervisor.context import SessionContext
@@ -435,7 +436,7 @@ def test_a_supervisor_that_leaves_while_it_is_told_to_has_left(
 
 
 def test_who_does_not_leave_is_told(session: SessionContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SupervisorClient, "_LEAVE_S", 0.1)
+    monkeypatch.setattr(client_module, "_LEAVE_S", 0.1)
     with (
         locked(session.directory / "supervisor.lock"),
         pytest.raises(SupervisorError, match="does not end"),

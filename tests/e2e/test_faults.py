@@ -90,6 +90,29 @@ def test_an_interrupted_launch_leaves_nothing(
     assert list(product.kept_logs.glob("*")) == []
 
 
+@pytest.mark.parametrize("kind", ["workspace", "home"])
+def test_a_volume_of_somebody_else_is_neither_used_nor_removed(
+    product: Product, repo: Path, kind: str
+) -> None:
+    """It appears after the name was chosen, in the moment in which ours is made; Docker then keeps it silently."""
+    volume = f"demo-{repo.name}-session-1-{kind}"
+    engine = StallingEngine.make(product, f"'volume create '*{volume}", after=False)
+    task = ("--agent", "demo", "--network-proxy", "restricted", "-d")
+    launch = product.start("launch", str(repo), *task, env=engine.env)
+    engine.wait()
+    product.engine_run("volume", "create", "--label=mark=theirs", volume)
+    engine.release()
+    _, err = launch.communicate(timeout=60)
+    try:
+        assert launch.returncode == 34, err
+        assert f"cannot create volume {volume}" in err
+        assert "prune" in err
+        assert "theirs" in product.engine_run("volume", "inspect", volume)
+    finally:
+        product.engine_run("volume", "rm", volume)
+    assert_nothing_left(product)
+
+
 def test_a_launch_without_a_required_wall_leaves_its_audit_log(product: Product, repo: Path) -> None:
     refused = product.launch(repo, "-d", "--json", status=36, env={"CODING_AGENTS_REQUIRE": "moat"})
     assert_nothing_left(product)

@@ -13,7 +13,7 @@ from functools import partial
 
 import msgspec
 
-from coding_agents.app.bring_up import bring_up
+from coding_agents.app.bring_up import Guarding, bring_up
 from coding_agents.app.failed_start import discard, enforcement_failures_recorded, kept_log_named
 from coding_agents.app.gather import Gathered
 from coding_agents.app.guest import guest_config
@@ -107,11 +107,12 @@ class Launch(msgspec.Struct):
         with self.trace.step("images"):
             image, base = self._images(facts)
         program = GuestProgram.of_this_version(self.env.data_dir)
-        plan = launch_plan(self.request, facts, naming, program, image=image.id, base_image=base.id)
+        guarding = launch_guarding(self.request)
+        plan = launch_plan(self.request, facts, naming, program, guarding, image=image.id, base_image=base.id)
         for spec in plan.containers:
             check_spec(spec)
         with Undo() as undo:
-            launched = self._make(facts, naming, plan, program, branch, image, undo)
+            launched = self._make(facts, naming, plan, program, guarding, branch, image, undo)
             undo.keep()
         return launched
 
@@ -121,12 +122,13 @@ class Launch(msgspec.Struct):
         naming: Naming,
         plan: SessionPlan,
         program: GuestProgram,
+        guarding: Guarding,
         branch: BranchState,
         image: ImageRef,
         undo: Undo,
     ) -> Launched:
         """Steps 4 to 9: everything that leaves traces."""
-        record = launch_record(self.request, self.env, facts, naming, plan, program, image)
+        record = launch_record(self.request, self.env, facts, naming, plan, program, guarding, image)
         session = self._record(record, undo)
         with (
             self.store.lock(record.id),
@@ -146,7 +148,7 @@ class Launch(msgspec.Struct):
                 plan,
                 guest_config(session, facts.manifest, facts.repo, self.request),
                 self.trace,
-                guarding=launch_guarding(self.request),
+                guarding=guarding,
                 asked=self.request.asked,
                 fill=lambda: self._fill(session, facts, source),
                 on_gate=self.on_gate,
@@ -248,7 +250,10 @@ class Launch(msgspec.Struct):
         recipes = plan_images(facts.manifest.name, self.env.config_dir / "agents")
         known = [facts.engine.image_id(recipe.ref) or _NO_IMAGE for recipe in recipes]
         program = GuestProgram.of_this_version(self.env.data_dir, keep=False)
-        plan = launch_plan(self.request, facts, naming, program, image=known[-1], base_image=known[0])
+        guarding = launch_guarding(self.request)
+        plan = launch_plan(
+            self.request, facts, naming, program, guarding, image=known[-1], base_image=known[0]
+        )
         for spec in plan.containers:
             check_spec(spec)
         return plan

@@ -32,12 +32,13 @@ def launch_plan(
     facts: Gathered,
     naming: Naming,
     program: GuestProgram,
+    guarding: Guarding,
     *,
     image: str,
     base_image: str,
 ) -> SessionPlan:
     """The plan of a new session, with the images by id."""
-    info, guarding = facts.engine.info, launch_guarding(request)
+    info = facts.engine.info
     return plan_session(
         PlanInput(
             identity=Identity(
@@ -70,6 +71,7 @@ def launch_record(
     naming: Naming,
     plan: SessionPlan,
     program: GuestProgram,
+    guarding: Guarding,
     image: ImageRef,
 ) -> SessionRecord:
     """The first record of a new session."""
@@ -113,7 +115,7 @@ def launch_record(
         rm=request.options.rm,
         author_name=author.name if author is not None else facts.manifest.title,
         author_email=author.email if author is not None else f"{facts.manifest.name}@localhost",
-        private=launch_guarding(request).private,
+        private=guarding.private,
         asked=tuple(sorted(request.asked)),
         limits={
             "cpus": str(request.limits.cpus),

@@ -26,7 +26,7 @@ from coding_agents.workspace.copyset import CopyPlan
 from coding_agents.workspace.fill import write_workspace_tar
 from coding_agents.workspace.launch_state import LaunchState, record_launch_state
 from coding_agents.workspace.listing import plan_copy
-from coding_agents.workspace.tar import tar_of
+from coding_agents.workspace.tar import AGENT_UID, tar_of
 
 # Our image's tar, as the agent's user; modes of directories come last, so that read-only ones can be filled.
 _UNPACK = (
@@ -93,8 +93,11 @@ def fill_workspace(
 def fill_home(engine: Engine, container: str, seeds: dict[str, bytes]) -> None:
     """Put the agent's first-run files into the home volume, owned by the agent."""
     if seeds:
-        content = tar_of(seeds, owner=1000, mode=0o600)
-        engine.feed(container, (*_UNPACK, HOME), lambda out: _write(out, content), user=AGENT_USER)
+
+        def write(out: BinaryIO) -> None:
+            out.write(tar_of(seeds, owner=AGENT_UID, mode=0o600))
+
+        engine.feed(container, (*_UNPACK, HOME), write, user=AGENT_USER)
 
 
 def make_volume(engine: Engine, volume: NamedObject) -> None:
@@ -107,11 +110,4 @@ def require_own_volumes(engine: Engine, volumes: Sequence[NamedObject]) -> None:
     found = engine.volume_labels([volume.name for volume in volumes])
     for volume in volumes:
         if found.get(volume.name) != dict(volume.labels):
-            raise EngineError(
-                f"cannot create volume {volume.name}: it already exists",
-                hint=LEFT_OVER,
-            )
-
-
-def _write(out: BinaryIO, content: bytes) -> None:
-    out.write(content)
+            raise EngineError(f"cannot create volume {volume.name}: it already exists", hint=LEFT_OVER)

@@ -18,13 +18,12 @@ from coding_agents.store.files import locked
 from coding_agents.supervisor.protocol import MAX_LINE, Op, decode, encode, raise_failure
 
 _START_TIMEOUT_S = 20.0
+_LEAVE_S = 10.0
 _TRIES = 3
 
 
 class SupervisorClient:
     """The way to one session's supervisor. `socket_path` is its control socket."""
-
-    _LEAVE_S = 10.0
 
     def __init__(self, session_dir: Path, socket_path: Path, env: Mapping[str, str]) -> None:
         self._session_dir = session_dir
@@ -73,9 +72,7 @@ class SupervisorClient:
 
     def quit(self) -> None:
         """Ask the supervisor, if there is one, to leave, and return when it has. Raises SupervisorError."""
-        with suppress(
-            SupervisorError
-        ):  # none is there, or it was leaving; one that stays is told by the wait
+        with suppress(SupervisorError):  # none is there, or it was leaving; who stays is told by the wait
             self.call(Op.QUIT)
         self._until_gone()
 
@@ -83,7 +80,7 @@ class SupervisorClient:
         if not self._session_dir.exists():
             return
         try:
-            with locked(self._session_dir / "supervisor.lock", timeout_s=self._LEAVE_S):
+            with locked(self._session_dir / "supervisor.lock", timeout_s=_LEAVE_S):
                 pass
         except StoreError as error:
             raise SupervisorError("the session's supervisor does not end") from error
