@@ -81,6 +81,7 @@ def session(tmp_path: Path, fake: SilentEngine, monkeypatch: pytest.MonkeyPatch)
     repo = discover(make_repo(tmp_path / "shop"), env=env.for_git())
     store = SessionStore(env.state_dir)
     record = session_record(
+        os.urandom(6).hex(),  # a long path has its socket below /tmp by this id, and other tests run beside us
         repo=RepoRef(
             kind="path", name="shop", work_tree=str(repo.work_tree), git_dir=str(repo.git_dir),
             common_dir=str(repo.common_dir), repo_id=repo.repo_id,
