@@ -380,7 +380,7 @@ def test_url_is_cloned_by_the_host_and_the_branch_is_fetched_from_there(product:
 
 
 def test_ordinary_user_on_a_repository_of_their_own(ordinary: Product) -> None:
-    repo = make_repo(ordinary.home / f"{ordinary.home.name}-own".lower().replace("_", "-"))
+    repo = make_repo(ordinary.home / f"{ordinary.home.name}-own")
     subprocess.run(("chown", "-R", f"{ORDINARY_UID}:{ORDINARY_UID}", str(repo)), check=True)
     (repo / "README.md").write_text("changed\n")
     result = ordinary.launch(
@@ -398,7 +398,7 @@ def test_ordinary_user_on_a_repository_of_their_own(ordinary: Product) -> None:
 
 def test_root_on_a_repository_of_another_user(ordinary: Product) -> None:
     """Refs and objects belong to the repository's owner afterwards, and nothing of it was run as root."""
-    repo = make_repo(ordinary.home / f"{ordinary.home.name}-theirs".lower().replace("_", "-"))
+    repo = make_repo(ordinary.home / f"{ordinary.home.name}-theirs")
     hook = repo / ".git/hooks/reference-transaction"
     hook.parent.mkdir(exist_ok=True)
     hook.write_text(f"#!/bin/sh\nid -u >> {ordinary.home}/ran\n")

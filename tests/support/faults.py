@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -87,7 +88,9 @@ def ordinary_user(engine: str) -> Iterator[Product]:
         f"--regid={ORDINARY_UID}",
         f"--groups={socket.stat().st_gid}",
     )
-    home = Path(tempfile.mkdtemp(prefix="ca-ordinary-"))  # pytest's own directories are root's alone
+    # Not under pytest's own directory, which is root's alone; a name in letters that a session's name keeps.
+    home = Path(tempfile.gettempdir(), f"ca-ordinary-{uuid.uuid4().hex[:8]}")
+    home.mkdir(0o700)
     os.chown(home, ORDINARY_UID, ORDINARY_UID)
     product = Product(engine, home, prefix=identity)
     # The Python of the tests may lie in root's home; the system's can have its packages, too.
