@@ -95,7 +95,15 @@ class Git:
             raise _failure(arguments, status, errors)
         return _split(output), os.fsdecode(errors)
 
-    def _finish(self, arguments: tuple[str, ...], stdin: bytes) -> tuple[int, bytes, bytes]:
+    def status_and_output(
+        self, *arguments: str, stdin: bytes = b"", discard: bool = False
+    ) -> tuple[int, bytes]:
+        """The exit status and the standard output, which with `discard` is not kept."""
+        return self._finish(arguments, stdin, subprocess.DEVNULL if discard else subprocess.PIPE)[:2]
+
+    def _finish(
+        self, arguments: tuple[str, ...], stdin: bytes, stdout: int = subprocess.PIPE
+    ) -> tuple[int, bytes, bytes]:
         argv = ["git"]
         for setting in (*_SETTINGS, *self.settings):
             argv += ["-c", setting]
@@ -104,7 +112,7 @@ class Git:
             cwd=self.directory,
             env={**self.environment, **_ENVIRONMENT},
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
@@ -113,7 +121,7 @@ class Git:
         except subprocess.TimeoutExpired:
             _end(process)
             raise GitFailedError(f"git {arguments[0]} ran out of time") from None
-        return process.returncode, output, errors
+        return process.returncode, output or b"", errors
 
 
 def identity_environment(identity: Identity) -> dict[str, str]:

@@ -3,7 +3,8 @@
 The volume is hostile and mounted read-only. It is read with a git directory of our own, so its
 configuration, hooks and filters do not count; its commits and files are taken as data, and the relay checks
 what we push like any push of an agent. What the volume holds beyond the relay ends in three kinds of refs
-there: `head` (its HEAD), `worktree` (its files, on top of it), `heads/…` (branches that HEAD lacks).
+there: `head` (its HEAD), `worktree` (its files, on top of it), `heads/…` (branches that HEAD lacks). A history
+that cannot be read costs nobody the files: they are then taken without it.
 
 Standard input and output are the channel: this process is bridge and client in one.
 """
@@ -14,10 +15,11 @@ import asyncio
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,9 +40,10 @@ from coding_agents_guest.mux import Mux, Stream
 from coding_agents_guest.place import Place
 from coding_agents_guest.probe import read_facts
 from coding_agents_guest.records import dataclass
-from coding_agents_guest.snapshot import commit_snapshot, take_snapshot
+from coding_agents_guest.snapshot import Snapshot, commit_snapshot, take_snapshot
 from coding_agents_guest.sockets import Gateway, UnsafeDirectoryError, bind_unix, check_directory
 from coding_agents_guest.stdio import open_stdio
+from coding_agents_guest.volume import Volume, borrow, feed_nothing, pipes_in_the_way, read_volume
 from coding_agents_guest.wire import PROTOCOL, Hello, WireError
 
 REFS = "refs/coding-agents/salvage"
@@ -48,7 +51,7 @@ DEFAULT_MESSAGE = "Uncommitted work, salvaged (coding-agents)"
 
 _BUDGET_S = 300.0
 _RELAY_CONNECTIONS = 8
-_MAX_BRANCHES = 100
+_MAX_BRANCHES = 20
 _MAX_INDEX_BYTES = 512 << 20
 _MAX_RULES_BYTES = 1 << 20
 # What decides how files become blobs and which are ignored. Everything else in the volume's configuration,
@@ -58,6 +61,16 @@ _TAKEN_SETTINGS = re.compile(
     r"\n[A-Za-z]{1,12}"
 )
 _NO_FILTERS = ("filter.lfs.clean=", "filter.lfs.smudge=", "filter.lfs.process=", "filter.lfs.required=false")
+# What speeds git up is the volume's to plant, too; and git would look for refs beside objects that it borrows.
+_NO_SHORTCUTS = (
+    "core.alternateRefsCommand=true",
+    "core.commitGraph=false",
+    "core.multiPackIndex=false",
+    "pack.useBitmaps=false",
+)
+_NAME = re.compile(r"(?!-)(?!.*(?:\.\.|@\{))[^\x00-\x20\x7f~^:?*\[\\\udc80-\udcff]{1,200}")
+_BUNDLE = "coding-agents-more-branches"
+_BUNDLE_SIZE = 500
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -124,8 +137,13 @@ def salvage(config: GuestConfig, place: Place, deadline: float) -> Salvaged | Fa
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="salvage-") as scratch:
         try:
-            git = _fresh_git(config, place, Path(scratch), deadline)
-            return _Salvage(config, place, git, notes).run()
+            try:
+                git = _fresh_git(config, place, Path(scratch, "whole"), deadline)
+                return _Salvage(config, place, git, notes).run()
+            except _BrokenHistoryError as error:
+                notes[:] = [f"the volume's own history cannot be read: {error}"]
+                git = _fresh_git(config, place, Path(scratch, "files"), deadline)
+                return _Salvage(config, place, git, notes).without_history()
         except Exception as error:  # noqa: BLE001 - whatever a hostile volume causes, the answer must come
             return Failed("salvage", "; ".join((*notes, str(error))))
 
@@ -138,13 +156,18 @@ def _fresh_git(config: GuestConfig, place: Place, scratch: Path, deadline: float
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_ALLOW_PROTOCOL": "git:file",
     }
-    git = Git(scratch, variables, deadline, settings=_NO_FILTERS)
+    scratch.mkdir()
+    git = Git(scratch, variables, deadline, settings=(*_NO_FILTERS, *_NO_SHORTCUTS))
     object_format = "sha256" if len(config.base) == 64 else "sha1"
     git_dir = scratch / "salvage.git"
     git.run("init", "--quiet", "--bare", f"--object-format={object_format}", str(git_dir))
     return git.within(
         GIT_DIR=str(git_dir), GIT_WORK_TREE=str(place.workspace), GIT_INDEX_FILE=str(scratch / "index")
     )
+
+
+class _BrokenHistoryError(Exception):
+    """Objects of the volume cannot be read; its files still can."""
 
 
 @dataclass(frozen=False)
@@ -157,86 +180,61 @@ class _Salvage:
     notes: list[str]
 
     def run(self) -> Salvaged:
-        """Raises GitFailedError and OSError."""
-        source = self.place.workspace / ".git"
-        self._prepare(source)
+        """Raises GitFailedError, UnreadableVolumeError and OSError."""
+        volume = read_volume(self.place.workspace)
+        feed_nothing(pipes_in_the_way(self.place.workspace))
         relay_tip = self._relay_tip()
-        head = self._read_head(source)
+        self._prepare(volume)
+        head = self._read_head(volume, relay_tip)
         if head and head != relay_tip:
             self._push(head, f"{REFS}/head")
-        worktree, left_out = self._commit_worktree(source, head or relay_tip)
+        worktree, left_out = self._commit_worktree(volume, head or relay_tip)
         if worktree:
             self._push(worktree, f"{REFS}/worktree")
-        self._push_branches(source, head or relay_tip)
+        self._push_branches(volume, head or relay_tip)
         return Salvaged(head, worktree, not worktree, left_out, tuple(self.notes))
 
-    def _prepare(self, source: Path) -> None:
+    def without_history(self) -> Salvaged:
+        """The files alone, on top of what the relay has. Raises as `run`."""
+        relay_tip = self._relay_tip()
+        self._prepare(Volume(None))
+        self._fetch_relay()
+        worktree, left_out = self._commit_worktree(Volume(None), relay_tip)
+        if worktree:
+            self._push(worktree, f"{REFS}/worktree")
+        return Salvaged("", worktree, not worktree, left_out, tuple(self.notes))
+
+    def _prepare(self, volume: Volume) -> None:
         """Let our git directory borrow the volume's objects and take over its rules for files."""
         git_dir = Path(self.git.environment["GIT_DIR"])
         self.git.run("config", "core.bare", "false")
-        if not source.is_dir():
-            self.notes.append("the volume has no git directory")
+        if volume.git_dir is None:
             return
-        if (source / "objects").is_dir():
-            (git_dir / "objects/info/alternates").write_text(f"{source}/objects\n")
+        borrow(volume.objects, git_dir / "objects")
         for rules in ("info/exclude", "info/attributes"):
-            _take_file(source / rules, git_dir / rules, _MAX_RULES_BYTES)
-        listed = self.git.answer(
-            "config", "--file", str(source / "config"), "--no-includes", "--null", "--list"
-        )
+            _take_file(volume.git_dir / rules, git_dir / rules, _MAX_RULES_BYTES)
+        if volume.git_dir.name != ".git":
+            # Elsewhere in the volume, where git takes it for files.
+            top = os.path.realpath(self.place.workspace)
+            with (git_dir / "info/exclude").open("a", encoding="utf-8", errors="surrogateescape") as file:
+                file.write(f"\n/{os.path.relpath(volume.git_dir, top)}/\n")
+        settings = git_dir / "volume-config"
+        _take_file(volume.git_dir / "config", settings, _MAX_RULES_BYTES)
+        listed = self.git.answer("config", "--file", str(settings), "--no-includes", "--null", "--list")
         for setting in listed.split("\0"):
             if _TAKEN_SETTINGS.fullmatch(setting):
                 self.git.run("config", *setting.split("\n"))
 
     def _relay_tip(self) -> str:
         """The commit that the relay has for the session's branch; its history is fetched only when needed."""
-        listed = self.git.text("ls-remote", self.place.relay, f"refs/heads/{self.config.branch}")
+        listed = self._to_relay().text("ls-remote", self.place.relay, f"refs/heads/{self.config.branch}")
         return listed.split("\t")[0]
 
-    def _read_head(self, source: Path) -> str:
-        """The volume's HEAD, with its whole history at hand; "" when it is unborn or broken."""
-        if self._fetch(source, "+HEAD:refs/volume/head"):
-            return self.git.text("rev-parse", "refs/volume/head^{commit}")
-        if self.config.base:
-            self.notes.append("the volume's own history cannot be read")
-        self._fetch(self.place.relay, f"+refs/heads/{self.config.branch}:refs/relay/tip")
-        return ""
+    def _to_relay(self) -> Git:
+        """git for talking to the relay: in a work tree of its own, for what it starts looks for a repository here."""
+        return self.git.within(GIT_WORK_TREE=str(self.git.directory))
 
-    def _push_branches(self, source: Path, head: str) -> None:
-        """Push the volume's branches that `head` does not contain. Raises GitFailedError when one stays behind."""
-        if not self._fetch(source, "+refs/heads/*:refs/volume/heads/*") or not head:
-            return
-        listed = self.git.answer(
-            "for-each-ref", f"--no-merged={head}", "--format=%(refname)", "refs/volume/heads"
-        ).split("\n")
-        listed = [ref for ref in listed if ref]  # names may hold other characters that end a line
-        for ref in listed[:_MAX_BRANCHES]:
-            name = ref[len("refs/volume/heads/") :]
-            self._push(ref, f"{REFS}/heads/{name}")
-            self.notes.append(f"branch {name} is not part of HEAD: it is kept in {REFS}/heads/{name}")
-        if len(listed) > _MAX_BRANCHES:
-            raise GitFailedError(f"{len(listed) - _MAX_BRANCHES} more branches were not salvaged")
-
-    def _commit_worktree(self, source: Path, parent: str) -> tuple[str, tuple[str, ...]]:
-        """Commit the files on top of `parent`. Returns the commit ("" if not needed) and what it lacks."""
-        index = Path(self.git.environment["GIT_INDEX_FILE"])
-        deny = DenyList(self.config.deny)
-        try:
-            _take_file(source / "index", index, _MAX_INDEX_BYTES)
-            snapshot = take_snapshot(self.git, head=parent, deny=deny)
-        except GitFailedError:
-            self.notes.append("the volume's index cannot be used")
-            for leftover in (index, index.with_name("index.lock")):
-                with suppress(FileNotFoundError):
-                    leftover.unlink()
-            if parent:
-                self.git.run("read-tree", parent)
-            snapshot = take_snapshot(self.git, head=parent, deny=deny)
-        message = self.config.message.strip() or DEFAULT_MESSAGE
-        commit = commit_snapshot(self.git, snapshot, self.config, parent=parent, message=message)
-        return commit, snapshot.left_out
-
-    def _fetch(self, source: object, refspec: str) -> bool:
+    def _fetch_relay(self) -> None:
         options = (
             "--quiet",
             "--no-tags",
@@ -244,10 +242,153 @@ class _Salvage:
             "--update-shallow",
             "--no-auto-maintenance",
         )
-        return self.git.agrees("fetch", *options, str(source), refspec)
+        self._to_relay().agrees(
+            "fetch", *options, self.place.relay, f"+refs/heads/{self.config.branch}:refs/relay/tip"
+        )
+
+    def _read_head(self, volume: Volume, relay_tip: str) -> str:
+        """The volume's HEAD, with its whole history at hand; "" when it is unborn or broken."""
+        known = [tip for tip in (relay_tip, self.config.base) if tip and self._commits([tip])]
+        if volume.head and self._commits([volume.head]):
+            if self._is_whole([volume.head], known):
+                return volume.head
+            if volume.shallow:  # only now: a planted one would cut off history that is there
+                Path(self.git.environment["GIT_DIR"], "shallow").write_bytes(volume.shallow)
+                if self._is_whole([volume.head], known):
+                    return volume.head
+        if volume.git_dir is None:
+            self.notes.append("the volume has no git directory")
+        elif volume.head or self.config.base:
+            self.notes.append("the volume's own history cannot be read")
+        self._fetch_relay()
+        return ""
+
+    def _push_branches(self, volume: Volume, head: str) -> None:
+        """Push the volume's branches that `head` does not contain. Raises GitFailedError when one stays behind."""
+        commits = self._commits(sorted(set(volume.branches.values())))
+        beyond = self._beyond(sorted(commits), head) if commits else set()
+        whole = set(self._whole(sorted(beyond), [head] if head else []))
+        left = {name: oid for name, oid in sorted(volume.branches.items()) if oid in whole}
+        broken = [
+            name for name, oid in volume.branches.items() if oid not in commits or oid in beyond - whole
+        ]
+        if broken:
+            self.notes.append(f"{len(broken)} branches cannot be read: {', '.join(sorted(broken)[:10])}")
+        for name in [name for name in left if _can_be_pushed(name, left)][:_MAX_BRANCHES]:
+            self._push(left.pop(name), f"{REFS}/heads/{name}")
+            self.notes.append(f"branch {name} is not part of HEAD: it is kept in {REFS}/heads/{name}")
+        if left:
+            self._push(self._bundled(left), f"{REFS}/heads/{_BUNDLE}")
+            self.notes.append(f"{len(left)} more branches are the parents of {REFS}/heads/{_BUNDLE}")
+
+    def _bundled(self, branches: Mapping[str, str]) -> str:
+        """A commit without files that has all `branches` in its history and names them; always the same one."""
+        git = self.git.within(GIT_AUTHOR_DATE="@1 +0000", GIT_COMMITTER_DATE="@1 +0000")
+        tree = git.text("mktree")
+        tip = ""
+        names = list(branches)
+        for start in range(0, len(names), _BUNDLE_SIZE):
+            some = names[start : start + _BUNDLE_SIZE]
+            parents = ([tip] if tip else []) + sorted({branches[name] for name in some})
+            message = "Branches of the volume (coding-agents)\n\n" + "".join(
+                f"{branches[name]} {name}\n" for name in some
+            )
+            options = [word for parent in parents for word in ("-p", parent)]
+            tip = os.fsdecode(git.run("commit-tree", tree, *options, stdin=os.fsencode(message))).strip()
+        return tip
+
+    def _commits(self, oids: Sequence[str]) -> set[str]:
+        """Those of `oids` that are commits here."""
+        listed = self.git.run(
+            "cat-file", "--batch-check=%(objectname) %(objecttype)", stdin="\n".join(oids).encode()
+        )
+        lines = (line.split() for line in listed.decode("ascii", "replace").splitlines())
+        return {line[0] for line in lines if line[1:] == ["commit"]}
+
+    def _beyond(self, tips: Sequence[str], head: str) -> set[str]:
+        """Those of `tips` that `head` does not contain; all, when a broken one keeps git from telling."""
+        wanted = "".join(f"{oid}\n" for oid in tips) + (f"^{head}\n" if head else "")
+        status, listed = self.git.status_and_output("rev-list", "--stdin", stdin=wanted.encode())
+        return set(tips) if status else set(tips).intersection(listed.decode().split())
+
+    def _whole(self, tips: Sequence[str], known: Sequence[str]) -> Sequence[str]:
+        """Those of `tips` whose history, as far as `known` does not contain it, is here."""
+        if not tips or self._is_whole(tips, known):
+            return tips
+        half = len(tips) // 2
+        return [*self._whole(tips[:half], known), *self._whole(tips[half:], known)] if half else []
+
+    def _is_whole(self, tips: Sequence[str], known: Sequence[str]) -> bool:
+        wanted = "".join([*(f"{oid}\n" for oid in tips), *(f"^{oid}\n" for oid in known)])
+        return (
+            self.git.status_and_output("rev-list", "--objects", "--quiet", "--stdin", stdin=wanted.encode())[
+                0
+            ]
+            == 0
+        )
+
+    def _commit_worktree(self, volume: Volume, parent: str) -> tuple[str, tuple[str, ...]]:
+        """Commit the files on top of `parent`. Returns the commit ("" if not needed) and what it lacks."""
+        index = Path(self.git.environment["GIT_INDEX_FILE"])
+        deny = DenyList(self.config.deny)
+        try:
+            if volume.git_dir is not None:
+                _take_file(volume.git_dir / "index", index, _MAX_INDEX_BYTES)
+            snapshot = self._snapshot(parent, deny)
+        except GitFailedError:
+            self.notes.append("the volume's index cannot be used")
+            for leftover in (index, index.with_name("index.lock")):
+                with suppress(FileNotFoundError):
+                    leftover.unlink()
+            if parent:
+                self.git.run("read-tree", parent)
+            snapshot = self._snapshot(parent, deny)
+        message = self.config.message.strip() or DEFAULT_MESSAGE
+        date = self._date(snapshot.tree, parent)
+        git = self.git.within(GIT_AUTHOR_DATE=date, GIT_COMMITTER_DATE=date)
+        commit = commit_snapshot(git, snapshot, self.config, parent=parent, message=message)
+        return commit, snapshot.left_out
+
+    def _snapshot(self, parent: str, deny: DenyList) -> Snapshot:
+        # Marks in the index (assume-unchanged, skip-worktree) are wishes of the agent and hide changes.
+        self.git.run("update-index", "-q", "--really-refresh", expected=(0, 1))
+        hidden = [path[2:] for path in self.git.paths("ls-files", "-z", "-v") if path[0] in "Ss"]
+        present = [path for path in hidden if os.path.lexists(self.place.workspace / path)]
+        self.git.run(
+            "update-index", "-z", "--no-skip-worktree", "--stdin",
+            stdin=b"".join(os.fsencode(path) + b"\0" for path in present),
+        )  # fmt: skip
+        return take_snapshot(self.git, head=parent, deny=deny)
+
+    def _date(self, tree: str, parent: str) -> str:
+        """When the newest changed file was changed, and not now: a second salvage makes the same commit."""
+        before = parent or self.git.text("mktree")
+        newest = int(self.git.text("log", "-1", "--format=%ct", parent)) if parent else 1
+        for path in self.git.paths("diff-tree", "-r", "-z", "--name-only", "--no-renames", before, tree):
+            with suppress(OSError):
+                newest = max(newest, int((self.place.workspace / path).lstat().st_mtime))
+        return f"@{min(newest, int(time.time()))} +0000"
 
     def _push(self, what: str, ref: str) -> None:
-        self.git.run("push", "--quiet", "--no-verify", self.place.relay, f"+{what}:{ref}")
+        """Raises GitFailedError, or _BrokenHistoryError when it is not the relay that does not take it."""
+        try:
+            self._to_relay().run("push", "--quiet", "--no-verify", self.place.relay, f"+{what}:{ref}")
+        except GitFailedError as error:
+            packed = ("pack-objects", "--revs", "--stdout", "-q", "--all-progress-implied")
+            if self.git.status_and_output(*packed, stdin=f"{what}\n".encode(), discard=True)[0]:
+                raise _BrokenHistoryError(str(error)) from error
+            raise
+
+
+def _can_be_pushed(name: str, others: Mapping[str, str]) -> bool:
+    """Whether git takes `name` for a branch beside `others`: planted ones need not be so."""
+    parts = name.split("/")
+    return (
+        _NAME.fullmatch(name) is not None
+        and name != _BUNDLE
+        and not any(part.startswith(".") or part.endswith((".", ".lock")) or not part for part in parts)
+        and not any("/".join(parts[:end]) in others for end in range(1, len(parts)))
+    )
 
 
 def _take_file(source: Path, target: Path, limit: int) -> None:
@@ -255,7 +396,7 @@ def _take_file(source: Path, target: Path, limit: int) -> None:
     with suppress(OSError):
         descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
-            if file.seek(0, os.SEEK_END) <= limit:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode) and file.seek(0, os.SEEK_END) <= limit:
                 file.seek(0)
                 target.parent.mkdir(exist_ok=True)
                 with target.open("wb") as copy:

@@ -15,8 +15,9 @@ from coding_agents_guest.events import GuestConfig
 from coding_agents_guest.gitwork import Git
 from coding_agents_guest.records import dataclass
 
-# The only word of git on a directory that it may not read (dir.c); in English, as LC_ALL makes it.
-_SHUT_DIRECTORY = re.compile(r"^warning: could not open directory '(.*)': ", re.MULTILINE)
+# The only word of git on a directory that it cannot read (dir.c); in English, as LC_ALL makes it, and cut off
+# where the path is longer than a path may be.
+_SHUT_DIRECTORY = re.compile(r"^warning: could not open directory '(.*?)(?:': .*)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,20 @@ def salvage_is_due(report: events.Saved | None, relay_tip: Oid | None, base: str
 
 
 def set_aside_earlier(session: SessionContext) -> None:
-    """Move the refs of an earlier salvage to the archive, so that the next one's are its own."""
-    store = session.relay.store
-    taken = [int(ref.rpartition("/")[2]) for ref in store.refs(ARCHIVE)]
-    for number, (ref, oid) in enumerate(store.refs(SALVAGE).items(), start=1 + max(taken, default=0)):
-        store.git("update-ref", f"{ARCHIVE}/{number}", oid, "")
+    """Move the refs of an earlier salvage to the archive, so that the next one's are its own.
+
+    What the archive or the session's branch has already is not put there again: a session may be recovered
+    any number of times.
+    """
+    store, branch = session.relay.store, session.relay.branch.ref
+    archived, tip = store.refs(ARCHIVE), store.resolve(branch)
+    number = max((int(ref.rpartition("/")[2]) for ref in archived), default=0)
+    kept = set(archived.values())
+    for ref, oid in store.refs(SALVAGE).items():
+        if oid not in kept and not (tip is not None and store.is_ancestor(oid, tip)):
+            number += 1
+            store.git("update-ref", f"{ARCHIVE}/{number}", oid, "")
+            kept.add(oid)
         store.git("update-ref", "-d", ref, oid)
 
 
