@@ -189,8 +189,9 @@ def _packed(
         if not revisions:
             yield list
             return
-        # A scratch file need not survive a power cut.
-        arguments = ["-c", "core.fsync=none", "pack-objects", "-q", "--revs", "--delta-base-offset"]
+        # A scratch file need not survive a power cut; git >= 2.41 would add a third file, which git makes anew.
+        settings = ["-c", "core.fsync=none", "-c", "pack.writeReverseIndex=false"]
+        arguments = [*settings, "pack-objects", "-q", "--revs", "--delta-base-offset"]
         command = git_command(
             [*arguments, f"{name}/pack"],
             profile=Profile.OWN, env=env, git_dir=relay_git_dir, timeout_s=GIT_TIMEOUT_S,

@@ -1,0 +1,49 @@
+"""The git of Debian's other release gives the same results: the tests of all that runs git, run with it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support import othergit
+from support.product import ROOT
+
+TESTS = (
+    "unit/test_one_git.py", "component/test_clone.py", "component/test_gitsync.py",
+    "component/test_hostile_repositories.py", "component/test_relay.py", "component/test_return_path.py",
+    "component/test_workspace_fill.py", "component/test_workspace_listing.py",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(othergit.this_release() not in othergit.OTHER, reason="needs Debian 12 or 13")
+def test_the_other_release_gives_the_same_results(tmp_path: Path) -> None:
+    programs = othergit.git_of(othergit.OTHER[othergit.this_release()], tmp_path / "git")
+    mine = subprocess.run(("git", "version"), capture_output=True, text=True, check=True).stdout
+    theirs = othergit.version(programs)
+    assert ".".join(map(str, theirs)) not in mine
+    argv = (
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n0",
+        "-p",
+        "no:cacheprovider",
+        f"--basetemp={tmp_path}/pytest",
+    )
+    env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        (*argv, *(f"tests/{name}" for name in TESTS)),
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
