@@ -80,6 +80,13 @@ class Git:
         status, output, _ = self._finish(arguments, b"")
         return os.fsdecode(output).rstrip("\n") if status == 0 else ""
 
+    def status(self, *arguments: str, expected: tuple[int, ...]) -> int:
+        """The status of one command. Raises GitFailedError for another one than `expected`."""
+        status, _, errors = self._finish(arguments, b"")
+        if status not in expected:
+            raise _failure(arguments, status, errors)
+        return status
+
     def agrees(self, *arguments: str) -> bool:
         """Whether a command that answers by its status says yes."""
         return self._finish(arguments, b"")[0] == 0

@@ -2,8 +2,9 @@
 
 The volume is hostile and mounted read-only. It is read with a git directory of our own, so its
 configuration, hooks and filters do not count; its commits and files are taken as data, and the relay checks
-what we push like any push of an agent. What the volume holds beyond the relay ends in three kinds of refs
-there: `head` (its HEAD), `worktree` (its files, on top of it), `heads/…` (branches that HEAD lacks). A history
+what we push like any push of an agent. What the volume holds beyond the relay ends in these refs
+there: `head` (its HEAD), `worktree` (its files, on top of it), `heads/…` (branches that HEAD lacks); repositories
+inside of it go to refs of their own (nestedref). A history
 that cannot be read costs nobody the files: they are then taken without it.
 
 Standard input and output are the channel: this process is bridge and client in one.
@@ -37,13 +38,22 @@ from coding_agents_guest.events import (
 )
 from coding_agents_guest.gitwork import Git, GitFailedError, identity_environment
 from coding_agents_guest.mux import Mux, Stream
+from coding_agents_guest.nested import MAX_NESTED, MAX_NESTED_DEPTH, NESTED_MESSAGE
+from coding_agents_guest.nestedref import nested_ref
 from coding_agents_guest.place import Place
 from coding_agents_guest.probe import read_facts
-from coding_agents_guest.records import dataclass
-from coding_agents_guest.snapshot import Snapshot, commit_snapshot, take_snapshot
+from coding_agents_guest.records import dataclass, replace
+from coding_agents_guest.snapshot import Snapshot, commit_snapshot, dated, newest_change, take_snapshot
 from coding_agents_guest.sockets import Gateway, UnsafeDirectoryError, bind_unix, check_directory
 from coding_agents_guest.stdio import open_stdio
-from coding_agents_guest.volume import Volume, borrow, feed_nothing, pipes_in_the_way, read_volume
+from coding_agents_guest.volume import (
+    UnreadableVolumeError,
+    Volume,
+    borrow,
+    feed_nothing,
+    pipes_in_the_way,
+    read_volume,
+)
 from coding_agents_guest.wire import PROTOCOL, Hello, WireError
 
 REFS = "refs/coding-agents/salvage"
@@ -139,11 +149,11 @@ def salvage(config: GuestConfig, place: Place, deadline: float) -> Salvaged | Fa
         try:
             try:
                 git = _fresh_git(config, place, Path(scratch, "whole"), deadline)
-                return _Salvage(config, place, git, notes).run()
+                return _Salvage(config, place, git, notes, place.workspace, []).run()
             except _BrokenHistoryError as error:
                 notes[:] = [f"the volume's own history cannot be read: {error}"]
                 git = _fresh_git(config, place, Path(scratch, "files"), deadline)
-                return _Salvage(config, place, git, notes).without_history()
+                return _Salvage(config, place, git, notes, place.workspace, []).without_history()
         except Exception as error:  # noqa: BLE001 - whatever a hostile volume causes, the answer must come
             return Failed("salvage", "; ".join((*notes, str(error))))
 
@@ -172,12 +182,17 @@ class _BrokenHistoryError(Exception):
 
 @dataclass(frozen=False)
 class _Salvage:
-    """One salvage under way. `git` works on a git directory of our own with the volume as its work tree."""
+    """One salvage under way. `git` works on a git directory of our own with the volume as its work tree.
+
+    `top` is the volume and `seen` what was found of repositories inside of it, also in their own salvage.
+    """
 
     config: GuestConfig
     place: Place
     git: Git
     notes: list[str]
+    top: Path
+    seen: list[str]
 
     def run(self) -> Salvaged:
         """Raises GitFailedError, UnreadableVolumeError and OSError."""
@@ -188,10 +203,11 @@ class _Salvage:
         head = self._read_head(volume, relay_tip)
         if head and head != relay_tip:
             self._push(head, f"{REFS}/head")
-        worktree, left_out = self._commit_worktree(volume, head or relay_tip)
+        worktree, snapshot = self._commit_worktree(volume, head or relay_tip)
         if worktree:
             self._push(worktree, f"{REFS}/worktree")
         self._push_branches(volume, head or relay_tip)
+        left_out = (*snapshot.left_out, *self._push_nested(snapshot.nested))
         return Salvaged(head, worktree, not worktree, left_out, tuple(self.notes))
 
     def without_history(self) -> Salvaged:
@@ -199,10 +215,62 @@ class _Salvage:
         relay_tip = self._relay_tip()
         self._prepare(Volume(None))
         self._fetch_relay()
-        worktree, left_out = self._commit_worktree(Volume(None), relay_tip)
+        worktree, snapshot = self._commit_worktree(Volume(None), relay_tip)
         if worktree:
             self._push(worktree, f"{REFS}/worktree")
+        left_out = (*snapshot.left_out, *self._push_nested(snapshot.nested))
         return Salvaged("", worktree, not worktree, left_out, tuple(self.notes))
+
+    def _push_nested(self, nested: Sequence[str], outer: tuple[str, ...] = ()) -> list[str]:
+        """Push the repositories `nested` in that at `outer`, and those in them. Returns what they lack.
+
+        None of them may cost us what is outside: one that cannot be read is named among what is lacking.
+        """
+        lacking = []
+        for path in nested:
+            places = (*outer, path)
+            where = "/".join(places)
+            if len(self.seen) >= MAX_NESTED or len(places) > MAX_NESTED_DEPTH:
+                self.notes.append(f"too many repositories are inside: {where} was not read")
+                lacking.append(f"{where}/")
+                continue
+            self.seen.append(where)
+            try:
+                inner, snapshot = self._salvage_nested(places)
+            except (GitFailedError, UnreadableVolumeError, _BrokenHistoryError, OSError) as error:
+                self.notes.append(f"the repository {where} cannot be read: {error}")
+                lacking.append(f"{where}/")
+                continue
+            lacking += [f"{where}/{lost}" for lost in snapshot.left_out]
+            lacking += inner._push_nested(snapshot.nested, places)
+        return lacking
+
+    def _salvage_nested(self, places: tuple[str, ...]) -> tuple[_Salvage, Snapshot]:
+        """Push the one at `places`, its commits or without them its files."""
+        where = "/".join(places)
+        scratch = self.git.directory / f"nested-{len(self.seen)}"
+        place = replace(self.place, workspace=self.top / where)
+        config = replace(self.config, base="", launch_tree="", message=NESTED_MESSAGE)
+        git = _fresh_git(config, place, scratch, self.git.deadline)
+        inner = _Salvage(config, place, git, self.notes, self.top, self.seen)
+        volume = read_volume(self.top, inside=where)
+        inner._prepare(volume)
+        head = volume.head if volume.head and inner._commits([volume.head]) else ""
+        if head and not inner._is_whole([head], ()):
+            self.notes.append(f"the history of the repository {where} cannot be read")
+            head = ""
+        commit, snapshot = inner._commit_worktree(volume if head else Volume(None), head)
+        tip = commit or head
+        if tip and tip != self._recorded(where):
+            inner._push(tip, nested_ref(places))
+        return inner, snapshot
+
+    def _recorded(self, path: str) -> str:
+        """The commit of the submodule at `path` with which the session began, "" for none."""
+        if not self.config.base:
+            return ""
+        entry = self.git.answer("ls-tree", "-z", self.config.base, "--", path).split()
+        return entry[2] if entry[:1] == ["160000"] else ""
 
     def _prepare(self, volume: Volume) -> None:
         """Let our git directory borrow the volume's objects and take over its rules for files."""
@@ -327,8 +395,8 @@ class _Salvage:
             == 0
         )
 
-    def _commit_worktree(self, volume: Volume, parent: str) -> tuple[str, tuple[str, ...]]:
-        """Commit the files on top of `parent`. Returns the commit ("" if not needed) and what it lacks."""
+    def _commit_worktree(self, volume: Volume, parent: str) -> tuple[str, Snapshot]:
+        """Commit the files on top of `parent`. Returns the commit ("" if not needed) and what was taken."""
         index = Path(self.git.environment["GIT_INDEX_FILE"])
         deny = DenyList(self.config.deny)
         try:
@@ -344,10 +412,9 @@ class _Salvage:
                 self.git.run("read-tree", parent)
             snapshot = self._snapshot(parent, deny)
         message = self.config.message.strip() or DEFAULT_MESSAGE
-        date = self._date(snapshot.tree, parent)
-        git = self.git.within(GIT_AUTHOR_DATE=date, GIT_COMMITTER_DATE=date)
+        git = dated(self.git, newest_change(self.git, snapshot.tree, parent, self.place.workspace))
         commit = commit_snapshot(git, snapshot, self.config, parent=parent, message=message)
-        return commit, snapshot.left_out
+        return commit, snapshot
 
     def _snapshot(self, parent: str, deny: DenyList) -> Snapshot:
         # Marks in the index (assume-unchanged, skip-worktree) are wishes of the agent and hide changes.
@@ -359,15 +426,6 @@ class _Salvage:
             stdin=b"".join(os.fsencode(path) + b"\0" for path in present),
         )  # fmt: skip
         return take_snapshot(self.git, head=parent, deny=deny)
-
-    def _date(self, tree: str, parent: str) -> str:
-        """When the newest changed file was changed, and not now: a second salvage makes the same commit."""
-        before = parent or self.git.text("mktree")
-        newest = int(self.git.text("log", "-1", "--format=%ct", parent)) if parent else 1
-        for path in self.git.paths("diff-tree", "-r", "-z", "--name-only", "--no-renames", before, tree):
-            with suppress(OSError):
-                newest = max(newest, int((self.place.workspace / path).lstat().st_mtime))
-        return f"@{min(newest, int(time.time()))} +0000"
 
     def _push(self, what: str, ref: str) -> None:
         """Raises GitFailedError, or _BrokenHistoryError when it is not the relay that does not take it."""

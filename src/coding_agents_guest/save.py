@@ -16,6 +16,7 @@ from pathlib import Path
 from coding_agents_guest.deny import DenyList
 from coding_agents_guest.events import MAX_ITEMS, GuestConfig, Saved
 from coding_agents_guest.gitwork import Git, GitFailedError, identity_environment
+from coding_agents_guest.nested import save_nested
 from coding_agents_guest.place import Place
 from coding_agents_guest.records import dataclass
 from coding_agents_guest.snapshot import commit_snapshot, take_snapshot
@@ -44,12 +45,13 @@ class _Head:
 
 @dataclass(frozen=True)
 class _Work:
-    """The commit that holds the work ("" for none), whether we made it, and what it lacks."""
+    """The commit that holds the work ("" for none), whether we made it, what it lacks, and what lies inside."""
 
     commit: str
     committed: bool = False
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    nested: tuple[str, ...] = ()
 
 
 class _BusyError(Exception):
@@ -70,9 +72,15 @@ def save(config: GuestConfig, place: Place, *, deadline: float, agent_runs: bool
     except Exception as error:  # noqa: BLE001 - whatever state it is in, the answer must come
         return Saved(head.commit, pushed=False, committed=False, message=f"not saved: {error}")
     notes = [*work.notes, *([note] if note else [])]
-    if len(work.left_out) > MAX_ITEMS:
-        notes.append(f"{len(work.left_out)} files were left out")
-    return Saved(work.commit, pushed, work.committed, work.left_out, "; ".join(notes))
+    left_out = work.left_out
+    if config.push:
+        nested = save_nested(git, work.nested, config, place.relay)
+        left_out += nested.left_out
+        notes += nested.failures
+        pushed = pushed and not nested.failures  # or else the host would not look into the volume
+    if len(left_out) > MAX_ITEMS:
+        notes.append(f"{len(left_out)} files were left out")
+    return Saved(work.commit, pushed, work.committed, left_out, "; ".join(notes))
 
 
 def _read_head(git: Git) -> _Head:
@@ -110,17 +118,16 @@ def _commit_once(git: Git, head: _Head, config: GuestConfig, *, agent_runs: bool
         message = _message(config.message, head.under_way)
         commit = commit_snapshot(inner, snapshot, config, parent=head.commit, message=message)
         if not commit:
-            return _Work(head.commit, left_out=snapshot.left_out)
+            return _Work(head.commit, left_out=snapshot.left_out, nested=snapshot.nested)
         if head.under_way:
-            return _Work(
-                commit, True, snapshot.left_out, (f"a {head.under_way} is under way and was left so",)
-            )
+            note = f"a {head.under_way} is under way and was left so"
+            return _Work(commit, True, snapshot.left_out, (note,), snapshot.nested)
         with _locked_index(index, agent_runs=agent_runs):
             if _stamp(index) != stamp:
                 raise _BusyError
             _move_head(git, head, commit)
             ours.replace(index)
-        return _Work(commit, True, snapshot.left_out)
+        return _Work(commit, True, snapshot.left_out, nested=snapshot.nested)
     finally:
         for leftover in (ours, ours.with_name(ours.name + ".lock")):
             with suppress(FileNotFoundError):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from coding_agents_guest.deny import DenyList
@@ -19,31 +21,52 @@ from coding_agents_guest.records import dataclass
 # where the path is longer than a path may be.
 _SHUT_DIRECTORY = re.compile(r"^warning: could not open directory '(.*?)(?:': .*)?$", re.MULTILINE)
 
+# gitformat-index(5): mode 160000 as a 32-bit number, in every version of the format; where these bytes are missing
+# there is no such entry, and 100,000 others need not be listed.
+_GITLINK_MODE = b"\0\0\xe0\0"
+_GITLINK = re.compile(rb"(?:\A|(?<=\0))160000 [0-9a-f]+ \d\t([^\0]+)")
+
 
 @dataclass(frozen=True)
 class Snapshot:
-    """`tree` holds the work; `left_out` are the paths that it lacks on purpose or that could not be read."""
+    """`tree` holds the work; `left_out` are the paths that it lacks on purpose or that could not be read.
+
+    `nested` are the repositories in the work tree, whose content is not part of the tree.
+    """
 
     tree: str
     left_out: tuple[str, ...]
+    nested: tuple[str, ...] = ()
 
 
 def take_snapshot(git: Git, *, head: str, deny: DenyList) -> Snapshot:
     """Add the whole work tree to the index of `git` and write it as a tree. Raises GitFailedError.
 
     `head` is the commit that says what git tracks, "" for none: a deny-listed file that is only staged counts
-    as untracked. Conflicts under way are taken as they stand in the files. Nested repositories are left out:
-    their commits are nowhere else. git itself never sees sockets, pipes and devices.
+    as untracked. Conflicts under way are taken as they stand in the files. Of a nested repository at most the
+    id of its commit is in the tree. git itself never sees sockets, pipes and devices.
     """
-    git.run("add", "--update", "--sparse", "--ignore-errors", expected=(0, 1))
+    incomplete = git.status("add", "--update", "--sparse", "--ignore-errors", expected=(0, 1))
     untracked, warnings = git.paths_and_warnings("ls-files", "-z", "--others", "--exclude-standard")
     wanted = [path for path in untracked if _is_wanted(git, path, deny)]
     git.run("update-index", "--add", "--remove", "-z", "--stdin", stdin=_records(wanted))
     staged = [path for path in _staged_new(git, head) if deny.denies(path)]
     git.run("update-index", "--force-remove", "-z", "--stdin", stdin=_records(staged))
-    unreadable = git.paths("diff-files", "-z", "--name-only", "--ignore-submodules=all")
-    left_out = (set(untracked) - set(wanted)).union(staged, unreadable, _SHUT_DIRECTORY.findall(warnings))
-    return Snapshot(git.text("write-tree"), tuple(sorted(left_out)))
+    unreadable = git.paths("diff-files", "-z", "--name-only", "--ignore-submodules=all") if incomplete else []
+    new = {path for path in untracked if path.endswith("/")}
+    left_out = (set(untracked) - set(wanted) - new).union(
+        staged, unreadable, _SHUT_DIRECTORY.findall(warnings)
+    )
+    nested = {path.rstrip("/") for path in new} | set(gitlinks(git))
+    return Snapshot(git.text("write-tree"), tuple(sorted(left_out)), tuple(sorted(nested)))
+
+
+def gitlinks(git: Git) -> list[str]:
+    """The paths in the index of `git` at which it records a commit of another repository."""
+    index = Path(git.environment["GIT_INDEX_FILE"])
+    if not index.exists() or _GITLINK_MODE not in index.read_bytes():
+        return []
+    return [os.fsdecode(path) for path in _GITLINK.findall(git.run("ls-files", "-z", "--stage"))]
 
 
 def commit_snapshot(git: Git, snapshot: Snapshot, config: GuestConfig, *, parent: str, message: str) -> str:
@@ -57,6 +80,24 @@ def commit_snapshot(git: Git, snapshot: Snapshot, config: GuestConfig, *, parent
     parents = ("-p", parent) if parent else ()
     commit = git.run("commit-tree", snapshot.tree, *parents, stdin=(message.rstrip() + "\n").encode())
     return commit.decode().strip()
+
+
+def newest_change(git: Git, tree: str, parent: str, top: Path) -> str:
+    """When the newest file below `top` was changed that `tree` has otherwise than `parent` ("" for none), for git.
+
+    A commit with this date and not that of now is the same commit when it is made again.
+    """
+    before = parent or git.text("mktree")
+    newest = int(git.text("log", "-1", "--format=%ct", parent)) if parent else 1
+    for path in git.paths("diff-tree", "-r", "-z", "--name-only", "--no-renames", before, tree):
+        with suppress(OSError):
+            newest = max(newest, int((top / path).lstat().st_mtime))
+    return f"@{min(newest, int(time.time()))} +0000"
+
+
+def dated(git: Git, date: str) -> Git:
+    """The same git, whose commits are of `date`."""
+    return git.within(GIT_AUTHOR_DATE=date, GIT_COMMITTER_DATE=date)
 
 
 def _is_wanted(git: Git, path: str, deny: DenyList) -> bool:

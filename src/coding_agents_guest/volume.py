@@ -46,12 +46,14 @@ class Volume:
     shallow: bytes = b""
 
 
-def read_volume(workspace: Path) -> Volume:
+def read_volume(workspace: Path, *, inside: str = "") -> Volume:
     """Read the git directory of `workspace`, which may also be a link or a `gitdir:` file that stays inside.
 
+    `inside` is the path of a repository in there, which may have its git directory anywhere in `workspace`.
     Raises UnreadableVolumeError for more refs than a repository has.
     """
     top = Path(os.path.realpath(workspace))
+    workspace = workspace / inside
     git_dir = _inside(top, _git_dir(workspace / ".git"))
     if git_dir is None:
         return Volume(None)

@@ -211,18 +211,6 @@ def test_rules_that_make_clean_mean_clean_are_taken_over(repo: AgentRepo) -> Non
     assert salvaged(repo).clean
 
 
-def test_nested_repositories_are_left_out_and_named(repo: AgentRepo) -> None:
-    (repo.work / "nested").mkdir()
-    repo.git("init", "--quiet", "nested")
-    repo.write("nested/file")
-    repo.write("new.txt")
-
-    report = salvaged(repo)
-
-    assert report.left_out == ("nested/",)
-    assert "new.txt" in repo.files(report.worktree)
-
-
 def test_special_files_and_links_out_of_the_volume_do_no_harm(repo: AgentRepo) -> None:
     os.mkfifo(repo.work / "pipe")
     (repo.work / "link").symlink_to("/etc/passwd")

@@ -113,18 +113,6 @@ def test_secrets_are_left_out_unless_tracked_and_named(repo: AgentRepo) -> None:
     assert (repo.work / "other.pem").exists()
 
 
-def test_nested_repositories_are_left_out_and_named(repo: AgentRepo) -> None:
-    (repo.work / "nested").mkdir()
-    repo.git("init", "--quiet", "nested")
-    repo.write("nested/file")
-    repo.write("fine.txt")
-
-    report = saved(repo)
-
-    assert report.left_out == ("nested/",)
-    assert repo.files(report.head) == [".gitignore", "README", "fine.txt"]
-
-
 def test_first_commit_of_an_unborn_branch(tmp_path: Path) -> None:
     repo = make_agent_repo(tmp_path / "r", unborn=True)
     assert saved(repo) == Saved("", pushed=False, committed=False, message="there is no commit to push")

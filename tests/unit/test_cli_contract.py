@@ -49,6 +49,7 @@ BUILT: dict[str, frozenset[str]] = {
         "recover": "",
         "prune": "",
         "diff": "",
+        "nested": "--into --json",  # docs/adr/0012: beside the design
         "audit query": "--session --json",
         "audit verify": "",
         "images build": "",

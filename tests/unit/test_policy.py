@@ -38,6 +38,7 @@ def test_every_operation_has_a_row() -> None:
     ("operation", "allowed", "tier"),
     [
         (Operation.PUSH_SESSION_BRANCH, True, Tier.SILENT),
+        (Operation.PUSH_NESTED, True, Tier.SILENT),
         (Operation.PUSH_REWRITE, True, Tier.RECORDED),
         (Operation.PUSH_OTHER_REF, False, Tier.ASK),
         (Operation.PUSH_DELETE, False, Tier.ASK),
@@ -100,3 +101,19 @@ def test_a_damaged_matrix_is_an_error(text: str) -> None:
 
 def test_an_undamaged_row_is_read() -> None:
     assert parse_matrix(ROW).rules[Operation.PUSH_DELETE].reason == "no"
+
+
+def test_refs_of_repositories_inside_are_allowed_below_their_prefix_alone() -> None:
+    prefix = "refs/coding-agents/nested/"
+    for ref, allowed in (
+        (f"{prefix}a", True),
+        ("refs/coding-agents/nested", False),
+        ("refs/coding-agents/base", False),
+    ):
+        for new in (Oid("1" * 40), None):
+            update = RefUpdate(None, new, ref)
+            for salvage in (False, True):
+                (decision,) = decide_push(
+                    SHIPPED, PushRequest((update,), frozenset(), salvage, nested_prefix=prefix)
+                )
+                assert isinstance(decision, Allow) == (allowed and new is not None)

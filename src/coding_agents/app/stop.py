@@ -50,5 +50,5 @@ def _until_removed(session: SessionContext) -> None:
 
 def _ended(answer: dict[str, Any]) -> Ended:
     saved = dict(answer["saved"])
-    saved["left_out"] = tuple(saved.get("left_out", ()))
+    saved.update({key: tuple(saved.get(key, ())) for key in ("left_out", "nested")})
     return Ended(answer.get("exit_status"), Saved(**saved), bool(answer.get("removed")))

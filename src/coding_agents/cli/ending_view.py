@@ -9,6 +9,7 @@ from coding_agents.errors import CodingAgentsError
 from coding_agents.gitsync.summary import Summary
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.terminal.escape import escape
+from coding_agents_guest.nestedref import NESTED, nested_path
 
 _NAMED = 6
 
@@ -38,6 +39,9 @@ def show_end(app: AppContext, session: SessionContext, ended: Ended) -> None:
         app.output.say(f"look at  {_attention(summary)}")
         if saved.note and saved.where == "branch":
             app.output.say(f"note     {saved.note}")
+    if saved.nested:
+        paths = tuple(nested_path(ref.removeprefix(f"{NESTED}{record.id}/")) for ref in saved.nested)
+        app.output.say(f"inside   {name_few(paths)}: `coding-agents nested {record.name}`")
     if saved.left_out:
         app.output.say(f"left out {name_few(saved.left_out)}")
 

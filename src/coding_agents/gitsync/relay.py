@@ -42,6 +42,7 @@ from coding_agents.gitsync.turns import Turns
 from coding_agents.model.refs import Oid, RefUpdate
 from coding_agents.policy.decide import Allow, Decision, Deny, PushRequest, decide, decide_push
 from coding_agents.policy.matrix import Operation, Policy, Tier
+from coding_agents_guest.nestedref import NESTED
 
 _MIB = 1 << 20
 _PROTOCOL = "git-protocol"  # the rule id of what is not git's protocol, or exceeds a bound of ours
@@ -214,7 +215,7 @@ class RelayService:
         salvage = identity is Identity.SALVAGE
         own = frozenset(SALVAGE_REFS if salvage else (self._relay.branch.ref,))
         prefix = SALVAGE_HEADS if salvage else ""
-        decisions = decide_push(self._policy, PushRequest(commands.updates, own, salvage, prefix))
+        decisions = decide_push(self._policy, PushRequest(commands.updates, own, salvage, prefix, NESTED))
         archives = sum(ref.startswith(f"{ARCHIVE}/") for ref in refs)
         if used >= self._limits.disk_bytes or archives >= self._limits.archives:
             decisions = (_NO_SPACE,) * len(decisions)

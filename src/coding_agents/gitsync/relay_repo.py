@@ -1,11 +1,13 @@
 """The relay repository: the quarantine of one session, and the two processes that serve it.
 
-Layout of refs (all but the first two are hidden from the agent, for reading and for writing):
+Layout of refs (all but the first two and the nested ones are hidden from the agent, for reading and for writing):
 
-    refs/heads/<agent>/<branch>          the session's branch, the one ref that the agent may push
+    refs/heads/<agent>/<branch>          the session's branch, which the agent may push
     refs/heads/<base branch>             where the session started, so that the agent can compare; read only
     refs/coding-agents/base              the same commit, kept by us
     refs/coding-agents/launch, launch-index  the user's uncommitted state at launch (workspace.launch_state)
+    refs/coding-agents/nested/<path>     repositories inside the work tree (coding_agents_guest.nestedref); the
+                                         agent may push them, too
     refs/coding-agents/archive/<n>       old tips of non-fast-forward pushes
     refs/coding-agents/salvage/{head,worktree}  what a salvage container found in the volume
     refs/coding-agents/salvage/heads/<name>  branches there that HEAD does not contain
@@ -26,6 +28,7 @@ from coding_agents.gitsync.packs import Store
 from coding_agents.model.refs import Branch, Oid
 from coding_agents.proc.git import Profile, git_command
 from coding_agents.proc.runner import Command
+from coding_agents_guest.nestedref import NESTED
 
 PRIVATE = "refs/coding-agents"
 BASE = f"{PRIVATE}/base"
@@ -139,7 +142,8 @@ def receive_pack_command(
     # Salvage sees the session's branch as well, so that it sends what is new and not all of history;
     # that it may not push there is the policy's decision, before git sees the command.
     salvage = (*SALVAGE_REFS, SALVAGE_HEADS.rstrip("/"))  # a pattern stands for all below it, too
-    visible = (relay.branch.ref, *(salvage if identity is Identity.SALVAGE else ()))
+    mine = (relay.branch.ref, NESTED.rstrip("/"))
+    visible = (*mine, *(salvage if identity is Identity.SALVAGE else ()))
     refuse_rewrite = "false" if rewrite else "true"
     settings = (f"receive.maxInputSize={max_input}", f"receive.denyNonFastForwards={refuse_rewrite}")
     return _service(

@@ -55,7 +55,8 @@ class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the work is, as the host knows it.
 
     `relay_tip` is the session branch in the relay, `integrated` the ref it reached in the host
-    repository, `verified` that salvage compared it with the volume, `left_out` paths not committed.
+    repository, `verified` that salvage compared it with the volume, `left_out` paths not committed, `nested`
+    the refs there of repositories inside the work tree.
     """
 
     relay_tip: str = ""
@@ -63,6 +64,7 @@ class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     where: Where = "none"
     verified: bool = False
     left_out: tuple[str, ...] = ()
+    nested: tuple[str, ...] = ()
     note: str = ""
 
 

@@ -34,14 +34,16 @@ class PushRequest(msgspec.Struct, frozen=True):
     """A push: the refs it wants to change, and the refs that this pusher owns.
 
     `salvage` tells a salvage container (which owns the salvage refs, and all below `own_prefix`) from the
-    session's agent (which owns the session's branch). Whether an update is a fast-forward is known only
-    after its objects arrived, so it is a question of its own (`decide(policy, Operation.PUSH_REWRITE)`).
+    session's agent (which owns the session's branch). Both own all below `nested_prefix`. Whether an update is
+    a fast-forward is known only after its objects arrived, so it is a question of its own
+    (`decide(policy, Operation.PUSH_REWRITE)`).
     """
 
     updates: tuple[RefUpdate, ...]
     own_refs: frozenset[str]
     salvage: bool
     own_prefix: str = ""
+    nested_prefix: str = ""
 
 
 def decide(policy: Policy, operation: Operation) -> Decision:
@@ -60,9 +62,16 @@ def decide_push(policy: Policy, request: PushRequest) -> tuple[Decision, ...]:
 
 
 def _operation(update: RefUpdate, request: PushRequest) -> Operation:
-    below = bool(request.own_prefix) and update.ref.startswith(request.own_prefix)
-    if update.ref not in request.own_refs and not below:
+    below = _is_below(update.ref, request.own_prefix)
+    nested = _is_below(update.ref, request.nested_prefix)
+    if update.ref not in request.own_refs and not below and not nested:
         return Operation.PUSH_OTHER_REF
     if update.new is None:
         return Operation.PUSH_DELETE
+    if nested:
+        return Operation.PUSH_NESTED
     return Operation.PUSH_SALVAGE if request.salvage else Operation.PUSH_SESSION_BRANCH
+
+
+def _is_below(ref: str, prefix: str) -> bool:
+    return bool(prefix) and ref.startswith(prefix)

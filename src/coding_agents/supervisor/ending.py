@@ -22,6 +22,7 @@ from coding_agents.supervisor.settle import (
     adopted_tip,
     bring_home_beside,
     bring_home_or_say_why,
+    bring_nested_home,
     keep_other_branches,
     salvage_is_due,
     saved_of,
@@ -110,15 +111,22 @@ class Ending:
         async with self._homing:
             beside = await asyncio.to_thread(adopted_tip, self._session, found)
             result, trouble = await self._bring_home()
-            notes = []
+            notes: list[str] = []
+            nested: tuple[str, ...] = ()
             if beside is not None and not trouble:
                 result = await asyncio.to_thread(bring_home_beside, self._session, beside)
                 notes.append(f"history was rewritten: the volume's last state is {result.ref}")
             if not trouble:
                 kept = await asyncio.to_thread(keep_other_branches, self._session)
                 notes += [f"other branches: {', '.join(kept)}"] if kept else []
+                nested = await asyncio.to_thread(bring_nested_home, self._session)
         saved = saved_of(
-            result, left_out=found.left_out, verified=True, trouble=trouble, note="; ".join(notes)
+            result,
+            left_out=found.left_out,
+            nested=nested,
+            verified=True,
+            trouble=trouble,
+            note="; ".join(notes),
         )
         self._note_saved(saved)
         return saved
@@ -127,7 +135,13 @@ class Ending:
         """Bring home what the relay has; the volume was not looked at."""
         async with self._homing:
             result, trouble = await self._bring_home()
-        saved = saved_of(result, left_out=left_out, trouble=trouble)
+            nested: tuple[str, ...] = ()
+            if not trouble:
+                try:
+                    nested = await asyncio.to_thread(bring_nested_home, self._session)
+                except CodingAgentsError as error:  # they are in the relay, as the rest is then
+                    trouble = f"nested repositories were not brought home: {error.message}"
+        saved = saved_of(result, left_out=left_out, nested=nested, trouble=trouble)
         if not self._session.record.push:
             note = "left in the session's volume by --no-push; `coding-agents recover` brings it back"
             saved = replace(saved, where="volume", note=note)

@@ -11,6 +11,7 @@ import asyncio
 
 from coding_agents.errors import CodingAgentsError, GitError
 from coding_agents.gitsync.integrate import Integrated, Landing, integrate, keep_incoming
+from coding_agents.gitsync.nested import bring_nested
 from coding_agents.gitsync.packs import Store
 from coding_agents.gitsync.relay_repo import ARCHIVE, SALVAGE, SALVAGE_HEADS
 from coding_agents.model.refs import Oid
@@ -123,9 +124,16 @@ def keep_other_branches(session: SessionContext) -> tuple[str, ...]:
     return tuple(kept)
 
 
+def bring_nested_home(session: SessionContext) -> tuple[str, ...]:
+    """Bring home the repositories inside the work tree; returns the refs that hold them. Raises GitError."""
+    record = session.record
+    return bring_nested(facts_of(record), session.relay, session=record.id, env=session.env.for_git())
+
+
 def saved_of(
     result: Integrated,
     *,
+    nested: tuple[str, ...] = (),
     left_out: tuple[str, ...] = (),
     verified: bool = False,
     trouble: str = "",
@@ -138,6 +146,7 @@ def saved_of(
         where="volume" if trouble else result.where.value,
         verified=verified,
         left_out=left_out,
+        nested=nested,
         note=trouble or note or result.reason,
     )
 

@@ -1,0 +1,59 @@
+"""Names of the refs that hold the work of repositories inside the work tree. Pure; shared by host and guest.
+
+A repository at `libs/a` gets NESTED + `libs/a`, one at `b/c` inside of that NESTED + `libs/a%2Fb%2Fc`: no ref is
+then a directory of another. Bytes that git does not allow in a ref, or that would read as something else, are
+percent-encoded (RFC 3986), and a name too long for a file gets a digest for its end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+
+NESTED = "refs/coding-agents/nested/"
+
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+=,")
+_MAX_PART = 200  # of the 255 bytes of a file name: git adds `.lock`, the host a directory
+_ESCAPE = re.compile(r"%([0-9A-F]{2})")
+
+
+def nested_ref(places: Iterable[str]) -> str:
+    """The ref for the repository at `places`: its path, each later one inside of the repository before.
+
+    >>> nested_ref(["libs/a b"]), nested_ref(["libs", ".x/y"])
+    ('refs/coding-agents/nested/libs/a%20b', 'refs/coding-agents/nested/libs%2F%2Ex%2Fy')
+    """
+    first, *inner = (os.fsencode(place).split(b"/") for place in places)
+    parts = [_encode(part) for part in first]
+    parts[-1] += "".join(f"%2F{_encode(part)}" for parts_of in inner for part in parts_of)
+    return NESTED + "/".join(_bounded(part) for part in parts)
+
+
+def nested_path(name: str) -> str:
+    """The path that `name` (a ref's name below NESTED) stands for; bytes that are no UTF-8 become surrogates.
+
+    >>> nested_path("libs%2F%2Ex%2Fy")
+    'libs/.x/y'
+    """
+    text = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), name)
+    # Each character is now one byte, or stood in the name as it is.
+    return os.fsdecode(b"".join(_bytes(char) for char in text))
+
+
+def _encode(part: bytes) -> str:
+    # A dot is plain within a name that no rule of git-check-ref-format(1) can mean.
+    dots = b"." if re.fullmatch(rb"[^.]+(\.[^.]+)*", part) and not part.endswith(b".lock") else b""
+    return "".join(chr(byte) if byte in _PLAIN or byte in dots else f"%{byte:02X}" for byte in part)
+
+
+def _bounded(part: str) -> str:
+    if len(part) <= _MAX_PART:
+        return part
+    kept = re.sub(r"%.?$", "", part[: _MAX_PART - 40])
+    return f"{kept}%7E{hashlib.sha256(part.encode('ascii')).hexdigest()[:32]}"
+
+
+def _bytes(char: str) -> bytes:
+    return bytes([ord(char)]) if ord(char) < 256 else os.fsencode(char)
