@@ -13,7 +13,8 @@ from support import othergit
 from support.product import ROOT
 
 TESTS = (
-    "unit/test_one_git.py", "component/test_clone.py", "component/test_gitsync.py",
+    "unit/test_one_git.py", "component/test_clone.py", "component/test_git_triggers.py",
+    "component/test_gitsync.py",
     "component/test_hostile_repositories.py", "component/test_relay.py", "component/test_return_path.py",
     "component/test_workspace_fill.py", "component/test_workspace_listing.py",
 )  # fmt: skip
@@ -39,7 +40,7 @@ def test_the_other_release_gives_the_same_results(tmp_path: Path) -> None:
     )
     env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
     done = subprocess.run(
-        (*argv, *(f"tests/{name}" for name in TESTS)),
+        (*argv, "-m", "not slow", *(f"tests/{name}" for name in TESTS)),
         cwd=ROOT,
         env=env,
         capture_output=True,

@@ -87,9 +87,9 @@ def _wrap(place: Path) -> None:
         _script(target, f'{begin} --argv0 {program.name} {shlex.quote(os.fspath(program.resolve()))} "$@"')
     git = shlex.quote(os.fspath(root / "usr/bin/git"))
     (place / "exec/git").unlink(missing_ok=True)
-    options = f"--exec-path={shlex.quote(os.fspath(place / 'exec'))}"
+    place_of_others = f'export GIT_EXEC_PATH="${{GIT_EXEC_PATH:-{place / "exec"}}}"'
     for target in (place / "exec/git", place / "bin/git"):
-        _script(target, f'{begin} --argv0 git {git} {options} "$@"')
+        _script(target, f'{place_of_others}\n{begin} --argv0 git {git} "$@"')
 
 
 def _script(path: Path, line: str) -> None:

@@ -36,8 +36,15 @@ class Profile(Enum):
     CLONE = "fetch from a URL with the user's own configuration and credentials"
 
 
+# Events of githooks(5) that the commands we use can raise.
+_EVENTS = (
+    "reference-transaction", "post-index-change", "post-checkout", "pre-auto-gc", "pre-receive", "update",
+    "proc-receive", "post-receive", "post-update", "push-to-checkout",
+)  # fmt: skip
 _ALWAYS = (
     "core.hooksPath=/dev/null",
+    # Hooks that are settings (`hook.NAME.command`) heed no directory: git >= 2.55 asks these; ignored before.
+    *(f"hook.{event}.enabled=false" for event in _EVENTS),
     "core.fsmonitor=false",
     "core.alternateRefsCommand=true",  # no `.have` lines: they name tips of another repository
     "core.pager=cat",
@@ -54,12 +61,17 @@ _DURABLE = ("core.fsync=objects,derived-metadata,reference",)
 # What came back is hostile: git streams larger files and counts no lines in them. A hundred megabytes of line
 # breaks, which fit into a hundred kilobytes of a pack, would take four gigabytes of memory to count.
 _BOUNDED = ("core.bigFileThreshold=8m",)
+# What a diff shows is not for the agent's `.gitattributes` to say: git 2.43 to 2.45 read that of a bare
+# repository's HEAD unless another tree is named; one that does not exist has no attributes.
+_NO_ATTRIBUTES = ("core.attributesFile=/dev/null", "attr.tree=")
+# An address that the server names would be one that nobody asked for (git >= 2.40; ignored before).
+_NO_BUNDLES = ("transfer.bundleURI=false",)
 _CLONE_PROTOCOLS = ("https", "http", "ssh", "git", "file")
 _PROFILE_CONFIG: Mapping[Profile, tuple[str, ...]] = {
     Profile.USER_READ: _NO_CREDENTIALS,
-    Profile.USER_WRITE: (*_NO_CREDENTIALS, *_DURABLE, *_BOUNDED),
-    Profile.OWN: (*_NO_CREDENTIALS, *_DURABLE, *_BOUNDED),
-    Profile.CLONE: tuple(f"protocol.{name}.allow=always" for name in _CLONE_PROTOCOLS),
+    Profile.USER_WRITE: (*_NO_CREDENTIALS, *_DURABLE, *_BOUNDED, *_NO_ATTRIBUTES),
+    Profile.OWN: (*_NO_CREDENTIALS, *_DURABLE, *_BOUNDED, *_NO_ATTRIBUTES),
+    Profile.CLONE: (*_NO_BUNDLES, *(f"protocol.{name}.allow=always" for name in _CLONE_PROTOCOLS)),
 }
 
 _FIXED_ENV: Mapping[str, str] = {
@@ -69,8 +81,16 @@ _FIXED_ENV: Mapping[str, str] = {
     "GIT_GRAFT_FILE": os.devnull,
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_NO_LAZY_FETCH": "1",
+    # A trace would go where the user's trace2.* settings say, standard error among it, which we read.
+    "GIT_TRACE2": "0",
+    "GIT_TRACE2_EVENT": "0",
+    "GIT_TRACE2_PERF": "0",
 }
-_NO_USER_CONFIG: Mapping[str, str] = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+_NO_USER_CONFIG: Mapping[str, str] = {
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_ATTR_NOSYSTEM": "1",
+}
 _USER_CONFIG = ("HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM")
 _PASSED: Mapping[Profile, tuple[str, ...]] = {
     Profile.USER_READ: _USER_CONFIG,
