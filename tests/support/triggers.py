@@ -1,8 +1,7 @@
 """Everything by which git can be made to run a program: as data, with a command of git's that does run it.
 
 A trigger leaves its own name in the cage when it runs, so all can be set at once and it still shows which one
-ran. The same table is planted in tests/component/test_git_triggers.py and on whole sessions in
-tests/escape/test_git_triggers.py.
+ran. The same table is planted in tests/component/test_git_triggers.py.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from coding_agents.model.repo import Identity, RepoFacts, RepoKind
 from coding_agents.proc.git import Profile, git
 from coding_agents.proc.runner import Outcome, Owner
 
+# git names extensions in lower case (setup.c); several stand on lines of their own.
+_UNKNOWN_EXTENSION = re.compile(r"unknown repository extensions? found:\s+([a-z0-9.-]{1,40})")
 _FACTS = r"^(user\.(name|email)|remote\.origin\.url)$"
 
 
@@ -171,6 +174,13 @@ def _why_not(
         return NotARepositoryError(
             f"{str(source)!r} is not a git repository",
             hint="Run `git init` there, or launch with --empty to start from nothing.",
+        )
+    if unknown := _UNKNOWN_EXTENSION.search(stderr):
+        extension = "reftable" if unknown[1] == "refstorage" else unknown[1]
+        return GitError(
+            f"the repository at {str(source)!r} uses {extension}, which this git does not know",
+            details=answer.describe(),
+            hint="Install a newer git, or clone the repository in the ordinary format.",
         )
     return GitError(f"the repository at {str(source)!r} cannot be read", details=answer.describe())
 
