@@ -49,7 +49,7 @@ BUILT: dict[str, frozenset[str]] = {
         "recover": "",
         "prune": "",
         "diff": "",
-        "nested": "--into --json",  # docs/adr/0012: beside the design
+        "nested": "--into --json",  # docs/adr/0013: beside the design
         "audit query": "--session --json",
         "audit verify": "",
         "images build": "",
