@@ -278,7 +278,8 @@ def test_bad_packs_change_nothing(untouched: Prey) -> None:
     for name, answer in answers.items():
         assert f"ng {untouched.ref}" in answer, name
     # git would ask for as much memory as the pack says, and get it.
-    assert "attempting to allocate 3221225473 over limit" in answers["commit of three gigabytes"]
+    assert "3,072.0 MiB, relay.object allows 100.0 MiB" in answers["commit of three gigabytes"]
+    assert "a push of 4294967295 objects is refused" in answers["four billion objects"]
     assert untouched.refusals()[-1]["type"] == "push"
     assert untouched.refusals()[-1]["outcome"] == "failed"
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from coding_agents.errors import AuditError
-from coding_agents.gitsync.relay import RelayEvent, RelayLimits, RelayService, TipChange
+from coding_agents.gitsync.relay import RelayEvent, RelayService, TipChange
+from coding_agents.gitsync.relay_limits import DEFAULT_LIMITS, RelayLimits
 from coding_agents.gitsync.relay_repo import Identity, Relay
 from coding_agents.gitsync.rules import load_policy
 from coding_agents.policy.matrix import Policy
 
 URL = "git://coding-agents/workspace"
 
-_DEFAULT_LIMITS = RelayLimits()
 
 # What /usr/lib/coding-agents/git-relay does in a container: splice stdio with the socket.
 _PROXY = """#!{python} -IS
@@ -98,7 +98,7 @@ def serving(
     *,
     identity: Identity = Identity.AGENT,
     journal: Callable[[RelayEvent], Awaitable[None]] = _nowhere,
-    limits: RelayLimits = _DEFAULT_LIMITS,
+    limits: RelayLimits = DEFAULT_LIMITS,
     policy: Policy | None = None,
 ) -> Iterator[RelayServer]:
     """Serve `relay` in a thread until the block is left; an exception in the service fails the test.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from coding_agents.audit.budget import RATE_PER_S, REFUSALS_AT_ONCE, REFUSALS_PER_S, TOTAL_BYTES
 from coding_agents.audit.log import RESERVE_BYTES
-from coding_agents.gitsync.relay import RelayLimits
+from coding_agents.gitsync.relay_limits import RelayLimits
 from coding_agents.model.audit import GENESIS, AuditEvent, AuditRecord, RecordType, encode_record, make_record
 
 _PAGE = (Path(__file__).parents[2] / "docs/reference/audit.md").read_text(encoding="utf-8")

@@ -32,6 +32,11 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "git.message": st.sampled_from(["Save", "Store"]),
     "git.push": st.booleans(),
     "session.stop_timeout": st.integers(10, 600),
+    **{
+        f"relay.{name}": st.integers(1, 64).map(lambda size: f"{size}g")
+        for name in ("push", "object", "disk", "unpacked")
+    },
+    "relay.refs": st.integers(10, 9999),
     "require": st.dictionaries(st.sampled_from(["apparmor", "swap"]), st.just(True)),
 }
 

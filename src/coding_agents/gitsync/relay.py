@@ -10,14 +10,16 @@ What saves the agent's work when it cannot (the salvage) is held to no number an
 from __future__ import annotations
 
 import asyncio
-import os
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 import msgspec
 
 from coding_agents.errors import CodingAgentsError, GitError
+from coding_agents.gitsync.gates import BUDGET, PROTOCOL, FetchGate, PackGate
 from coding_agents.gitsync.pktline import CommandReader, PktlineError, PushCommands, refusal_report
+from coding_agents.gitsync.relay_limits import DEFAULT_LIMITS, Pressure, RelayLimits, Usage, pressure, used_up
 from coding_agents.gitsync.relay_repo import (
     ARCHIVE,
     SALVAGE_HEADS,
@@ -27,6 +29,7 @@ from coding_agents.gitsync.relay_repo import (
     receive_pack_command,
     upload_pack_command,
 )
+from coding_agents.gitsync.relay_usage import RelayUsage
 from coding_agents.gitsync.service_request import RequestReader, Service, ServiceRequest
 from coding_agents.gitsync.splice import (
     CHUNK,
@@ -42,33 +45,14 @@ from coding_agents.gitsync.turns import Turns
 from coding_agents.model.refs import Oid, RefUpdate
 from coding_agents.policy.decide import Allow, Decision, Deny, PushRequest, decide, decide_push
 from coding_agents.policy.matrix import Operation, Policy, Tier
+from coding_agents.proc.runner import ProcessLimits, restrict
 from coding_agents_guest.nestedref import NESTED
 
 _MIB = 1 << 20
-_PROTOCOL = "git-protocol"  # the rule id of what is not git's protocol, or exceeds a bound of ours
 _TOO_OFTEN = "relay-rate"
 _NOT_RECORDED = Deny("audit-unavailable", Tier.ASK, "the audit log cannot be written")
-_NO_SPACE = Deny("relay-budget", Tier.ASK, "the session's space on the host is used up; the work stays here")
-
-
-class RelayLimits(msgspec.Struct, frozen=True):
-    """Bounds on what a guest can make the host spend; bytes and seconds.
-
-    `disk_bytes` is the relay's total; `archives` the number of old tips kept. Of conversations so many are
-    served at the same time; `burst` may follow each other at once, then one begins every `every_s`, and one that
-    would wait longer than `patience_s` is refused. An agent that pushes each commit does not notice; one that
-    does nothing else costs the host one git process and two records a second.
-    """
-
-    push_bytes: int = 512 * _MIB
-    disk_bytes: int = 2048 * _MIB
-    archives: int = 1000
-    conversations: int = 16
-    burst: int = 120
-    every_s: float = 1.0
-    patience_s: float = 10.0
-    request_s: float = 30.0
-    wall_s: float = 900.0
+# Of one file: what is left on disk, but never so little that refs and their logs could not be written.
+_LEAST_FILE = 16 * _MIB
 
 
 class RelayEvent(msgspec.Struct, frozen=True):
@@ -103,13 +87,14 @@ class RelayService:
         policy: Policy,
         record: Callable[[RelayEvent], Awaitable[None]],
         on_update: Callable[[TipChange], Awaitable[None]],
-        limits: RelayLimits = RelayLimits(),
+        limits: RelayLimits = DEFAULT_LIMITS,
     ) -> None:
         self._relay = relay
         self._policy = policy
         self._record = record
         self._on_update = on_update
         self._limits = limits
+        self._usage = RelayUsage(relay)
         self._one_push = asyncio.Lock()
         self._turns = Turns(limits.burst, limits.every_s)
         self._active = 0
@@ -125,7 +110,7 @@ class RelayService:
             async with asyncio.timeout(self._limits.wall_s):
                 await self._converse(stream, identity)
         except PktlineError as error:  # before the service is known
-            await self._refuse(stream, "fetch-refused", _PROTOCOL, str(error))
+            await self._refuse(stream, "fetch-refused", PROTOCOL, str(error))
         except TimeoutError:
             stream.reset("the git conversation took too long")
         except OSError:
@@ -154,7 +139,7 @@ class RelayService:
         try:
             await self._push(stream, request.rest, identity)
         except PktlineError as error:
-            await self._refuse(stream, "push-refused", _PROTOCOL, str(error))
+            await self._refuse(stream, "push-refused", PROTOCOL, str(error))
 
     async def _its_turn(self) -> bool:
         """Wait for this conversation's turn; False, at once, when that is too far away."""
@@ -184,8 +169,13 @@ class RelayService:
             return
         if decision.tier is not Tier.SILENT:
             await self._recorded(decision, "fetch", self._relay.branch.ref, {})
-        async with running(upload_pack_command(self._relay, timeout_s=self._limits.wall_s)) as process:
-            await splice(stream, process, first=first, budget=self._limits.push_bytes)
+        command = upload_pack_command(
+            self._relay, limits=self._process_limits(_LEAST_FILE), timeout_s=self._limits.wall_s
+        )
+        async with running(command) as process:
+            refused = await splice(stream, process, FetchGate(self._limits.push_bytes), first=first)
+        if refused is not None:
+            await self._refuse(stream, "fetch-refused", refused.rule, refused.reason)
 
     async def _push(self, stream: ByteStream, first: bytes, identity: Identity) -> None:
         command = receive_pack_command(
@@ -193,6 +183,7 @@ class RelayService:
             identity,
             max_input=self._limits.push_bytes,
             rewrite=isinstance(decide(self._policy, Operation.PUSH_REWRITE), Allow),
+            limits=self._process_limits(self._limits.disk_bytes),
             timeout_s=self._limits.wall_s,
         )
         async with running(command) as process:
@@ -201,28 +192,32 @@ class RelayService:
             if commands is None or not commands.updates:
                 return  # nothing to push
             async with self._one_push:
-                used, refs = await asyncio.to_thread(self._look)
-                decisions = await self._decide(commands, identity, used, refs)
-                if any(isinstance(decision, Deny) for decision in decisions):
-                    await _refuse_push(stream, commands, decisions)
-                else:
-                    await self._carry_out(stream, process, commands, identity, refs)
+                refs = await asyncio.to_thread(self._relay.store.refs)
+                usage = await asyncio.to_thread(self._usage.measure, refs)
+                decisions = await self._decide(commands, identity, usage)
+                if not any(isinstance(decision, Deny) for decision in decisions):
+                    decisions = await self._carry_out(stream, process, commands, identity, refs, usage)
+        # Others may push while this client sends the rest of what is refused.
+        if decisions:
+            await _refuse_push(stream, commands, decisions, most=self._limits.push_bytes)
 
-    async def _decide(
-        self, commands: PushCommands, identity: Identity, used: int, refs: Mapping[str, Oid]
-    ) -> tuple[Decision, ...]:
+    def _process_limits(self, file_bytes: int) -> ProcessLimits:
+        limits = self._limits
+        return ProcessLimits(limits.cpu_s, limits.memory_bytes, file_bytes, limits.open_files)
+
+    async def _decide(self, commands: PushCommands, identity: Identity, usage: Usage) -> tuple[Decision, ...]:
         """The decision for each update, after it is in the audit log."""
         salvage = identity is Identity.SALVAGE
         own = frozenset(SALVAGE_REFS if salvage else (self._relay.branch.ref,))
         prefix = SALVAGE_HEADS if salvage else ""
         decisions = decide_push(self._policy, PushRequest(commands.updates, own, salvage, prefix, NESTED))
-        archives = sum(ref.startswith(f"{ARCHIVE}/") for ref in refs)
-        if used >= self._limits.disk_bytes or archives >= self._limits.archives:
-            decisions = (_NO_SPACE,) * len(decisions)
+        wanted = [update.ref for update in commands.updates]
+        if full := used_up(usage, self._limits, wanted=wanted, salvage=salvage):
+            decisions = (Deny(BUDGET, Tier.ASK, full),) * len(decisions)
         refused = any(isinstance(decision, Deny) for decision in decisions)
         for update, decision in zip(commands.updates, decisions, strict=True):
-            detail = {"old": update.old or "", "new": update.new or "", "by": identity.value}
             kind = "push-refused" if refused else "push"
+            detail = _detail(update, identity)
             if not await self._recorded(decision, kind, update.shown, detail) and not refused:
                 return (_NOT_RECORDED,) * len(decisions)
         return decisions
@@ -249,13 +244,32 @@ class RelayService:
         commands: PushCommands,
         identity: Identity,
         before: Mapping[str, Oid],
-    ) -> None:
-        """Let git do it, tell the client's end that it is done, then see what became of each ref."""
-        first = commands.raw + commands.rest
-        await splice(stream, process, first=first, budget=self._limits.push_bytes + _MIB)
+        usage: Usage,
+    ) -> tuple[Decision, ...]:
+        """Let git do it, tell the client's end that it is done, then see what became of each ref.
+
+        Returns the refusals of a push whose pack turned out to exceed a budget, else nothing.
+        """
+        room = max(_LEAST_FILE, self._limits.disk_bytes - usage.disk_bytes)
+        restrict(process.pid, self._process_limits(room))
+        # git reads no id of another length than the relay's own, so the pack's ids are as long as the commands'.
+        gate = PackGate(self._limits, usage, hash_bytes=_hash_bytes(commands))
+        try:
+            process.stdin.write(commands.raw)
+            refused = await splice(stream, process, gate, first=commands.rest)
+        except BaseException:
+            process.kill()
+            self._usage.sweep(until=time.time())
+            raise
+        if refused is not None:
+            await asyncio.to_thread(self._usage.sweep, until=time.time())
+            for update in commands.updates:
+                await self._recorded(refused, "push-refused", update.shown, _detail(update, identity))
+            return (refused,) * len(commands.updates)
         with suppress(OSError):  # the guest may be gone; its push counts all the same
             stream.write_eof()
         after = await asyncio.to_thread(self._relay.store.refs)
+        await asyncio.to_thread(self._usage.measure, after, arrived=gate.unpacked)
         for update in commands.updates:
             old, new = before.get(update.ref), after.get(update.ref)
             if new != update.new:
@@ -267,6 +281,7 @@ class RelayService:
                 rule = decide(self._policy, Operation.PUSH_REWRITE)
                 await self._note("allowed", rule.rule, rule.tier, update, identity, {"archived": archived})
             await self._on_update(TipChange(identity, update.ref, old, new, archived))
+        return ()
 
     async def _note(
         self,
@@ -277,7 +292,7 @@ class RelayService:
         identity: Identity,
         more: Mapping[str, str],
     ) -> None:
-        detail = {"old": update.old or "", "new": update.new or "", "by": identity.value, **more}
+        detail = {**_detail(update, identity), **more}
         await self._try_record(RelayEvent("push", outcome, tier, rule, update.shown, detail))
 
     def _archive(self, old: Oid | None, new: Oid, refs: Mapping[str, Oid]) -> str | None:
@@ -290,14 +305,19 @@ class RelayService:
         store.git("update-ref", ref, old, "")
         return ref
 
-    def _look(self) -> tuple[int, dict[str, Oid]]:
-        """Bytes that the relay takes on disk, and its refs."""
-        size = 0
-        for directory, _, names in os.walk(self._relay.git_dir):
-            for name in names:
-                with suppress(FileNotFoundError):  # git's own temporary files come and go
-                    size += os.lstat(os.path.join(directory, name)).st_size  # noqa: PTH118 - hot loop
-        return size, self._relay.store.refs()
+    async def pressure(self) -> Pressure:
+        """How near the relay is to its budgets. Raises GitError, OSError."""
+        refs = await asyncio.to_thread(self._relay.store.refs)
+        return pressure(await asyncio.to_thread(self._usage.measure, refs), self._limits)
+
+
+def _detail(update: RefUpdate, identity: Identity) -> dict[str, str]:
+    return {"old": update.old or "", "new": update.new or "", "by": identity.value}
+
+
+def _hash_bytes(commands: PushCommands) -> int:
+    oids = (oid for update in commands.updates for oid in (update.old, update.new) if oid)
+    return max((len(oid) // 2 for oid in oids), default=20)
 
 
 def _failure(error: GitError) -> RelayEvent:
@@ -323,10 +343,12 @@ async def _read_commands(stream: ByteStream, first: bytes) -> PushCommands | Non
             return None
 
 
-async def _refuse_push(stream: ByteStream, commands: PushCommands, decisions: tuple[Decision, ...]) -> None:
+async def _refuse_push(
+    stream: ByteStream, commands: PushCommands, decisions: tuple[Decision, ...], *, most: int
+) -> None:
     reasons = [
         decision.reason if isinstance(decision, Deny) else "another ref of the same push was refused"
         for decision in decisions
     ]
     await stream.write(refusal_report(commands, reasons))
-    await finish_reading(stream)
+    await finish_reading(stream, most=most)

@@ -22,12 +22,13 @@ from enum import Enum
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from coding_agents.gitsync.base import BaseStore, init_bare
 from coding_agents.gitsync.packs import Store
 from coding_agents.model.refs import Branch, Oid
 from coding_agents.proc.git import Profile, git_command
-from coding_agents.proc.runner import Command
+from coding_agents.proc.runner import Command, ProcessLimits
 from coding_agents_guest.nestedref import NESTED
 
 PRIVATE = "refs/coding-agents"
@@ -71,6 +72,9 @@ _CONFIG = """\
 # git takes the size of a commit, tree or delta from the pack's own header and asks for that much memory: three
 # megabytes on the wire become three gigabytes of the host's. This variable makes it stop instead.
 _MAX_ALLOCATION = {"GIT_ALLOC_LIMIT": "512m"}
+
+# git maps a gigabyte of a pack at once, and as many as it likes: too much for a limited address space.
+_MAPPED = ("core.packedGitWindowSize=64m", "core.packedGitLimit=1g")
 
 
 class Identity(Enum):
@@ -133,7 +137,13 @@ def open_relay(
 
 
 def receive_pack_command(
-    relay: Relay, identity: Identity, *, max_input: int, rewrite: bool, timeout_s: float
+    relay: Relay,
+    identity: Identity,
+    *,
+    max_input: int,
+    rewrite: bool,
+    limits: ProcessLimits,
+    timeout_s: float,
 ) -> Command:
     """`git receive-pack` for one push of at most `max_input` bytes; hides every other ref.
 
@@ -147,14 +157,22 @@ def receive_pack_command(
     refuse_rewrite = "false" if rewrite else "true"
     settings = (f"receive.maxInputSize={max_input}", f"receive.denyNonFastForwards={refuse_rewrite}")
     return _service(
-        relay, "receive-pack", visible, settings=settings, env_extra=_MAX_ALLOCATION, timeout_s=timeout_s
+        relay,
+        "receive-pack",
+        visible,
+        settings=settings,
+        env_extra=_MAX_ALLOCATION,
+        limits=limits,
+        timeout_s=timeout_s,
     )
 
 
-def upload_pack_command(relay: Relay, *, timeout_s: float) -> Command:
+def upload_pack_command(relay: Relay, *, limits: ProcessLimits, timeout_s: float) -> Command:
     """`git upload-pack` for one fetch of the session's branch or of the base branch."""
     readable = (relay.branch.ref, *([f"refs/heads/{relay.base_branch}"] if relay.base_branch else []))
-    return _service(relay, "upload-pack", readable, settings=(), env_extra={}, timeout_s=timeout_s)
+    return _service(
+        relay, "upload-pack", readable, settings=(), env_extra={}, limits=limits, timeout_s=timeout_s
+    )
 
 
 def _service(
@@ -164,13 +182,14 @@ def _service(
     *,
     settings: tuple[str, ...],
     env_extra: Mapping[str, str],
+    limits: ProcessLimits,
     timeout_s: float,
 ) -> Command:
     # The environment has no GIT_PROTOCOL, so the protocol is v0, in which only advertised ids can be had.
     hide = ("refs/", *(f"!{ref}" for ref in visible))
-    config = (*settings, *(f"transfer.hideRefs={pattern}" for pattern in hide))
+    config = (*settings, *_MAPPED, *(f"transfer.hideRefs={pattern}" for pattern in hide))
     options = [part for setting in config for part in ("-c", setting)]
-    return git_command(
+    command = git_command(
         (*options, name, os.fspath(relay.git_dir)),
         profile=Profile.OWN,
         env=relay.env,
@@ -178,6 +197,7 @@ def _service(
         env_extra=env_extra,
         timeout_s=timeout_s,
     )
+    return replace(command, limits=limits)
 
 
 def _collide(one: str, other: str) -> bool:

@@ -12,6 +12,8 @@ from typing import Protocol
 import msgspec
 
 from coding_agents.gitsync.pktline import PktlineError, Splitter, error_packet
+from coding_agents.policy.decide import Deny
+from coding_agents.policy.matrix import Tier
 from coding_agents.proc.runner import Command, start
 
 CHUNK = 64 * 1024
@@ -37,6 +39,11 @@ class GitProcess(msgspec.Struct, frozen=True):
     stdin: asyncio.StreamWriter
     stdout: asyncio.StreamReader
 
+    def kill(self) -> None:
+        """End it at once, with all that it has started."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
 
 @asynccontextmanager
 async def running(command: Command) -> AsyncIterator[GitProcess]:
@@ -44,19 +51,15 @@ async def running(command: Command) -> AsyncIterator[GitProcess]:
     process = await start(command, pipe_stderr=False)
     if process.stdin is None or process.stdout is None:
         raise AssertionError("a service needs pipes")
+    service = GitProcess(process.pid, process.stdin, process.stdout)
     try:
-        yield GitProcess(process.pid, process.stdin, process.stdout)
+        yield service
     finally:
         if process.returncode is None:
-            _kill(process.pid)
+            service.kill()
         while await process.stdout.read(CHUNK):
             pass  # asyncio's wait() never ends while a full pipe is left unread
         await process.wait()
-
-
-def _kill(pid: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
 
 
 async def forward_advertisement(process: GitProcess, stream: ByteStream) -> None:
@@ -71,30 +74,47 @@ async def forward_advertisement(process: GitProcess, stream: ByteStream) -> None
     raise PktlineError("the relay is not available")
 
 
-async def splice(stream: ByteStream, process: GitProcess, *, first: bytes, budget: int) -> None:
-    """Join stream and process until the process ends. More than `budget` bytes from the guest end it."""
+class Gate(Protocol):
+    """Decides whether bytes of the guest go on to the process (see `gates`)."""
+
+    @property
+    def patience_s(self) -> float | None: ...
+    async def check(self, data: bytes, /) -> Deny | None: ...
+
+
+async def splice(stream: ByteStream, process: GitProcess, gate: Gate, *, first: bytes) -> Deny | None:
+    """Join stream and process until the process ends: the answer of a `gate` that ended it, else None.
+
+    A guest that is silent for longer than the gate's patience ends it as well.
+    """
     async with asyncio.TaskGroup() as group:
-        inbound = group.create_task(_inbound(stream, process, first=first, budget=budget))
+        inbound = group.create_task(_inbound(stream, process, gate, first=first))
         await _outbound(process, stream)
-        inbound.cancel()
+        if not inbound.done():
+            inbound.cancel()
+    return None if inbound.cancelled() else inbound.result()
 
 
-async def _inbound(stream: ByteStream, process: GitProcess, *, first: bytes, budget: int) -> None:
-    data, left = first, budget
+async def _inbound(stream: ByteStream, process: GitProcess, gate: Gate, *, first: bytes) -> Deny | None:
+    data = first
     try:
         while True:
-            left -= len(data)
-            if left < 0:
-                _kill(process.pid)
-                return
+            if refused := await gate.check(data):
+                process.kill()
+                return refused
             process.stdin.write(data)
             await process.stdin.drain()
-            data = await stream.read(CHUNK)
+            async with asyncio.timeout(gate.patience_s):
+                data = await stream.read(CHUNK)
             if not data:
                 process.stdin.close()
-                return
+                return None
+    except TimeoutError:  # an OSError, too
+        process.kill()
+        return Deny("git-protocol", Tier.ASK, f"nothing came for {gate.patience_s:g} s; the work stays here")
     except OSError:  # the process is done with its input, or the guest is gone
         process.stdin.close()
+        return None
 
 
 async def _outbound(process: GitProcess, stream: ByteStream) -> None:
@@ -116,10 +136,10 @@ async def refuse_conversation(stream: ByteStream, reason: str) -> None:
     stream.close()
 
 
-async def finish_reading(stream: ByteStream) -> None:
-    """Let the client send what it is sending, so that it gets to read our answer; bounded."""
+async def finish_reading(stream: ByteStream, *, most: int = _DRAIN_BYTES) -> None:
+    """Let the client send what it is sending, `most` bytes of it, so that it gets to read our answer."""
     stream.write_eof()
-    left = _DRAIN_BYTES
+    left = most
     with suppress(TimeoutError):
         async with asyncio.timeout(_DRAIN_S):
             while left > 0 and (data := await stream.read(CHUNK)):

@@ -15,6 +15,9 @@ MIN_CPUS, MAX_CPUS = Decimal("0.1"), Decimal(4096)
 MIN_MEMORY, MAX_MEMORY = 256 * MIB, 64 * TIB  # below 256 MiB git and the agents' own runtimes do not start
 MIN_PIDS, MAX_PIDS = 64, 4_194_304  # upper: the kernel's PID_MAX_LIMIT on 64 bits
 
+MIN_RELAY_SIZE, MAX_RELAY_SIZE = MIB, TIB
+MIN_RELAY_REFS, MAX_RELAY_REFS = 10, 100_000
+
 _UNITS = {"": 1, "b": 1, "k": KIB, "m": MIB, "g": GIB, "t": TIB}
 _SIZE = re.compile(r"(?P<number>[0-9]{1,15}(\.[0-9]{1,6})?)\s*(?P<unit>[bkmgt]?)(?P<suffix>i?b)?", re.ASCII)
 _CPUS = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?", re.ASCII)
@@ -82,6 +85,27 @@ def parse_memory(text: str) -> int:
             hint="Write it like 8g or 512m.",
         )
     return size
+
+
+def parse_relay_size(text: str) -> int:
+    """A budget of the relay in bytes, within the bounds of this module. Raises UsageError."""
+    size = parse_size(text)
+    if not MIN_RELAY_SIZE <= size <= MAX_RELAY_SIZE:
+        raise UsageError(
+            f"it must be between {size_text(MIN_RELAY_SIZE)} and {size_text(MAX_RELAY_SIZE)}, not {text.strip()}",
+            hint="Write it like 2g or 512m.",
+        )
+    return size
+
+
+def parse_relay_refs(text: str) -> int:
+    """A number of refs that the relay keeps. Raises UsageError."""
+    stripped = text.strip()
+    if not _COUNT.fullmatch(stripped) or not MIN_RELAY_REFS <= int(stripped) <= MAX_RELAY_REFS:
+        raise UsageError(
+            f"not a number from {MIN_RELAY_REFS} to {MAX_RELAY_REFS}: {text!r}", hint="Write it like 1000."
+        )
+    return int(stripped)
 
 
 def parse_pids(text: str) -> int:

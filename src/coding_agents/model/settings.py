@@ -12,7 +12,16 @@ from enum import Enum, IntEnum
 
 import msgspec
 
-from coding_agents.model.limits import Limits, parse_cpus, parse_memory, parse_pids
+from coding_agents.model.limits import (
+    GIB,
+    MIB,
+    Limits,
+    parse_cpus,
+    parse_memory,
+    parse_pids,
+    parse_relay_refs,
+    parse_relay_size,
+)
 from coding_agents.model.values import (
     Value,
     measure,
@@ -28,6 +37,7 @@ from coding_agents.model.values import (
 )
 
 _DEFAULT = Limits()
+_SIZE_SCHEMA = {"type": ["string", "integer"]}
 _NUMBER = (int, Decimal)
 
 
@@ -158,6 +168,26 @@ SETTINGS: tuple[Setting, ...] = (
         parse_duration, {"type": ["string", "integer"]},
     ),
     Setting(
+        "relay.push", 512 * MIB, "Largest push of a session, on the wire.",
+        measure(parse_relay_size), _SIZE_SCHEMA, Tighten.LOWER, unit="bytes",
+    ),
+    Setting(
+        "relay.object", 100 * MIB, "Largest file, or other git object, that a session may push.",
+        measure(parse_relay_size), _SIZE_SCHEMA, Tighten.LOWER, unit="bytes",
+    ),
+    Setting(
+        "relay.disk", 2 * GIB, "What a session's pushes may take of the host's disk.",
+        measure(parse_relay_size), _SIZE_SCHEMA, Tighten.LOWER, unit="bytes",
+    ),
+    Setting(
+        "relay.unpacked", 20 * GIB, "The same as it would be unpacked.",
+        measure(parse_relay_size), _SIZE_SCHEMA, Tighten.LOWER, unit="bytes",
+    ),
+    Setting(
+        "relay.refs", 1000, "Old tips and automatic saves that are kept of a session.",
+        measure(parse_relay_refs), {"type": "integer"}, Tighten.LOWER,
+    ),
+    Setting(
         "require", (), "Protections that must be in force, or the launch is refused.",
         parse_require, {"type": "object", "additionalProperties": {"const": True}}, Tighten.ADD,
         example='["seccomp"]',
@@ -192,6 +222,11 @@ class Settings(msgspec.Struct, frozen=True):
     git_message: str
     git_push: bool
     session_stop_timeout: int
+    relay_push: int
+    relay_object: int
+    relay_disk: int
+    relay_unpacked: int
+    relay_refs: int
     require: tuple[str, ...]
     origins: Mapping[str, Origin]
     managed: frozenset[str] = frozenset()

@@ -9,6 +9,7 @@ us alone and half-done engine calls are undone in order instead of dying with th
 from __future__ import annotations
 
 import os
+import resource
 import shlex
 import signal
 import subprocess
@@ -40,11 +41,22 @@ class Owner(msgspec.Struct, frozen=True):
     gid: int
 
 
+class ProcessLimits(msgspec.Struct, frozen=True):
+    """Kernel limits of a process and, each by itself, of those that it starts: seconds of CPU, bytes of address
+    space and of one file, open files."""
+
+    cpu_s: int
+    memory_bytes: int
+    file_bytes: int
+    open_files: int
+
+
 class Command(Masked, frozen=True):
     """One process to run.
 
     `env` is the whole environment. `timeout_s` ends the process group with SIGKILL. `stdin` is
     given in full; None means empty. `owner` switches the uid and drops supplementary groups.
+    `limits` are for `start`: they stand before the process gets the first byte of its input.
     """
 
     MASKED = frozenset({"env", "stdin"})
@@ -56,6 +68,7 @@ class Command(Masked, frozen=True):
     timeout_s: float = 60.0
     owner: Owner | None = None
     pass_fds: tuple[int, ...] = ()
+    limits: ProcessLimits | None = None
 
     def shown(self) -> str:
         """The command as a line that can be pasted into a shell."""
@@ -203,7 +216,7 @@ async def start(command: Command, *, pipe_stderr: bool = True) -> asyncio.subpro
 
     identity = _identity(command.owner)
     with missing_program(command):
-        return await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             *command.argv,
             env=dict(command.env),
             cwd=command.cwd,
@@ -216,6 +229,29 @@ async def start(command: Command, *, pipe_stderr: bool = True) -> asyncio.subpro
             group=identity.group,
             extra_groups=identity.extra_groups,
         )
+    if command.limits is not None:
+        restrict(process.pid, command.limits)
+    return process
+
+
+def restrict(pid: int, limits: ProcessLimits) -> None:
+    """Put a running process of ours, and all that it starts from now on, under `limits`; none is ever raised.
+
+    Between fork and exec Python code may not run beside threads, and a program in front that sets limits takes
+    longer than this system call; so they come a moment after the start. Whoever feeds the process hostile bytes
+    does it afterwards.
+    """
+    wanted = (
+        (resource.RLIMIT_CPU, limits.cpu_s),
+        (resource.RLIMIT_AS, limits.memory_bytes),
+        (resource.RLIMIT_FSIZE, limits.file_bytes),
+        (resource.RLIMIT_NOFILE, limits.open_files),
+    )
+    with suppress(ProcessLookupError):  # it has ended already
+        for kind, most in wanted:
+            _, hard = resource.prlimit(pid, kind)
+            lowest = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.prlimit(pid, kind, (lowest, lowest))
 
 
 def spawn(command: Command, *, stdin: int | None, output: int = subprocess.PIPE) -> subprocess.Popen[bytes]:

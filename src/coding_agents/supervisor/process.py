@@ -37,6 +37,7 @@ from coding_agents.supervisor.guest_link import GuestLink, Service
 from coding_agents.supervisor.journal import Journal
 from coding_agents.supervisor.model_forward import forward_to
 from coding_agents.supervisor.protocol import Op
+from coding_agents.supervisor.relay_budgets import relay_limits
 from coding_agents.supervisor.settle import bring_home_or_say_why, saved_of
 from coding_agents_guest.mux import Stream
 
@@ -64,7 +65,11 @@ class Supervisor:
         self._resumed = asyncio.Event()
         self._questions = 0
         self._relay = RelayService(
-            session.relay, policy=load_policy(), record=journal.relay, on_update=self._on_update
+            session.relay,
+            policy=load_policy(),
+            record=journal.relay,
+            on_update=self._on_update,
+            limits=relay_limits(session),
         )
         self._ending = Ending(session, journal, self._relay, self._homing)
 
