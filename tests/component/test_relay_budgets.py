@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import threading
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ from coding_agents.gitsync.relay_limits import DEFAULT_LIMITS, RelayLimits
 from coding_agents.gitsync.relay_repo import Identity
 from coding_agents.gitsync.relay_usage import RelayUsage
 from coding_agents.proc.runner import ProcessLimits, restrict
-from support.gitattack import BLOB, REF_DELTA, TREE, commit_of, entry_header, oid_of, pack_of, sealed, tree_of
+from support.gitattack import BLOB, TREE, commit_of, entry_header, oid_of, pack_of, sealed, tree_of
 from support.relay_scene import PUSH, Scene, eventually, make_scene, read_advertisement, read_all
 from support.relay_server import URL, RelayServer, serving
 from support.repos import BRANCH, commit, head, sh, sh_fails
@@ -406,36 +405,3 @@ def test_what_the_gate_lets_through_still_meets_the_kernel(scene: Scene) -> None
         push_bytes(server, scene, pack, new=oid_of(1, made))
         eventually(lambda: server.events[-1].outcome == "failed")
         assert scene.relay.store.resolve(BRANCH.ref) == scene.base
-
-
-def test_the_last_bytes_of_the_disk_bound_what_git_adds_itself(scene: Scene) -> None:
-    """A delta of a few bytes on a large object of the base: git stores that object once more, by itself."""
-    base = os.urandom(24 * MIB)
-    (scene.user / "large").write_bytes(base)
-    sh(scene.user, "add", "large", env=scene.env)
-    sh(scene.user, "commit", "-qm", "large", env=scene.env)
-    oid = sh(scene.user, "rev-parse", "HEAD:large", env=scene.env)
-    objects = sh(scene.user, "rev-list", "--objects", "HEAD", env=scene.env)
-    store = scene.base_store.git_dir
-    packed = subprocess.run(
-        ["git", "pack-objects", "--stdout", "-q"], cwd=scene.user, env=scene.env,
-        input="".join(f"{line.split()[0]}\n" for line in objects.splitlines()).encode(),
-        capture_output=True, check=True,
-    ).stdout  # fmt: skip
-    subprocess.run(["git", f"--git-dir={store}", "index-pack", "--stdin"], input=packed, env=scene.env,
-                   capture_output=True, check=True)  # fmt: skip
-    with serving(scene.relay, scene.tmp / "run", limits=RelayLimits(disk_bytes=18 * MIB)) as server:
-        answer = push_bytes(server, scene, thin_on(oid, len(base)))
-        assert f"ng {BRANCH.ref}".encode() in answer
-        eventually(lambda: server.events[-1].outcome == "failed")
-    assert bytes_on_disk(scene) < 18 * MIB
-
-
-def thin_on(oid: str, size: int) -> bytes:
-    """A pack of one delta that takes ten bytes of the object `oid`, which it does not hold."""
-    head = bytearray()
-    while size > 0x7F:
-        head.append(size & 0x7F | 0x80)
-        size >>= 7
-    body = bytes([*head, size, 10]) + b"\x90\x0a"
-    return sealed(entry_header(REF_DELTA, len(body)) + bytes.fromhex(oid) + zlib.compress(body), 1)
