@@ -83,8 +83,8 @@ def _make_branch(setup: Setup) -> Mapping[str, str]:
         git.run("update-ref", "-m", "coding-agents: session's branch", branch, config.base)
     git.run("symbolic-ref", "-m", "coding-agents: session's branch", "HEAD", branch)
     for name, value in (("user.name", config.identity.name), ("user.email", config.identity.email)):
-        if value and not git.answer("config", "--local", "--get", name):
-            git.run("config", "--local", name, value)
+        if value and not git.answer("config", "--get", name):
+            git.run("config", "--global", name, value)  # for repositories that the agent makes inside, too
     git.run("config", "--local", "commit.gpgSign", "false")  # there is no key in here
     return {}
 

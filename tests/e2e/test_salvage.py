@@ -82,6 +82,30 @@ def test_other_branches_of_a_killed_container_are_kept(product: Product, repo: P
     assert git(repo, "show", f"{ref}:s.txt") == "s"
 
 
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_repository_that_the_agent_made_inside_comes_home(product: Product, repo: Path, end: str) -> None:
+    """Nothing of it is in the session's branch; when the volume is gone, its ref and a taken over copy have it."""
+    name = product.launch_detached(
+        repo,
+        "git init -q lib/in; cd lib/in; echo c > c.txt; git add .; git commit -qm inner; echo u > u.txt;"
+        " touch ../../.git/ok; sleep 600",
+    )
+    wait_for(lambda: product.exec(name, "test -e .git/ok", status=None).status == 0, "the agent's repository")
+    if end == "kill":
+        kill(product, name)
+    else:
+        assert "lib/in" in product.run("stop", name).err
+    (listed,) = product.run("nested", name, "--json").json
+    assert listed["path"] == "lib/in"
+    product.run("nested", name, "lib/in", "--into", str(repo.parent / "taken"))
+    assert git(repo.parent / "taken", "show", "demo/session-1:u.txt") == "u"
+    removed = product.run("remove", name)
+    assert listed["ref"] in removed.err
+    assert git(repo, "show", f"{listed['ref']}:u.txt") == "u"
+    assert git(repo, "log", "--format=%s", f"{listed['ref']}^") == "inner"
+    assert product.leftovers() == []
+
+
 def test_remove_after_a_kill_saves_first(product: Product, repo: Path) -> None:
     name = product.launch_detached(repo, "echo late > late.txt; touch ok; sleep 600", "--no-push")
     wait_for(lambda: product.exec(name, "test -e ok", status=None).status == 0, "the agent's file")

@@ -20,13 +20,15 @@ from coding_agents.supervisor.removal import remove_engine_objects
 class Removed(msgspec.Struct, frozen=True):
     """What `remove` left: where the work is, and whether the branch was deleted because it is merged.
 
-    `left_out` are files that are gone with the volume: they were not saved on purpose.
+    `left_out` are files that are gone with the volume: they were not saved on purpose. `nested` are the refs
+    that keep the repositories inside the work tree.
     """
 
     name: str
     kept_ref: str
     branch_deleted: bool
     left_out: tuple[str, ...] = ()
+    nested: tuple[str, ...] = ()
 
 
 def remove(session: SessionContext, *, force: bool) -> Removed:
@@ -52,7 +54,7 @@ def remove(session: SessionContext, *, force: bool) -> Removed:
         deleted = _delete_merged_branch(session)
         session.store.remove(record.id)
     saved = ended.saved if ended else Saved()
-    return Removed(record.name, "" if deleted else saved.integrated, deleted, saved.left_out)
+    return Removed(record.name, "" if deleted else saved.integrated, deleted, saved.left_out, saved.nested)
 
 
 def _running(session: SessionContext) -> bool:

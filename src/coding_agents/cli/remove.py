@@ -34,6 +34,8 @@ def command(app: AppContext, name: str, force: bool) -> None:
     kept = f"; its work is {removed.kept_ref}" if removed.kept_ref else ""
     gone = "; its merged branch was deleted" if removed.branch_deleted else ""
     app.output.say(f"removed session {removed.name}{kept}{gone}")
+    if removed.nested:
+        app.output.say(f"inside   {name_few(removed.nested)}: kept, as the work of repositories inside")
     if removed.left_out:
         app.output.say(f"gone     {name_few(removed.left_out)}: left out of its work")
 
