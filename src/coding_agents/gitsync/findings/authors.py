@@ -1,0 +1,40 @@
+"""Commits that say they are by somebody else than the session. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from coding_agents.gitsync.findings.model import Finding, Severity, clipped
+
+# What git takes off both ends of a name and an address, and out of them (git's ident.c, strlen_without_crud).
+_CRUD = "".join(map(chr, range(33))) + ".,:;<>\"\\'"
+_OUT = str.maketrans("", "", "\n<>")
+
+
+def judge_people(commits: Iterable[tuple[bytes, ...]], name: str, address: str) -> Iterator[Finding]:
+    """One finding for each foreign author or committer, with the number of commits and one of them.
+
+    `commits` are (commit, author's name, address, committer's name, address); `name` and `address` are the
+    session's. A guest writes what it likes here: that a commit is by the session proves nothing either.
+    """
+    own = _cleaned(name), _cleaned(address)
+    counts: Counter[tuple[str, str, str]] = Counter()
+    example: dict[tuple[str, str, str], str] = {}
+    for commit, *texts in commits:
+        author_name, author, committer_name, committer = (
+            text.decode("utf-8", "surrogateescape") for text in texts
+        )
+        for role, who in (("author", (author_name, author)), ("committer", (committer_name, committer))):
+            if (_cleaned(who[0]), _cleaned(who[1])) != own:
+                key = (role, clipped(who[0]), clipped(who[1]))
+                counts[key] += 1
+                example.setdefault(key, commit.decode("ascii", "replace"))
+    for (role, other, mail), count in counts.items():
+        such = f"{count} commit(s), such as {example[role, other, mail]}"
+        detail = f"{role} {other} <{mail}> is not the session's: {such}"
+        yield Finding(f"commit.{role}", Severity.WARN, "", detail)
+
+
+def _cleaned(text: str) -> str:
+    return text.strip(_CRUD).translate(_OUT)

@@ -1,0 +1,80 @@
+"""Findings: what they say, how grave they are, and in which order a person reads them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from enum import Enum
+
+import msgspec
+
+MAX_DETAIL = 300
+_PER_RULE = 200
+YOURS = "yours"
+"""The rule of a path that stands as it stood in the user's own work tree at launch."""
+
+
+class Severity(Enum):
+    """`block`: runs, leads out or gives away a secret without anybody asking once more; a merge wants a person's word.
+
+    `warn`: ordinary in good work and useful in an attack. `note`: good to know.
+    """
+
+    BLOCK = "block"
+    WARN = "warn"
+    NOTE = "note"
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing to look at. `path` ("" for the branch as a whole) and `detail` are hostile text."""
+
+    rule: str
+    severity: Severity
+    path: str
+    detail: str
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """What stands at a path: mode as git writes it ("000000": nothing) and object id."""
+
+    mode: str
+    oid: str
+
+    @property
+    def is_file(self) -> bool:
+        return self.mode in ("100644", "100755")
+
+
+ABSENT = Entry("000000", "")
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One path that differs between two trees."""
+
+    path: str
+    old: Entry
+    new: Entry
+
+
+def ranked(findings: Iterable[Finding]) -> list[Finding]:
+    """`findings` without repetitions, gravest first; those of a rule beyond the first 200 become one that counts them.
+
+    No list may be so long that nobody reads it, and none may be shortened in silence.
+    """
+    by_rule: defaultdict[tuple[Severity, str], list[Finding]] = defaultdict(list)
+    for finding in dict.fromkeys(findings):
+        by_rule[finding.severity, finding.rule].append(finding)
+    shown: list[Finding] = []
+    for (severity, rule), group in by_rule.items():
+        shown += sorted(group, key=lambda one: (one.path, one.detail))[:_PER_RULE]
+        if (hidden := len(group) - _PER_RULE) > 0:
+            shown.append(Finding(rule, severity, "", f"{hidden} more of this rule are not listed"))
+    order = list(Severity)
+    return sorted(
+        shown, key=lambda one: (order.index(one.severity), one.rule == YOURS, one.rule, bool(one.path))
+    )
+
+
+def clipped(text: str) -> str:
+    """`text` short enough for a detail."""
+    return text if len(text) <= MAX_DETAIL else f"{text[:MAX_DETAIL]}…"
