@@ -23,7 +23,7 @@ from coding_agents.gitsync.discover import discover
 from coding_agents.gitsync.integrate import INCOMING, Integrated, Landing, integrate, keep_incoming
 from coding_agents.gitsync.packs import copy_closure, user_store
 from coding_agents.gitsync.relay_repo import BASE, Relay, create_relay
-from coding_agents.gitsync.summary import summarize
+from coding_agents.gitsync.summary import Summary, summarize
 from coding_agents.model.refs import Branch, Oid
 from coding_agents.model.repo import Identity, RepoFacts, RepoKind
 from support.repos import BRANCH, SESSION, commit, git_env, head, make_repo, sh, sh_fails
@@ -513,27 +513,15 @@ def test_deleting_a_branch_is_bound_to_what_was_seen(session: Session) -> None:
 # --- summary --------------------------------------------------------------------------------------------
 
 
-def test_a_summary_counts_and_names(tmp_path: Path, repo: Path, env: dict[str, str]) -> None:
+def test_a_summary_counts(repo: Path, env: dict[str, str]) -> None:
     base = head(repo, env=env)
     commit(repo, "README", "only line\n", env=env)
-    commit(repo, ".github/workflows/ci.yml", "on: push\n", env=env)
-    commit(repo, "tool", "#!/bin/sh\n", env=env)
-    (repo / "tool").chmod(0o755)
-    (repo / "link").symlink_to("/etc/passwd")
     (repo / "odd\nname").write_text("x\n")
     (repo / "data.bin").write_bytes(bytes(11 << 20))
     sh(repo, "add", "-A", env=env)
     sh(repo, "commit", "-qm", "rest", env=env)
     summary = summarize(user_store(discover(repo, env=env), env), base=base, tip=head(repo, env=env))
-    assert (summary.commits, summary.files) == (4, 6)
-    assert (summary.insertions, summary.deletions) == (5, 2)
-    assert {(note.path, note.why) for note in summary.attention} == {
-        (".github/workflows/ci.yml", "runs in CI, with its secrets"),
-        ("tool", "became executable"),
-        ("link", "symbolic link"),
-        ("odd\nname", "unprintable characters in its name"),
-        ("data.bin", "large file (11 MiB)"),
-    }
+    assert summary == Summary(commits=2, files=3, insertions=2, deletions=2)
 
 
 @pytest.mark.parametrize("object_format", ["sha1", "sha256"])

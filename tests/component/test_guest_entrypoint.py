@@ -108,7 +108,7 @@ def test_uncommitted_changes_survive_the_start_and_remotes_are_set(root: Path) -
     assert repo.git("config", "remote.pushDefault") == "local"
     assert repo.git("config", "push.default") == "current"
     assert repo.git("config", "--global", "user.name") == repo.config.identity.name
-    assert repo.git("config", "--local", "user.email") == repo.config.identity.email
+    assert repo.git("config", "--global", "user.email") == repo.config.identity.email
 
 
 def test_unborn_branch_starts(root: Path) -> None:

@@ -17,8 +17,9 @@ from coding_agents.gitsync.branches import (
     is_merged,
 )
 from coding_agents.gitsync.discover import discover
+from coding_agents.gitsync.findings.scan import Budget, Subject, scan
 from coding_agents.gitsync.integrate import Landing, integrate, keep_incoming
-from coding_agents.gitsync.packs import copy_closure, user_store
+from coding_agents.gitsync.packs import Store, copy_closure, user_store
 from coding_agents.gitsync.relay_repo import Relay, create_relay
 from coding_agents.gitsync.summary import summarize
 from coding_agents.model.refs import Branch, Oid
@@ -147,6 +148,12 @@ def _give(trap: Trap) -> None:
     give(open_base(trap.relay.git_dir.parent / "data", trap.facts, env=trap.env), trap.facts, trap.work)
 
 
+def _review(store: Store, trap: Trap) -> None:
+    subject = Subject(trap.base, trap.work, trap.base, ("Ada", "ada@example.test"))
+    found = scan(store, subject, budget=Budget(), is_secret_name=lambda _: False)
+    assert {"hooks", "git.attributes", "mode.executable"} <= {one.rule for one in found}
+
+
 CALLS: dict[str, Callable[[Trap], object]] = {
     "discover": lambda trap: discover(trap.repo, env=trap.env),
     "give": _give,
@@ -160,6 +167,8 @@ CALLS: dict[str, Callable[[Trap], object]] = {
         trap.facts, trap.relay, name=SESSION, tip=trap.work, env=trap.env
     ),
     "summary": lambda trap: summarize(user_store(trap.facts, trap.env), base=trap.base, tip=trap.work),
+    "review": lambda trap: _review(user_store(trap.facts, trap.env), trap),
+    "review of the relay": lambda trap: _review(trap.relay.store, trap),
     "summary of the relay": lambda trap: summarize(trap.relay.store, base=trap.base, tip=trap.work),
 }
 

@@ -49,6 +49,7 @@ BUILT: dict[str, frozenset[str]] = {
         "recover": "",
         "prune": "",
         "diff": "",
+        "review": "--json",
         "nested": "--into --json",  # docs/adr/0013: beside the design
         "audit query": "--session --json",
         "audit verify": "",
@@ -65,7 +66,7 @@ BUILT: dict[str, frozenset[str]] = {
     }.items()
 }
 LATER_VERBS = words(
-    "review merge approvals tell paste cp forward login agents secrets mcp acp allowlist policy report dashboard"
+    "merge approvals tell paste cp forward login agents secrets mcp acp allowlist policy report dashboard"
     " verify"
 ) | {"audit tail", "audit show", "audit export", "images update"}
 LATER_FLAGS = {
@@ -74,6 +75,7 @@ LATER_FLAGS = {
         " --best-effort --runtime --image --allow-origin-push --as-agent"
     ),
     "list": frozenset({"--watch"}),
+    "review": frozenset({"--sarif"}),
     "doctor": frozenset({"--fix"}),
 }
 BUILT_COMMANDS = words(

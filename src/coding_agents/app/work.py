@@ -8,7 +8,7 @@ from typing import IO
 import msgspec
 
 from coding_agents.errors import CodingAgentsError
-from coding_agents.gitsync.packs import user_store
+from coding_agents.gitsync.packs import Store, user_store
 from coding_agents.gitsync.summary import Summary, summarize
 from coding_agents.model.refs import Oid
 from coding_agents.model.session import Saved
@@ -92,7 +92,10 @@ def summary_of(session: SessionContext, saved: Saved) -> Summary | None:
         return None
     base = Oid.parse(session.record.base) if session.record.base else None
     # With `--rm` the relay is gone by now; what arrived in the repository is there in any case.
-    home = user_store(facts_of(session.record), session.env.for_git())
-    return summarize(
-        home if saved.integrated else session.relay.store, base=base, tip=Oid.parse(saved.relay_tip)
-    )
+    store = home_store(session) if saved.integrated else session.relay.store
+    return summarize(store, base=base, tip=Oid.parse(saved.relay_tip))
+
+
+def home_store(session: SessionContext) -> Store:
+    """The user's repository, where the work arrives."""
+    return user_store(facts_of(session.record), session.env.for_git())

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from coding_agents.app.review import to_look_at
 from coding_agents.app.stop import Ended
 from coding_agents.app.work import summary_of
 from coding_agents.cli.context import AppContext
 from coding_agents.errors import CodingAgentsError
-from coding_agents.gitsync.summary import Summary
+from coding_agents.gitsync.findings.model import Finding
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.terminal.escape import escape
 from coding_agents_guest.nestedref import NESTED, nested_path
 
 _NAMED = 6
+_DETAIL = 80
 
 
 def show_end(app: AppContext, session: SessionContext, ended: Ended) -> None:
@@ -19,8 +21,12 @@ def show_end(app: AppContext, session: SessionContext, ended: Ended) -> None:
     saved, record = ended.saved, session.record
     try:
         summary = summary_of(session, saved)
+        findings = to_look_at(session, saved)
     except CodingAgentsError:
-        summary = None  # the repository has gone meanwhile; the line below says where the work is
+        summary, findings = (
+            None,
+            (),
+        )  # the repository has gone meanwhile; the line below says where the work is
     where = {
         "branch": f"branch {record.branch}",
         "incoming": f"{saved.integrated} ({saved.note})",
@@ -36,7 +42,7 @@ def show_end(app: AppContext, session: SessionContext, ended: Ended) -> None:
         app.output.say(
             f"changes  {summary.files} file(s), {summary.insertions} insertion(s), {summary.deletions} deletion(s)"
         )
-        app.output.say(f"look at  {_attention(summary)}")
+        app.output.say(f"look at  {_look_at(findings)}")
         if saved.note and saved.where == "branch":
             app.output.say(f"note     {saved.note}")
     if saved.nested:
@@ -51,11 +57,15 @@ def name_few(paths: tuple[str, ...]) -> str:
     return ", ".join(map(escape, paths[:_NAMED])) + _more(len(paths))
 
 
-def _attention(summary: Summary) -> str:
-    if not summary.attention:
+def _look_at(findings: tuple[Finding, ...]) -> str:
+    """One mention for each path, with the gravest that was found there."""
+    first: dict[str, str] = {}
+    for finding in findings:
+        first.setdefault(finding.path or "the branch", finding.detail[:_DETAIL])
+    if not first:
         return "nothing that runs on the host by itself"
-    shown = [f"{escape(note.path)} ({note.why})" for note in summary.attention[:_NAMED]]
-    return ", ".join(shown) + _more(len(summary.attention))
+    shown = [f"{escape(path)} ({escape(detail)})" for path, detail in list(first.items())[:_NAMED]]
+    return ", ".join(shown) + _more(len(first))
 
 
 def _more(count: int) -> str:

@@ -1,0 +1,367 @@
+"""The review of a session's branch: real repositories, through the verb as a person runs it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coding_agents.app.review import to_look_at
+from coding_agents.cli import review as review_verb
+from coding_agents.cli.context import AppContext
+from coding_agents.cli.output import Output
+from coding_agents.gitsync.base import give, open_base
+from coding_agents.gitsync.discover import discover
+from coding_agents.gitsync.findings import scan as scan_module
+from coding_agents.gitsync.findings.model import Finding
+from coding_agents.gitsync.findings.scan import Budget, Subject, scan
+from coding_agents.gitsync.packs import copy_closure, user_store
+from coding_agents.gitsync.relay_repo import create_relay
+from coding_agents.model.refs import Oid
+from coding_agents.model.session import RepoRef, Saved
+from coding_agents.supervisor.context import SessionContext
+from coding_agents.workspace.launch_state import record_launch_state
+from coding_agents.workspace.listing import plan_copy
+from support.host import host_environment
+from support.repos import BRANCH, SESSION, commit, git_env, head, make_repo, sh
+from support.sessions import session_record
+
+TOKEN = "gh" + "p_" + "aZ3kQ9xW7vB2nM5cL8tR4yU6iO1pS0dF3gHj"
+
+
+@dataclass
+class Project:
+    """A user's repository with a session on it: `guest` is the agent's clone, `relay` what it pushed to."""
+
+    home: Path
+    repo: Path
+    guest: Path
+    env: dict[str, str]
+
+    @property
+    def context(self) -> AppContext:
+        self.out, self.err = io.StringIO(), io.StringIO()
+        return AppContext(host_environment(self.home, PATH=self.env["PATH"]), Output(self.out, self.err))
+
+    @property
+    def session(self) -> SessionContext:
+        app = self.context
+        return SessionContext.find(app.env, app.store, SESSION)
+
+    def push(self) -> Oid:
+        """What the agent has committed arrives in the relay."""
+        tip = head(self.guest, env=self.env)
+        facts = discover(self.guest, env=self.env)
+        relay = self.session.relay
+        copy_closure(user_store(facts, self.env), relay.store, tips=[tip])
+        relay.store.git("update-ref", BRANCH.ref, tip)
+        return tip
+
+    def write(self, name: str, data: str | bytes, mode: int = 0o644) -> None:
+        path = self.guest / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+        path.chmod(mode)
+
+    def commit(self) -> None:
+        sh(self.guest, "add", "-A", "--force", env=self.env)
+        sh(self.guest, "commit", "-qm", "work", env=self.env)
+
+    def json(self) -> dict[str, Any]:
+        review_verb.command.main([SESSION, "--json"], standalone_mode=False, obj=self.context)
+        result: dict[str, Any] = json.loads(self.out.getvalue())
+        return result
+
+    def text(self) -> str:
+        assert review_verb.command.main([SESSION], standalone_mode=False, obj=self.context) is None
+        return self.out.getvalue()
+
+    def found(self) -> set[tuple[str, str, str]]:
+        return {(one["severity"], one["rule"], one["path"]) for one in self.json()["findings"]}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return make_project(tmp_path, changes=False)
+
+
+def make_project(tmp_path: Path, *, changes: bool) -> Project:
+    """With `changes` the user had uncommitted ones at launch: a Makefile, a token, and a change of README."""
+    home = tmp_path / "home"
+    env = git_env(home)
+    repo = make_repo(tmp_path / "app", env=env)
+    base = head(repo, env=env)
+    if changes:
+        (repo / "Makefile").write_text("all:\n\ttrue\n")
+        (repo / "notes").write_text(f"mine = {TOKEN}\n")
+        (repo / "both").write_text(f"mine = {TOKEN}\n")
+    facts = discover(repo, env=env)
+    bases = open_base(tmp_path / "data", facts, env=env)
+    give(bases, facts, base)
+    app = AppContext(host_environment(home, PATH=env["PATH"]))
+    app.store.create(SESSION)
+    directory = app.store.directory(SESSION)
+    create_relay(directory / "relay.git", base_store=bases, branch=BRANCH, base=base, base_branch="main")
+    record_launch_state(
+        facts,
+        directory / "relay.git",
+        plan_copy(facts, env=env, include=(), clean=False),
+        env=env,
+        base=base,
+        now_ms=0,
+    )
+    app.store.save(
+        session_record(
+            SESSION, name="demo-app", branch=BRANCH.short, base=str(base), phase="stopped",
+            author_name="Ada", author_email="ada@example.test",
+            repo=RepoRef(
+                kind="path", name="app", work_tree=str(repo), git_dir=str(repo / ".git"), common_dir=str(repo / ".git"),
+                repo_id="a1b2c3d4e5f6", owner_uid=os.geteuid(), owner_gid=os.getegid(),
+            ),
+        )
+    )  # fmt: skip
+    guest = tmp_path / "guest"
+    sh(tmp_path, "clone", "-q", str(repo), str(guest), env=env)
+    return Project(home, repo, guest, env)
+
+
+def test_no_work_is_no_finding(project: Project) -> None:
+    assert project.json() == {
+        "branch": BRANCH.short, "base": head(project.repo, env=project.env), "commits": 0, "files": 0,
+        "findings": [], "blocking": False,
+    }  # fmt: skip
+    assert project.text().endswith("findings none\n")
+
+
+def test_harmless_work_does_not_block(project: Project) -> None:
+    project.write("src/app.py", "print('hello')\n")
+    project.commit()
+    project.push()
+    found = project.json()
+    assert (found["commits"], found["files"], found["findings"], found["blocking"]) == (1, 1, [], False)
+
+
+def test_everything_that_is_worth_a_look(project: Project) -> None:
+    sh(project.guest, "config", "user.name", "Mallory", env=project.env)
+    project.write(".github/workflows/ci.yml", "on: push\n")
+    project.write("tool", "#!/bin/sh\n", 0o755)
+    project.write("config.py", f"KEY = '{TOKEN}'\n")
+    project.write("a.py", "if x: # \u202e\n")
+    project.write("odd\nname", "x\n")
+    project.write("data.bin", bytes(11 << 20))
+    project.write("small.bin", b"\0\1")
+    project.write("server.pem", "x\n")
+    project.write("web/package.json", '{"scripts": {"postinstall": "curl \\u001b[2J"}}')
+    (project.guest / "out").symlink_to("/etc/passwd")
+    (project.guest / "in").symlink_to("README")
+    project.commit()
+    project.push()
+    assert project.found() == {
+        ("block", "ci", ".github/workflows/ci.yml"),
+        ("block", "path.hidden", "odd\nname"),
+        ("block", "secret.github", "config.py"),
+        ("block", "text.bidi", "a.py"),
+        ("block", "symlink.outside", "out"),
+        ("block", "package.lifecycle", "web/package.json"),
+        ("warn", "symlink", "in"),
+        ("warn", "large", "data.bin"),
+        ("warn", "limit.content", "data.bin"),
+        ("warn", "secret.file", "server.pem"),
+        ("warn", "commit.author", ""),
+        ("warn", "commit.committer", ""),
+        ("note", "mode.executable", "tool"),
+        ("note", "binary", "small.bin"),
+    }
+    found = project.json()
+    assert found["blocking"] is True
+    assert [one["severity"] for one in found["findings"]] == sorted(
+        (one["severity"] for one in found["findings"]), key=["block", "warn", "note"].index
+    )
+    assert TOKEN not in json.dumps(found), "a review is shown around; the secret must not be"
+    text = project.text()
+    assert "\x1b" not in text
+    assert "odd\\x0aname" in text
+    assert text.endswith("before you merge, build or open the branch\n")
+
+
+def test_what_the_agent_takes_away_runs_nothing(project: Project) -> None:
+    commit(project.repo, ".envrc", "x\n", env=project.env)
+    base = head(project.repo, env=project.env)
+    sh(project.repo, "rm", "-q", ".envrc", env=project.env)
+    sh(project.repo, "commit", "-qm", "x", env=project.env)
+    store = user_store(discover(project.repo, env=project.env), project.env)
+    assert look(store, base, head(project.repo, env=project.env)) == []
+
+
+def test_the_users_own_work_is_told_apart(tmp_path: Path) -> None:
+    project = make_project(tmp_path, changes=True)
+    project.write("Makefile", "all:\n\ttrue\n")
+    project.write("notes", f"mine = {TOKEN}\n")
+    project.write("both", f"mine = {TOKEN}\nand the agent's \u202e line\n")
+    project.write(".vscode/tasks.json", "agent\n")
+    project.commit()
+    project.push()
+    assert project.found() == {
+        ("note", "yours", "Makefile"),
+        ("note", "yours", "notes"),
+        ("block", "text.bidi", "both"),
+        ("block", "editor", ".vscode/tasks.json"),
+    }
+    assert project.json()["files"] == 4
+
+
+def test_the_end_of_a_session_names_what_the_review_names(tmp_path: Path) -> None:
+    project = make_project(tmp_path, changes=True)
+    project.write("Makefile", "all:\n\ttrue\n")
+    project.write(".vscode/tasks.json", "agent\n")
+    project.write("tool", "#!/bin/sh\n", 0o755)
+    project.commit()
+    tip = project.push()
+    assert [(one.rule, one.path) for one in to_look_at(project.session, Saved(relay_tip=tip))] == [
+        ("editor", ".vscode/tasks.json")
+    ]
+
+
+def test_without_its_relay_the_branch_at_home_is_looked_at(project: Project) -> None:
+    project.write(".vscode/tasks.json", "agent\n")
+    project.commit()
+    tip = project.push()
+    copy_closure(
+        project.session.relay.store,
+        user_store(discover(project.repo, env=project.env), project.env),
+        tips=[tip],
+    )
+    project.session.update(saved=Saved(relay_tip=str(tip), integrated=BRANCH.ref, where="branch"))
+    relay = project.session.relay.git_dir
+    relay.rename(relay.with_name("gone"))
+    assert project.found() == {("block", "editor", ".vscode/tasks.json")}
+
+
+# --- the scan: bounds and hostile objects ----------------------------------------------------------------
+
+
+def look(store: Any, base: Oid | None, tip: Oid, **budget: Any) -> list[Finding]:
+    return scan(
+        store, Subject(base, tip, None, ("Ada", "ada@example.test")),
+        budget=Budget(**budget), is_secret_name=lambda _: False,
+    )  # fmt: skip
+
+
+def rules(found: list[Finding]) -> Counter[str]:
+    return Counter(one.rule for one in found)
+
+
+@pytest.mark.parametrize("budget", [{"changes": 5}, {"total_bytes": 10}, {"commits": 1}, {"seconds": 0.0}])
+def test_where_a_budget_ends_a_finding_says_so(project: Project, budget: dict[str, Any]) -> None:
+    for number in range(10):
+        project.write(f"f{number}", f"{number} some text\n")
+    project.commit()
+    project.write("f0", "\n")
+    project.commit()
+    store = user_store(discover(project.guest, env=project.env), project.env)
+    base, tip = head(project.repo, env=project.env), head(project.guest, env=project.env)
+    assert rules(look(store, base, tip)) == {}
+    found = look(store, base, tip, **budget)
+    assert rules(found) == {"limit": 1}
+    assert found[0].severity.value == "block"
+
+
+def test_a_file_too_large_to_look_into_is_named(project: Project) -> None:
+    project.write("f", "x" * 2000 + f" {TOKEN}")
+    project.commit()
+    store = user_store(discover(project.guest, env=project.env), project.env)
+    base, tip = head(project.repo, env=project.env), head(project.guest, env=project.env)
+    assert rules(look(store, base, tip)) == {"secret.github": 1}
+    assert rules(look(store, base, tip, blob_bytes=1000)) == {"limit.content": 1}
+
+
+def test_names_that_git_would_refuse_and_a_gitlink(project: Project) -> None:
+    blob = sh(project.guest, "hash-object", "-w", "--stdin", env=project.env, stdin="x\n")
+    entries = [(b"100644", b".GIT", blob), (b"160000", b"sub", "a" * 40)]
+    raw = b"".join(mode + b" " + name + b"\0" + bytes.fromhex(oid) for mode, name, oid in entries)
+    done = subprocess.run(
+        ["git", "hash-object", "-w", "-t", "tree", "--literally", "--stdin"],
+        cwd=project.guest, env=project.env, input=raw, capture_output=True, check=True,
+    )  # fmt: skip
+    tip = Oid.parse(
+        sh(project.guest, "commit-tree", done.stdout.decode().strip(), "-m", "x", env=project.env)
+    )
+    store = user_store(discover(project.guest, env=project.env), project.env)
+    assert rules(look(store, None, tip)) == {"path.dotgit": 1, "gitlink": 1}
+
+
+def test_attributes_of_the_tree_hide_nothing(project: Project) -> None:
+    project.write(".gitattributes", "* -diff binary -text\n")
+    project.write("a.py", f"{TOKEN} \u202e\n")
+    project.commit()
+    store = user_store(discover(project.guest, env=project.env), project.env)
+    found = rules(look(store, head(project.repo, env=project.env), head(project.guest, env=project.env)))
+    assert found == {"git.attributes": 1, "secret.github": 1, "text.bidi": 1}
+
+
+def test_authors_are_read_as_they_are_written(project: Project) -> None:
+    """No mailmap of the tree renames a stranger, and no encoding of a commit tears its line apart."""
+    raw = (
+        f"tree {head(project.guest, 'HEAD^{tree}', env=project.env)}\nauthor Eve+AAA- <eve@x.test> 0 +0000\n"
+        "committer Ada <ada@example.test> 0 +0000\nencoding UTF-7\n\nx\n"
+    )
+    tip = Oid.parse(
+        sh(
+            project.guest,
+            "hash-object",
+            "-w",
+            "-t",
+            "commit",
+            "--literally",
+            "--stdin",
+            env=project.env,
+            stdin=raw,
+        )
+    )
+    project.write(".mailmap", "Ada <ada@example.test> <eve@x.test>\n")
+    project.commit()
+    store = user_store(discover(project.guest, env=project.env), project.env)
+    found = look(store, None, tip)
+    assert [(one.rule, "Eve+AAA- <eve@x.test>" in one.detail) for one in found] == [("commit.author", True)]
+
+
+def test_a_missing_object_is_named(project: Project) -> None:
+    project.write("f", "gone\n")
+    project.commit()
+    blob = sh(project.guest, "rev-parse", "HEAD:f", env=project.env)
+    (project.guest / ".git/objects" / blob[:2] / blob[2:]).unlink()
+    store = user_store(discover(project.guest, env=project.env), project.env)
+    found = look(store, head(project.repo, env=project.env), head(project.guest, env=project.env))
+    assert [(one.rule, one.path) for one in found] == [("limit.content", "f")]
+
+
+def test_the_scan_knows_no_other_clock(project: Project) -> None:
+    """The time budget is of the clock that is given, and stops within the files."""
+    for number in range(5):
+        project.write(f"f{number}", f"{number}\n")
+    project.commit()
+    ticks = iter(range(0, 1000, 40))
+    store = user_store(discover(project.guest, env=project.env), project.env)
+    subject = Subject(
+        head(project.repo, env=project.env),
+        head(project.guest, env=project.env),
+        None,
+        ("Ada", "ada@example.test"),
+    )
+    found = scan_module.scan(
+        store,
+        subject,
+        budget=Budget(seconds=100.0),
+        is_secret_name=lambda _: False,
+        clock=lambda: float(next(ticks)),
+    )
+    assert [one.detail for one in found] == [
+        "the content of 3 file(s) was not looked at: there is too much of it"
+    ]
