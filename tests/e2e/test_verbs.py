@@ -192,6 +192,25 @@ def test_diff_of_a_running_session_includes_what_is_not_committed(product: Produ
     product.run("remove", name)
 
 
+def test_review_tells_the_agents_work_from_the_users(product: Product, repo: Path) -> None:
+    (repo / "Makefile").write_text("all:\n\ttrue\n")
+    script = "mkdir .vscode; echo {} > .vscode/tasks.json; touch /tmp/ready; sleep 600"
+    name = product.launch_detached(repo, script)
+    ready(product, name)
+    expected = [("editor", "block", ".vscode/tasks.json"), ("yours", "note", "Makefile")]
+    for phase in ("running", "stopped"):
+        found = product.run("review", name, "--json").json
+        assert [(one["rule"], one["severity"], one["path"]) for one in found["findings"]] == expected, phase
+        assert (found["commits"], found["files"], found["blocking"]) == (1, 2, True)
+        assert found["branch"] == "demo/session-1"
+        assert ".vscode/tasks.json" in product.run("review", name).out
+        if phase == "running":
+            stopped = product.run("stop", name)
+            assert "look at  .vscode/tasks.json (" in stopped.err
+            assert "Makefile" not in stopped.err
+    product.run("remove", name)
+
+
 def test_diff_says_when_the_session_cannot_save_its_latest_work(product: Product, repo: Path) -> None:
     name = product.launch_detached(repo, "echo one > one.txt; touch /tmp/ready; sleep 600")
     ready(product, name)

@@ -342,7 +342,8 @@ def test_hostile_files_arrive_as_objects_only(shown: Captive) -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["diff NAME", "diff NAME --stat", "list -a", "logs NAME", "audit query --session NAME", "list -a --json",
+    ["diff NAME", "diff NAME --stat", "review NAME", "review NAME --json", "list -a", "logs NAME",
+     "audit query --session NAME", "list -a --json",
      "audit query --session NAME --json"],
 )  # fmt: skip
 def test_hostile_text_is_shown_escaped(shown: Captive, verb: str) -> None:

@@ -203,10 +203,10 @@ def test_what_was_there_before_is_no_finding() -> None:
 def test_repeating_what_was_there_hides_nothing_behind_it() -> None:
     line = "\u202e\n".encode()
     assert look(line * 90_000, line) == []
-    assert [rule for rule, _ in look(line * 100_000 + "\u202e new\n".encode(), line)] == ["text.bidi"]
+    assert [rule for rule, _ in look(line * 150_000 + "\u202e new\n".encode(), line)] == ["text.bidi"]
     secret = SECRETS["secret.aws"].encode() + b"\n"
     other = SECRETS["secret.aws"][:-1].encode() + b"A\n"
-    assert [rule for rule, _ in look(secret * 100_000 + other, secret)] == ["secret.aws"]
+    assert [rule for rule, _ in look(secret * 150_000 + other, secret)] == ["secret.aws"]
 
 
 def test_binary_content() -> None:

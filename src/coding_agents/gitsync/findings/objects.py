@@ -53,13 +53,12 @@ def sizes(store: Store, oids: Iterable[str]) -> dict[str, int]:
 def people(store: Store, base: Oid | None, tip: Oid, *, limit: int) -> tuple[list[tuple[bytes, ...]], bool]:
     """(commit, author's name, address, committer's name, address) of the commits of `tip` that are not `base`'s.
 
-    As they are in the commits, re-encoded by nobody and mapped by no .mailmap; and whether there are more
-    than `limit`. Raises GitError.
+    As git reads the commits (it finds nobody where an encoding of theirs tears the names apart), mapped by no
+    .mailmap; and whether there are more than `limit`. Raises GitError.
     """
     known = ("--not", base) if base is not None else ()
     args = (
         "rev-list",
-        "--encoding=none",
         f"--max-count={limit + 1}",
         "--format=%an%x00%ae%x00%cn%x00%ce",
         tip,
