@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
 from pathlib import Path
 
 import pytest
 
-from coding_agents.errors import BranchError, WorkspaceError
+from coding_agents.cli import nested as nested_verb
+from coding_agents.cli.context import AppContext
+from coding_agents.cli.output import Output
+from coding_agents.errors import BranchError, UsageError, WorkspaceError
 from coding_agents.gitsync.base import give, open_base
 from coding_agents.gitsync.discover import discover
 from coding_agents.gitsync.nested import Nested, bring_nested, list_nested, place_of, take_nested
 from coding_agents.gitsync.relay_repo import Relay, create_relay
 from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts
+from coding_agents.model.session import RepoRef
 from coding_agents_guest.nestedref import NESTED, nested_ref
+from support.host import host_environment
 from support.repos import BRANCH, SESSION, commit, git_env, head, make_repo, sh
+from support.sessions import session_record
 
 
 @pytest.fixture
@@ -43,7 +52,7 @@ def push_nested(tmp_path: Path, relay: Relay, path: str, *, env: dict[str, str])
     if not inner.exists():
         inner.parent.mkdir(parents=True, exist_ok=True)
         make_repo(inner, env=env)
-    tip = commit(inner, "file", f"{path}\n", env=env, append=True)
+    tip = commit(inner, "file", "more\n", env=env, append=True)
     sh(inner, "push", "-q", str(relay.git_dir), f"+HEAD:{nested_ref([path])}", env=env)
     return tip
 
@@ -145,3 +154,42 @@ def test_what_is_there_already_stays(
     with pytest.raises(WorkspaceError, match="there already"):
         take_nested(facts, nested, BRANCH, into=facts.work_tree / "link", env=env)
     assert [entry.name for entry in place.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("path", ["a\x1b[2J\u202eb", "\udcff/k"])
+def test_the_verb_shows_hostile_names_made_safe_and_finds_them(
+    tmp_path: Path, facts: RepoFacts, relay: Relay, env: dict[str, str], path: str
+) -> None:
+    tip = push_nested(tmp_path, relay, path, env=env)
+    hostile = f"{NESTED}x\u202ey"  # a name that the guest did not encode
+    relay.store.git("update-ref", hostile, tip)
+    bring_nested(facts, relay, session=SESSION, env=env)
+    out, err = io.StringIO(), io.StringIO()
+    app = AppContext(host_environment(tmp_path / "home", PATH=env["PATH"]), Output(out, err))
+    app.store.create(SESSION)
+    where = str(facts.work_tree)
+    repo = RepoRef(
+        kind="path", name="app", work_tree=where, git_dir=f"{where}/.git", common_dir=f"{where}/.git",
+        repo_id="a1b2c3d4e5f6", owner_uid=os.geteuid(), owner_gid=os.getegid(),
+    )  # fmt: skip
+    app.store.save(session_record(SESSION, name="demo-app", branch=BRANCH.short, phase="stopped", repo=repo))
+
+    def run(*words: str) -> str:
+        out.truncate(0)
+        out.seek(0)
+        nested_verb.command.main([SESSION, *words], standalone_mode=False, obj=app)
+        return out.getvalue()
+
+    shown = run()
+    assert len(shown.splitlines()) == 2
+    assert shown.isascii()
+    assert "\x1b" not in shown
+    listed = json.loads(run("--json"))
+    assert {one["ref"] for one in listed} == {f"{NESTED}{SESSION}/{nested_ref([path])[len(NESTED):]}",
+                                              f"{NESTED}{SESSION}/x\u202ey"}  # fmt: skip
+    run(path, "--into", str(tmp_path / "taken"))
+    assert head(tmp_path / "taken", BRANCH.ref, env=env) == tip
+    with pytest.raises(WorkspaceError, match="nothing came back"):
+        run("elsewhere")
+    with pytest.raises(UsageError, match="PATH"):
+        run("--into", str(tmp_path / "x"))
