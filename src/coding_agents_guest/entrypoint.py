@@ -13,9 +13,20 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+from coding_agents_guest.autosave import Autosaver
 from coding_agents_guest.children import Signals, end_all_others, reap, taken_signals
 from coding_agents_guest.eventlink import EventLink
-from coding_agents_guest.events import Exit, Failed, Go, GuestConfig, Ready, Report, Running, Save, Step
+from coding_agents_guest.events import (
+    Autosave,
+    Exit,
+    Failed,
+    Go,
+    GuestConfig,
+    Ready,
+    Report,
+    Running,
+    Step,
+)
 from coding_agents_guest.gitwork import Git
 from coding_agents_guest.place import Place
 from coding_agents_guest.privileges import become_reaper, refuse_inspection
@@ -71,7 +82,7 @@ class EntryPoint:
             status = self._watch(session, config)
             session.close()
             end_all_others()
-            self._report(save(config, self._place, deadline=_soon(_SAVE_BUDGET_S), agent_runs=False))
+            self._report(save(config, self._place, deadline=_soon(_SAVE_BUDGET_S)))
             self._report(Exit(status))
             return status
         finally:
@@ -86,7 +97,7 @@ class EntryPoint:
                 else:
                     self._wait(_GATE_POLL_S)
                 continue
-            for event in self._receive(self._wait(None)):
+            for event in self._receive(self._link in self._wait(None)):
                 if isinstance(event, Go):
                     return event.config
         return None
@@ -117,14 +128,20 @@ class EntryPoint:
 
     def _watch(self, session: Session, config: GuestConfig) -> int:
         """Until the agent has ended: reap, pass on signals, save when asked, find a lost host again."""
+        autosaver = Autosaver(config, self._place)
         while (status := session.status) is None:
             self._pass_on_signals(session)
             if self._link is None and self._connect():
                 self._report(Running())
-            for event in self._receive(self._wait(self._patience(), session.files)):
-                if isinstance(event, Save):
-                    self._report(save(config, self._place, deadline=_soon(_SAVE_BUDGET_S), agent_runs=True))
+            ready = self._wait(self._patience(), (*session.files, *autosaver.files))
+            for event in self._receive(self._link in ready):
+                if isinstance(event, Autosave):
+                    autosaver.take(event)
+            if not ready.isdisjoint(autosaver.files):
+                for report in autosaver.collect():
+                    self._report(report)
             reap(session.processes)
+        autosaver.stop()
         return status
 
     def _pass_on_signals(self, session: Session) -> None:
@@ -141,17 +158,17 @@ class EntryPoint:
             return max(0.05, self._kill_at - time.monotonic())
         return _RECONNECT_S if self._link is None else None
 
-    def _wait(self, seconds: float | None, files: Sequence[int] = ()) -> bool:
-        """Sleep until a signal, a message, one of `files` or the time; returns whether there is a message."""
+    def _wait(self, seconds: float | None, files: Sequence[int] = ()) -> set[object]:
+        """Sleep until a signal, a message, one of `files` or the time; returns which of them is ready."""
         with selectors.DefaultSelector() as selector:
             for file in files:
                 selector.register(file, selectors.EVENT_READ)
             selector.register(self._signals, selectors.EVENT_READ)
             if self._link is not None:
                 selector.register(self._link, selectors.EVENT_READ)
-            ready = {key.fileobj for key, _ in selector.select(seconds)}
+            ready: set[object] = {key.fileobj for key, _ in selector.select(seconds)}
         self._signals.acknowledge()
-        return self._link in ready
+        return ready
 
     def _receive(self, readable: bool) -> Sequence[object]:
         if readable and self._link is not None:

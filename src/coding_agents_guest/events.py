@@ -68,6 +68,18 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class Autosaved:
+    """guest → host: result of an automatic save. `commit` holds the work, "" while there is none.
+
+    `pushed`: the relay has all of it; else `message` says what is missing.
+    """
+
+    commit: str
+    pushed: bool
+    message: str = ""
+
+
+@dataclass(frozen=True)
 class Salvaged:
     """guest → host: a salvage put everything that is not in `left_out` into the relay.
 
@@ -131,12 +143,17 @@ class Go:
 
 
 @dataclass(frozen=True)
-class Save:
-    """host → guest: commit and push now, and answer with Saved."""
+class Autosave:
+    """host → guest: save what there is, moving neither index nor HEAD, and answer with Autosaved.
+
+    `branch` asks for the agent's commits on the session's branch as well.
+    """
+
+    branch: bool = False
 
 
-Report = Union[Ready, Step, Running, Failed, Saved, Salvaged, Exit]
-Order = Union[Go, Save]
+Report = Union[Ready, Step, Running, Failed, Saved, Autosaved, Salvaged, Exit]
+Order = Union[Go, Autosave]
 Event = Union[Report, Order]
 
 
@@ -146,7 +163,7 @@ def encode_event(event: Event) -> bytes:
     Reports are shortened rather than refused (long text, many paths, undecodable bytes of file names), so
     that a guest can always say what happened.
     """
-    if not isinstance(event, (Go, Save)):
+    if not isinstance(event, (Go, Autosave)):
         event = _shortened(event)
     line = dump_json({"type": _TYPE_OF[type(event)], **asdict(event)})
     parse_event(line)
@@ -272,6 +289,10 @@ _EVENTS: dict[str, tuple[Any, dict[str, _Check]]] = {
             "message": _text(MAX_TEXT),
         },
     ),
+    "autosaved": (
+        Autosaved,
+        {"commit": _text(64, _OID), "pushed": _flag, "message": _text(MAX_TEXT)},
+    ),
     "salvaged": (
         Salvaged,
         {
@@ -284,14 +305,14 @@ _EVENTS: dict[str, tuple[Any, dict[str, _Check]]] = {
     ),
     "exit": (Exit, {"status": _count(255)}),
     "go": (Go, {"config": _config}),
-    "save": (Save, {}),
+    "autosave": (Autosave, {"branch": _flag}),
 }
 _TYPE_OF: dict[type, str] = {kind: name for name, (kind, _) in _EVENTS.items()}
 
 
 def _shortened(report: Report) -> Report:
     """`report` with its texts and lists within their limits, however long and broken they are."""
-    if isinstance(report, Failed):
+    if isinstance(report, (Failed, Autosaved)):
         return replace(report, message=_clean(report.message, MAX_TEXT))
     if isinstance(report, Saved):
         return replace(report, left_out=_clean_all(report.left_out), message=_clean(report.message, MAX_TEXT))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,22 +27,28 @@ NESTED_MESSAGE = "Uncommitted work (coding-agents)"
 
 @dataclass(frozen=True)
 class NestedWork:
-    """`saved` are the repositories that the relay has now; `left_out` paths that it lacks, `failures` why."""
+    """`tips` are what the relay has now by path; `left_out` paths that it lacks, `failures` why."""
 
-    saved: tuple[str, ...] = ()
+    tips: Mapping[str, str] = {}
     left_out: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
 
 
-def save_nested(git: Git, nested: Sequence[str], config: GuestConfig, relay: str) -> NestedWork:
-    """Push the repositories at the paths `nested` of the work tree of `git`, and those inside of them. Never raises."""
-    saving = _Saving(git, replace(config, base="", launch_tree="", message=NESTED_MESSAGE), relay, [], [], [])
+def save_nested(
+    git: Git, nested: Sequence[str], config: GuestConfig, relay: str, known: Mapping[str, str] = {}
+) -> NestedWork:
+    """Push the repositories at the paths `nested` of the work tree of `git`, and those inside of them. Never raises.
+
+    `known` are the tips that the relay has already.
+    """
+    config_inside = replace(config, base="", launch_tree="", message=NESTED_MESSAGE)
+    saving = _Saving(git, config_inside, relay, known, {}, [], [])
     for path in nested:
         with suppress(GitFailedError):
             if config.base and saving.is_unchanged(path, config.base):
                 continue
         saving.save((path,))
-    return NestedWork(tuple(saving.saved), tuple(saving.left_out), tuple(saving.failures))
+    return NestedWork(saving.tips, tuple(saving.left_out), tuple(saving.failures))
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,8 @@ class _Saving:
     git: Git
     config: GuestConfig
     relay: str
-    saved: list[str]
+    known: Mapping[str, str]
+    tips: dict[str, str]
     left_out: list[str]
     failures: list[str]
 
@@ -68,7 +75,7 @@ class _Saving:
         where = "/".join(places)
         if not os.path.lexists(Path(self.git.directory, where, ".git")):
             return  # a submodule that was never filled
-        if len(self.saved) >= MAX_NESTED or len(places) > MAX_NESTED_DEPTH:
+        if len(self.tips) >= MAX_NESTED or len(places) > MAX_NESTED_DEPTH:
             self.failures.append(f"too many repositories are inside: {where} was not saved")
             return
         try:
@@ -99,8 +106,9 @@ class _Saving:
                 with suppress(FileNotFoundError):
                     leftover.unlink()
         if tip := commit or head:
-            git.run("push", "--quiet", "--no-verify", self.relay, f"+{tip}:{nested_ref(places)}")
-            self.saved.append(where)
+            if self.known.get(where) != tip:
+                git.run("push", "--quiet", "--no-verify", self.relay, f"+{tip}:{nested_ref(places)}")
+            self.tips[where] = tip
         self.left_out.extend(f"{where}/{path}" for path in snapshot.left_out)
         return snapshot.nested
 

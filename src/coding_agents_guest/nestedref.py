@@ -1,8 +1,9 @@
-"""Names of the refs that hold the work of repositories inside the work tree. Pure; shared by host and guest.
+"""Names of the refs to which a guest saves beside its branch. Pure; shared by host and guest.
 
-A repository at `libs/a` gets NESTED + `libs/a`, one at `b/c` inside of that NESTED + `libs/a%2Fb%2Fc`: no ref is
-then a directory of another. Bytes that git does not allow in a ref, or that would read as something else, are
-percent-encoded (RFC 3986), and a name too long for a file gets a digest for its end.
+LATEST is the whole state of the work tree, as the last automatic save found it. A repository at `libs/a` gets
+NESTED + `libs/a`, one at `b/c` inside of that NESTED + `libs/a%2Fb%2Fc`: no ref is then a directory of another.
+Bytes that git does not allow in a ref, or that would read as something else, are percent-encoded (RFC 3986), and a
+name too long for a file gets a digest for its end.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import re
 from collections.abc import Iterable
 
+LATEST = "refs/coding-agents/autosave/latest"
 NESTED = "refs/coding-agents/nested/"
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+=,")

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from coding_agents_guest.deny import DenyList
@@ -22,8 +20,6 @@ from coding_agents_guest.records import dataclass
 from coding_agents_guest.snapshot import commit_snapshot, take_snapshot
 
 DEFAULT_MESSAGE = "Save uncommitted work (coding-agents)"
-_ATTEMPTS = 3
-_LOCK_WAIT_S = 5.0
 _UNDER_WAY = {
     "MERGE_HEAD": "merge",
     "CHERRY_PICK_HEAD": "cherry-pick",
@@ -54,12 +50,8 @@ class _Work:
     nested: tuple[str, ...] = ()
 
 
-class _BusyError(Exception):
-    """The agent's own git was at work at the same time."""
-
-
-def save(config: GuestConfig, place: Place, *, deadline: float, agent_runs: bool) -> Saved:
-    """Commit and push now. `deadline` is of time.monotonic; `agent_runs` says whether locks can be alive.
+def save(config: GuestConfig, place: Place, *, deadline: float) -> Saved:
+    """Commit and push now that the agent has ended. `deadline` is of time.monotonic.
 
     Never raises: what went wrong is in the message, and the host knows from it that it must salvage.
     """
@@ -67,7 +59,7 @@ def save(config: GuestConfig, place: Place, *, deadline: float, agent_runs: bool
     head = _Head(Path(), "", "", "")
     try:
         head = _read_head(git)
-        work = _commit_work(git, head, config, agent_runs=agent_runs)
+        work = _commit_work(git, head, config)
         pushed, note = _push_work(git, head, work, config, place.relay)
     except Exception as error:  # noqa: BLE001 - whatever state it is in, the answer must come
         return Saved(head.commit, pushed=False, committed=False, message=f"not saved: {error}")
@@ -94,23 +86,11 @@ def _read_head(git: Git) -> _Head:
     )
 
 
-def _commit_work(git: Git, head: _Head, config: GuestConfig, *, agent_runs: bool) -> _Work:
-    """Try to commit; a running agent can get in between, so more than once."""
-    for _ in range(_ATTEMPTS):
-        try:
-            return _commit_once(git, head, config, agent_runs=agent_runs)
-        except _BusyError:
-            head = _read_head(git)
-    return _Work(
-        head.commit, notes=("the agent's own git was at work: uncommitted changes are not in this save",)
-    )
-
-
-def _commit_once(git: Git, head: _Head, config: GuestConfig, *, agent_runs: bool) -> _Work:
+def _commit_work(git: Git, head: _Head, config: GuestConfig) -> _Work:
+    """Commit what is uncommitted. Raises GitFailedError and OSError."""
     index = head.git_dir / "index"
     ours = head.git_dir / f"coding-agents-{os.getpid()}.index"
     try:
-        stamp = _stamp(index)
         with suppress(FileNotFoundError):
             shutil.copy2(index, ours)
         inner = git.within(GIT_INDEX_FILE=str(ours))
@@ -122,46 +102,18 @@ def _commit_once(git: Git, head: _Head, config: GuestConfig, *, agent_runs: bool
         if head.under_way:
             note = f"a {head.under_way} is under way and was left so"
             return _Work(commit, True, snapshot.left_out, (note,), snapshot.nested)
-        with _locked_index(index, agent_runs=agent_runs):
-            if _stamp(index) != stamp:
-                raise _BusyError
-            _move_head(git, head, commit)
-            ours.replace(index)
+        # Of a git that was killed: whoever could hold it alive has ended.
+        with suppress(FileNotFoundError):
+            index.with_name("index.lock").unlink()
+        # Only from where it was read.
+        old = head.commit or "0" * len(commit)
+        git.run("update-ref", "-m", "coding-agents: automatic commit", "HEAD", commit, old)
+        ours.replace(index)
         return _Work(commit, True, snapshot.left_out, nested=snapshot.nested)
     finally:
         for leftover in (ours, ours.with_name(ours.name + ".lock")):
             with suppress(FileNotFoundError):
                 leftover.unlink()
-
-
-def _move_head(git: Git, head: _Head, commit: str) -> None:
-    """Advance HEAD, but only from where it was read."""
-    old = head.commit or "0" * len(commit)
-    if not git.agrees("update-ref", "-m", "coding-agents: automatic commit", "HEAD", commit, old):
-        raise _BusyError
-
-
-@contextmanager
-def _locked_index(index: Path, *, agent_runs: bool) -> Iterator[None]:
-    """Hold git's own lock on `index`. Once the agent has ended, a lock that is still there is a dead one."""
-    lock = index.with_name("index.lock")
-    give_up = time.monotonic() + _LOCK_WAIT_S
-    while True:
-        try:
-            os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-            break
-        except FileExistsError:
-            if not agent_runs:
-                lock.unlink()
-            elif time.monotonic() > give_up:
-                raise _BusyError from None
-            else:
-                time.sleep(0.05)
-    try:
-        yield
-    finally:
-        with suppress(FileNotFoundError):
-            lock.unlink()
 
 
 def _push_work(git: Git, head: _Head, work: _Work, config: GuestConfig, relay: str) -> tuple[bool, str]:
@@ -193,11 +145,3 @@ def _push(git: Git, relay: str, refspec: str) -> None:
 def _message(message: str, under_way: str) -> str:
     message = message.strip() or DEFAULT_MESSAGE
     return f"{message}\n\nTaken while a {under_way} was under way." if under_way else message
-
-
-def _stamp(index: Path) -> tuple[int, int, int]:
-    try:
-        found = index.stat()
-    except FileNotFoundError:
-        return (0, 0, 0)
-    return (found.st_ino, found.st_mtime_ns, found.st_size)

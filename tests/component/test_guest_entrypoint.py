@@ -12,7 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from coding_agents_guest.events import Exit, Failed, Go, Ready, Running, Save, Saved, Step
+from coding_agents_guest.events import (
+    Autosave,
+    Autosaved,
+    Exit,
+    Failed,
+    Go,
+    Ready,
+    Running,
+    Saved,
+    Step,
+)
+from coding_agents_guest.nestedref import LATEST
 from coding_agents_guest.records import replace
 from support.agentrepo import BRANCH, REF, AgentRepo, make_agent_repo
 from support.fakehost import FakeHost, entry_point, fake_host
@@ -180,15 +191,27 @@ def test_second_sigterm_kills(root: Path) -> None:
     assert "work" in repo.files(repo.tip())
 
 
-def test_save_on_request_while_the_agent_works(root: Path) -> None:
+def test_automatic_saves_while_the_agent_works(root: Path) -> None:
+    """Two ordered at once follow each other; the agent's end does not wait for one, and saves as ever."""
     repo = make_agent_repo(root)
     with fake_host(repo.place) as host, entry_point(repo.place) as process:
-        started(repo, host, "sh", "-c", "echo 1 > one; touch ../up; sleep 60")
+        started(
+            repo, host, "sh", "-c", "echo 1 > one; touch ../up; while [ ! -e ../end ]; do sleep 0.05; done"
+        )
         wait_for(root / "up")
-        host.send(Save())
-        assert host.until(Saved)[-1] == Saved(repo.tip(), pushed=True, committed=True)
+        host.send(Autosave())
+        host.send(Autosave(branch=True))
+        first = host.until(Autosaved)[-1]
+        second = host.until(Autosaved)[-1]
+        assert first == second == Autosaved(repo.in_relay("rev-parse", LATEST), pushed=True)
+        assert repo.tip() == repo.config.base
         assert process.poll() is None
+        host.send(Autosave())
+        (root / "end").touch()
+        assert isinstance(host.until(Saved)[-1], Saved)
+        ended(process)
     assert "one" in repo.files(repo.tip())
+    assert "one" in repo.files(LATEST)
 
 
 def test_a_lost_host_is_found_again_and_the_agent_does_not_notice(root: Path) -> None:

@@ -22,7 +22,7 @@ def repo(tmp_path: Path) -> AgentRepo:
 
 
 def saved(repo: AgentRepo) -> Saved:
-    return save(repo.config, repo.place, deadline=time.monotonic() + 60, agent_runs=False)
+    return save(repo.config, repo.place, deadline=time.monotonic() + 60)
 
 
 def salvaged(repo: AgentRepo) -> Salvaged:

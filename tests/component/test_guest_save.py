@@ -19,8 +19,8 @@ def repo(tmp_path: Path) -> AgentRepo:
     return make_agent_repo(tmp_path / "r", deny=DENY)
 
 
-def saved(repo: AgentRepo, *, agent_runs: bool = False, budget_s: float = 60.0) -> Saved:
-    return save(repo.config, repo.place, deadline=time.monotonic() + budget_s, agent_runs=agent_runs)
+def saved(repo: AgentRepo, *, budget_s: float = 60.0) -> Saved:
+    return save(repo.config, repo.place, deadline=time.monotonic() + budget_s)
 
 
 def test_everything_that_is_not_ignored_is_committed_and_pushed(repo: AgentRepo) -> None:
@@ -219,20 +219,6 @@ def test_dead_lock_does_not_stop_the_last_save(repo: AgentRepo) -> None:
     assert report == Saved(repo.tip(), pushed=True, committed=True)
     assert repo.status() == ""
     assert not (repo.work / ".git/index.lock").exists()
-
-
-def test_living_lock_is_respected(repo: AgentRepo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coding_agents_guest.save._LOCK_WAIT_S", 0.05)
-    head = repo.commit("work.txt")
-    repo.write("new.txt")
-    lock = repo.write(".git/index.lock", "")
-
-    report = saved(repo, agent_runs=True)
-
-    assert (report.head, report.pushed, report.committed) == (head, True, False)
-    assert "at work" in report.message
-    assert lock.exists()
-    assert repo.git("rev-parse", "HEAD") == head
 
 
 def test_hooks_signing_and_editors_of_the_agent_do_not_matter(repo: AgentRepo) -> None:

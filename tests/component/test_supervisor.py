@@ -313,7 +313,7 @@ def test_a_closed_channel_is_said_and_not_waited_for(session: SessionContext) ->
 
     async def ask(supervisor: Supervisor) -> None:
         with pytest.raises(SupervisorError, match="channel is not open"):
-            await supervisor.handle(Op.SAVE, {})
+            await supervisor.handle(Op.AUTOSAVE, {})
         with pytest.raises(SupervisorError, match="channel is not open"):
             await supervisor.handle(Op.OPEN_GATE, {"started_at": "then"})
 

@@ -192,6 +192,27 @@ def test_diff_of_a_running_session_includes_what_is_not_committed(product: Produ
     product.run("remove", name)
 
 
+def test_a_running_session_is_brought_home_without_its_noticing(product: Product, repo: Path) -> None:
+    script = (
+        "echo c > c.txt; git add c.txt; git commit -qm mine; echo u > u.txt; git add u.txt; touch /tmp/ready"
+    )
+    name = product.launch_detached(repo, f"{script}; sleep 600")
+    ready(product, name)
+    noticed = "git rev-parse HEAD; git for-each-ref; sha256sum .git/index; git status --porcelain"
+    before = product.exec(name, noticed).out
+    assert "+u" in product.run("diff", name).out
+    pulled = product.run("pull", name, "--json").json
+    assert product.exec(name, noticed).out == before
+    assert pulled["integrated"] == "refs/heads/demo/session-1"
+    assert git(repo, "log", "-1", "--format=%s", "demo/session-1") == "mine"
+    assert git(repo, "show", f"{pulled['ref']}:u.txt") == "u"
+    assert git(repo, "rev-parse", f"{pulled['ref']}^") == git(repo, "rev-parse", "demo/session-1")
+    product.run("stop", name)
+    assert git(repo, "show", "demo/session-1:u.txt") == "u"
+    assert "is not running" in product.run("pull", name, status=None).err
+    product.run("remove", name)
+
+
 def test_review_tells_the_agents_work_from_the_users(product: Product, repo: Path) -> None:
     (repo / "Makefile").write_text("all:\n\ttrue\n")
     script = "mkdir .vscode; echo {} > .vscode/tasks.json; touch /tmp/ready; sleep 600"

@@ -55,12 +55,12 @@ class Session:
         """git as the agent runs it."""
         return run_git(cwd or self.work, *args, env={**self.place.environment(), "GIT_CONFIG_NOSYSTEM": "1"})
 
-    def save(self, *, agent_runs: bool = False) -> Saved:
+    def save(self) -> Saved:
         """What the guest does at the end, against the real relay."""
         with serving(self.relay, self.home / "relay") as server:
             (self.home / ".gitconfig").write_text(f"[core]\n\tgitProxy = {server.proxy}\n")
             deadline = time.monotonic() + 60
-            return save(self.config, self.place, deadline=deadline, agent_runs=agent_runs)
+            return save(self.config, self.place, deadline=deadline)
 
     def bring(self, *, expected_old: Oid | None = None) -> Integrated:
         """What the host does when the relay's tip has moved."""

@@ -49,6 +49,7 @@ BUILT: dict[str, frozenset[str]] = {
         "recover": "",
         "prune": "",
         "diff": "",
+        "pull": "--json",  # docs/adr/0014: beside the design
         "review": "--json",
         "nested": "--into --json",  # docs/adr/0013: beside the design
         "audit query": "--session --json",

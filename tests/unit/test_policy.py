@@ -38,6 +38,7 @@ def test_every_operation_has_a_row() -> None:
     ("operation", "allowed", "tier"),
     [
         (Operation.PUSH_SESSION_BRANCH, True, Tier.SILENT),
+        (Operation.PUSH_AUTOSAVE, True, Tier.SILENT),
         (Operation.PUSH_NESTED, True, Tier.SILENT),
         (Operation.PUSH_REWRITE, True, Tier.RECORDED),
         (Operation.PUSH_OTHER_REF, False, Tier.ASK),

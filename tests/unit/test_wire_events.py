@@ -13,6 +13,8 @@ from coding_agents_guest.events import (
     MAX_LINE,
     MAX_PATH,
     MAX_TEXT,
+    Autosave,
+    Autosaved,
     Event,
     Exit,
     Failed,
@@ -22,7 +24,6 @@ from coding_agents_guest.events import (
     Ready,
     Running,
     Salvaged,
-    Save,
     Saved,
     Step,
     encode_event,
@@ -51,7 +52,8 @@ EVENTS = [
     Salvaged(OID, OID, False, (".env",), ("a socket was skipped",)),
     Exit(137),
     Go(CONFIG),
-    Save(),
+    Autosave(True),
+    Autosaved(OID, False, "the relay is full"),
 ]
 ANY_TEXT = st.text(st.characters(), max_size=60) | st.text(
     '\0\x01\udcff"é\U0001f600', min_size=400, max_size=3000

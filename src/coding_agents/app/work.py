@@ -8,6 +8,7 @@ from typing import IO
 import msgspec
 
 from coding_agents.errors import CodingAgentsError
+from coding_agents.gitsync.autosave import latest_save
 from coding_agents.gitsync.packs import Store, user_store
 from coding_agents.gitsync.summary import Summary, summarize
 from coding_agents.model.refs import Oid
@@ -35,22 +36,34 @@ class Range(msgspec.Struct, frozen=True):
 
 
 def current_range(session: SessionContext) -> Range:
-    """The session's commits, after the running guest was asked to commit and push what it has."""
-    unsaved = _save(session)
+    """The session's work: of a running one as it stands in its work tree now, which is saved for that."""
+    tip, unsaved = autosave(session)
     relay = session.relay
-    tip = relay.store.resolve(relay.branch.ref)
+    if tip is None:
+        tip = relay.store.resolve(relay.branch.ref)
+        # When it cannot be saved now, an earlier save may have more than the branch.
+        earlier = latest_save(relay) if unsaved else None
+        if earlier is not None and (tip is None or relay.store.is_ancestor(tip, earlier)):
+            tip = earlier
     return Range(relay.base, None if tip == relay.base else tip, unsaved)
 
 
-def _save(session: SessionContext) -> str:
-    """Have a running session save its work. Returns why it did not, "" when it did or does not run."""
+def autosave(session: SessionContext, *, branch: bool = False) -> tuple[Oid | None, str]:
+    """Have a running session save its work tree, without the agent's noticing, with `branch` its commits, too.
+
+    Returns the commit that the relay has of it (None when it does not run), and why it is not all, "" when it is.
+    """
     if session.reload().phase != "running":
-        return ""
+        return None, ""
     try:
-        answer = session.supervisor().ask(Op.SAVE, timeout_s=_SAVE_S)
+        answer = session.supervisor().ask(Op.AUTOSAVE, timeout_s=_SAVE_S, branch=branch)
     except CodingAgentsError as error:
-        return error.message if session.reload().phase == "running" else ""  # it may have ended meanwhile
-    return "" if answer["pushed"] else str(answer["message"])
+        # It may have ended meanwhile.
+        return None, error.message if session.reload().phase == "running" else ""
+    saved = latest_save(session.relay)
+    if not answer["commit"] or answer["commit"] != saved:
+        return None, str(answer["message"])
+    return saved, "" if answer["pushed"] else str(answer["message"])
 
 
 def diff(session: SessionContext, commits: Range, *, stat: bool) -> Iterator[str]:

@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "wait": ("wait", "Wait for a session to end and exit with its status."),
     "logs": ("logs", "Show what a session's command has printed."),
     "diff": ("diff", "Show what a session has changed so far."),
+    "pull": ("pull", "Bring the work of a running session home, without its noticing."),
     "review": ("review", "Show what to look at before using a session's branch."),
     "nested": ("nested", "List and take over repositories from inside a session's work tree."),
     "remove": ("remove", "Remove a session after its work is saved."),

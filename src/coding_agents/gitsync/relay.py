@@ -46,7 +46,7 @@ from coding_agents.model.refs import Oid, RefUpdate
 from coding_agents.policy.decide import Allow, Decision, Deny, PushRequest, decide, decide_push
 from coding_agents.policy.matrix import Operation, Policy, Tier
 from coding_agents.proc.runner import ProcessLimits, restrict
-from coding_agents_guest.nestedref import NESTED
+from coding_agents_guest.nestedref import LATEST, NESTED
 
 _MIB = 1 << 20
 _TOO_OFTEN = "relay-rate"
@@ -210,7 +210,9 @@ class RelayService:
         salvage = identity is Identity.SALVAGE
         own = frozenset(SALVAGE_REFS if salvage else (self._relay.branch.ref,))
         prefix = SALVAGE_HEADS if salvage else ""
-        decisions = decide_push(self._policy, PushRequest(commands.updates, own, salvage, prefix, NESTED))
+        latest = "" if salvage else LATEST
+        request = PushRequest(commands.updates, own, salvage, prefix, NESTED, latest)
+        decisions = decide_push(self._policy, request)
         wanted = [update.ref for update in commands.updates]
         if full := used_up(usage, self._limits, wanted=wanted, salvage=salvage):
             decisions = (Deny(BUDGET, Tier.ASK, full),) * len(decisions)
@@ -276,7 +278,7 @@ class RelayService:
                 await self._note("failed", "git", Tier.SILENT, update, identity, {})
             if new is None or new == old:
                 continue
-            archived = await asyncio.to_thread(self._archive, old, new, after)
+            archived = await asyncio.to_thread(self._archive, update.ref, old, new, after)
             if archived is not None:
                 rule = decide(self._policy, Operation.PUSH_REWRITE)
                 await self._note("allowed", rule.rule, rule.tier, update, identity, {"archived": archived})
@@ -295,10 +297,16 @@ class RelayService:
         detail = {**_detail(update, identity), **more}
         await self._try_record(RelayEvent("push", outcome, tier, rule, update.shown, detail))
 
-    def _archive(self, old: Oid | None, new: Oid, refs: Mapping[str, Oid]) -> str | None:
-        """Keep `old` under the next free archive ref unless `new` contains it."""
+    def _archive(self, moved: str, old: Oid | None, new: Oid, refs: Mapping[str, Oid]) -> str | None:
+        """Keep `old` under the next free archive ref unless `new` contains it.
+
+        Automatic saves stand beside each other: they have refs of their own, and of a repository inside the
+        commits below them count.
+        """
         store = self._relay.store
-        if old is None or store.is_ancestor(old, new):
+        if old is not None and moved.startswith(NESTED):
+            old = store.resolve(f"{old}^")
+        if old is None or moved == LATEST or store.is_ancestor(old, new):
             return None
         numbers = (int(ref.rpartition("/")[2]) for ref in refs if ref.startswith(f"{ARCHIVE}/"))
         ref = f"{ARCHIVE}/{1 + max(numbers, default=0)}"

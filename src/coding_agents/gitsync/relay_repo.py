@@ -8,6 +8,8 @@ Layout of refs (all but the first two and the nested ones are hidden from the ag
     refs/coding-agents/launch, launch-index  the user's uncommitted state at launch (workspace.launch_state)
     refs/coding-agents/nested/<path>     repositories inside the work tree (coding_agents_guest.nestedref); the
                                          agent may push them, too
+    refs/coding-agents/autosave/latest   the last automatic save; the agent may push it, too
+    refs/coding-agents/autosave/<ms>     earlier ones by the host's time in milliseconds since the epoch
     refs/coding-agents/archive/<n>       old tips of non-fast-forward pushes
     refs/coding-agents/salvage/{head,worktree}  what a salvage container found in the volume
     refs/coding-agents/salvage/heads/<name>  branches there that HEAD does not contain
@@ -29,7 +31,7 @@ from coding_agents.gitsync.packs import Store
 from coding_agents.model.refs import Branch, Oid
 from coding_agents.proc.git import Profile, git_command
 from coding_agents.proc.runner import Command, ProcessLimits
-from coding_agents_guest.nestedref import NESTED
+from coding_agents_guest.nestedref import LATEST, NESTED
 
 PRIVATE = "refs/coding-agents"
 BASE = f"{PRIVATE}/base"
@@ -152,7 +154,7 @@ def receive_pack_command(
     # Salvage sees the session's branch as well, so that it sends what is new and not all of history;
     # that it may not push there is the policy's decision, before git sees the command.
     salvage = (*SALVAGE_REFS, SALVAGE_HEADS.rstrip("/"))  # a pattern stands for all below it, too
-    mine = (relay.branch.ref, NESTED.rstrip("/"))
+    mine = (relay.branch.ref, NESTED.rstrip("/"), LATEST)
     visible = (*mine, *(salvage if identity is Identity.SALVAGE else ()))
     refuse_rewrite = "false" if rewrite else "true"
     settings = (f"receive.maxInputSize={max_input}", f"receive.denyNonFastForwards={refuse_rewrite}")

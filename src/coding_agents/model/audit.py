@@ -51,6 +51,7 @@ class RecordType(StrEnum):
     INTEGRATED = "integrated"
     SAVED = "saved"
     SALVAGED = "salvaged"
+    AUTOSAVED = "autosaved"
     SESSION_ENDED = "session-ended"
     SESSION_REMOVED = "session-removed"
     GAP = "gap"

@@ -34,9 +34,9 @@ class PushRequest(msgspec.Struct, frozen=True):
     """A push: the refs it wants to change, and the refs that this pusher owns.
 
     `salvage` tells a salvage container (which owns the salvage refs, and all below `own_prefix`) from the
-    session's agent (which owns the session's branch). Both own all below `nested_prefix`. Whether an update is
-    a fast-forward is known only after its objects arrived, so it is a question of its own
-    (`decide(policy, Operation.PUSH_REWRITE)`).
+    session's agent (which owns the session's branch). Both own all below `nested_prefix`, the
+    agent `autosave_ref` as well. Whether an update is a fast-forward is known only after its objects arrived, so
+    it is a question of its own (`decide(policy, Operation.PUSH_REWRITE)`).
     """
 
     updates: tuple[RefUpdate, ...]
@@ -44,6 +44,7 @@ class PushRequest(msgspec.Struct, frozen=True):
     salvage: bool
     own_prefix: str = ""
     nested_prefix: str = ""
+    autosave_ref: str = ""
 
 
 def decide(policy: Policy, operation: Operation) -> Decision:
@@ -64,12 +65,15 @@ def decide_push(policy: Policy, request: PushRequest) -> tuple[Decision, ...]:
 def _operation(update: RefUpdate, request: PushRequest) -> Operation:
     below = _is_below(update.ref, request.own_prefix)
     nested = _is_below(update.ref, request.nested_prefix)
-    if update.ref not in request.own_refs and not below and not nested:
+    autosave = bool(request.autosave_ref) and update.ref == request.autosave_ref
+    if update.ref not in request.own_refs and not (below or nested or autosave):
         return Operation.PUSH_OTHER_REF
     if update.new is None:
         return Operation.PUSH_DELETE
     if nested:
         return Operation.PUSH_NESTED
+    if autosave:
+        return Operation.PUSH_AUTOSAVE
     return Operation.PUSH_SALVAGE if request.salvage else Operation.PUSH_SESSION_BRANCH
 
 

@@ -25,6 +25,7 @@ class Operation(Enum):
     """Everything that an enforcer asks about. A new member is refused until the matrix has a row for it."""
 
     PUSH_SESSION_BRANCH = "push.session-branch"
+    PUSH_AUTOSAVE = "push.autosave"
     PUSH_NESTED = "push.nested"
     PUSH_REWRITE = "push.rewrite"
     PUSH_OTHER_REF = "push.other-ref"

@@ -16,6 +16,8 @@ from coding_agents.errors import ChannelError, GuestError
 from coding_agents.proc.runner import Command
 from coding_agents_guest.events import (
     MAX_LINE,
+    Autosave,
+    Autosaved,
     Event,
     Exit,
     Failed,
@@ -25,7 +27,6 @@ from coding_agents_guest.events import (
     Ready,
     Running,
     Salvaged,
-    Save,
     Saved,
     Step,
     encode_event,
@@ -68,7 +69,8 @@ class GuestLink:
         self.running = False
         self.failed: Failed | None = None
         self.saved: Saved | None = None
-        self.saves = 0
+        self.autosaved: Autosaved | None = None
+        self.autosaves = 0
         self.salvaged: Salvaged | None = None
         self.exit_status: int | None = None
         self.closed = False
@@ -96,15 +98,20 @@ class GuestLink:
                 hint="Run the launch with --trace, and see `coding-agents logs`.",
             )
 
-    async def save(self) -> Saved:
-        """Ask the guest to commit and push now, once it is connected; returns what it says."""
+    async def autosave(self, *, branch: bool = False) -> Autosaved:
+        """Ask the guest to save without moving anything, once it is connected; returns what it says.
+
+        `branch` asks for its commits on the session's branch, too. One at a time.
+        """
         await self._until(lambda: self._events is not None, _CONNECT_TIMEOUT_S, _NOT_CONNECTED)
-        before = self.saves
-        await self._send(Save())
-        await self._until(lambda: self.saves > before, _SAVE_TIMEOUT_S, "the guest did not answer a save")
-        if self.saved is None:
+        before = self.autosaves
+        await self._send(Autosave(branch))
+        await self._until(
+            lambda: self.autosaves > before, _SAVE_TIMEOUT_S, "the guest did not answer an automatic save"
+        )
+        if self.autosaved is None:
             raise AssertionError("a counted save without its report")
-        return self.saved
+        return self.autosaved
 
     async def until_salvaged(self, config: GuestConfig, timeout_s: float) -> Salvaged:
         """Start a salvage container's work and wait for its result."""
@@ -193,14 +200,16 @@ class GuestLink:
                     self.failed = report
                 case Saved():
                     self.saved = report
-                    self.saves += 1
+                case Autosaved():
+                    self.autosaved = report
+                    self.autosaves += 1
                 case Salvaged():
                     self.salvaged = report
                 case Exit(status=status):
                     self.exit_status = status
                 case Step():
                     pass
-                case Go() | Save():
+                case Go() | Autosave():
                     raise WireError("an order from the guest")
             self._changed.notify_all()
 

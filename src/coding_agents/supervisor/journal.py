@@ -10,7 +10,7 @@ from coding_agents.gitsync.integrate import Integrated
 from coding_agents.gitsync.relay import RelayEvent
 from coding_agents.gitsync.relay_repo import Identity
 from coding_agents.model.audit import AuditEvent, Outcome, RecordType
-from coding_agents_guest.events import Event, Exit, Failed, Running, Salvaged, Saved, Step
+from coding_agents_guest.events import Autosaved, Event, Exit, Failed, Running, Salvaged, Saved, Step
 
 Detail = Mapping[str, str | int]
 
@@ -87,6 +87,9 @@ class Journal:
             case Saved(head=head, pushed=pushed, message=message):
                 detail = {"head": head, "pushed": str(pushed), "message": message}
                 self._guest(RecordType.GUEST_EVENT, "saved", detail)
+            case Autosaved(commit=commit, pushed=pushed, message=message) if not pushed:
+                detail = {"commit": commit, "message": message}
+                self._guest(RecordType.GUEST_EVENT, "not saved", detail)
             case Salvaged(head=head, worktree=worktree, clean=clean):
                 detail = {"head": head, "worktree": worktree, "clean": str(clean)}
                 self._guest(RecordType.GUEST_EVENT, "salvaged", detail)

@@ -24,7 +24,9 @@ from coding_agents.errors import (
     SupervisorError,
     SupervisorGoneError,
 )
+from coding_agents.gitsync.autosave import keep_save
 from coding_agents.gitsync.relay import RelayService, TipChange
+from coding_agents.gitsync.relay_limits import Pressure
 from coding_agents.gitsync.relay_repo import Identity
 from coding_agents.gitsync.rules import load_policy
 from coding_agents.model.audit import Outcome, RecordType
@@ -34,7 +36,7 @@ from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.ending import Ending
 from coding_agents.supervisor.guest_config import parse_config
 from coding_agents.supervisor.guest_link import GuestLink, Service
-from coding_agents.supervisor.journal import Journal
+from coding_agents.supervisor.journal import Journal, now_ms
 from coding_agents.supervisor.model_forward import forward_to
 from coding_agents.supervisor.protocol import Op
 from coding_agents.supervisor.relay_budgets import relay_limits
@@ -46,6 +48,9 @@ _REOPEN_TRIES = 5
 _REOPEN_PAUSE_S = 0.5
 # A supervisor without a running container and without a question to answer leaves after this time.
 _IDLE_S = 2.0
+_AUTOSAVE_S = 60.0
+_THINNER = 5  # from 80 % of a budget of the relay on
+_SPARED = 20  # the part of the time that is free of automatic saves to that of one
 
 
 class Supervisor:
@@ -58,6 +63,7 @@ class Supervisor:
         self._measurable: GuestLink | None = None  # the channel to the start whose gate may be opened
         self._watch: asyncio.Task[None] | None = None
         self._homing = asyncio.Lock()
+        self._autosaving = asyncio.Lock()
         self._arrivals: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
         self._trouble: CodingAgentsError | None = None
@@ -129,8 +135,8 @@ class Supervisor:
                 subject = str(request.get("subject", ""))
                 self._journal.note(kind, subject=subject, outcome=outcome, detail=detail)
                 return {}
-            case Op.SAVE:
-                return await self._save()
+            case Op.AUTOSAVE:
+                return await self._autosave(branch=bool(request.get("branch")))
             case Op.STOP:
                 return await self._stop(int(request.get("stop_timeout_s", 120)))
             case Op.WAIT:
@@ -231,14 +237,32 @@ class Supervisor:
         await link.open_gate(config)
         return {}
 
-    async def _save(self) -> dict[str, Any]:
-        report = await self._require_link().save()
-        await self._home()
-        return {
-            "saved": asdict(self._session.record.saved),
-            "pushed": report.pushed,
-            "message": report.message,
-        }
+    async def _autosave(self, *, branch: bool = False) -> dict[str, Any]:
+        """Have the guest save, and keep what then is in the relay."""
+        async with self._autosaving:
+            report = await self._require_link().autosave(branch=branch)
+            await asyncio.to_thread(keep_save, self._session.relay.store, now_ms())
+        if branch:
+            await asyncio.gather(*self._arrivals, return_exceptions=True)  # what it pushed is on its way home
+        return {"commit": report.commit, "pushed": report.pushed, "message": report.message}
+
+    async def _autosave_regularly(self) -> None:
+        """Each minute of a running session, less often when that takes long or the relay grows full."""
+        pause_s = _AUTOSAVE_S
+        while True:
+            await asyncio.sleep(pause_s)
+            if not self._session.record.started_at or not self._session.record.push:
+                continue
+            began = asyncio.get_running_loop().time()
+            pressure = Pressure.NONE
+            try:
+                pressure = await self._relay.pressure()
+                if pressure is not Pressure.FULL:
+                    await self._autosave()
+            except (CodingAgentsError, OSError) as error:
+                self._journal.note(RecordType.AUTOSAVED, outcome="failed", detail={"reason": str(error)})
+            rarely = _AUTOSAVE_S * (_THINNER if pressure is not Pressure.NONE else 1)
+            pause_s = max(rarely, _SPARED * (asyncio.get_running_loop().time() - began))
 
     async def _stop(self, timeout_s: int) -> dict[str, Any]:
         record = self._session.reload()
@@ -304,8 +328,9 @@ class Supervisor:
 
         When the engine does not say whether it has, the session stays as it is for our successor.
         """
+        saving = asyncio.create_task(self._autosave_regularly())
         try:
-            await self._follow()
+            await self._follow(saving)
         except CodingAgentsError as error:
             self._journal.note(RecordType.CHANNEL_CLOSED, outcome="failed", detail={"reason": error.message})
             if self._link is not None:
@@ -313,8 +338,10 @@ class Supervisor:
             self._link = self._watch = None
             self._trouble = error
             self._ended.set()
+        finally:
+            saving.cancel()
 
-    async def _follow(self) -> None:
+    async def _follow(self, saving: asyncio.Task[None]) -> None:
         tries = 0
         while self._link is not None:
             with suppress(ChannelError):
@@ -332,6 +359,7 @@ class Supervisor:
             await asyncio.sleep(_REOPEN_PAUSE_S)
             with suppress(CodingAgentsError):
                 await self._open_link()
+        saving.cancel()
         await self._settle(await self._inspect_patiently())
 
     async def _restarted_by_others(self) -> None:

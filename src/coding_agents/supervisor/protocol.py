@@ -24,7 +24,7 @@ class Op(Enum):
     ATTACH = "attach"  # open the channel to the started container → {"facts": probe facts}
     OPEN_GATE = "open-gate"  # {"started_at", "config"}: let this start's guest begin → {}
     RECORD = "record"  # {"type", "subject", "outcome", "detail"}: write one audit record of a verb → {}
-    SAVE = "save"  # ask the guest to commit and push now → {"saved": …, "pushed", "message"}
+    AUTOSAVE = "autosave"  # {"branch"}: save without moving anything → {"commit", "pushed", "message"}
     STOP = "stop"  # {"stop_timeout_s"}: save, stop, settle → {"saved": …}
     WAIT = "wait"  # answer when the session has ended and its work is settled → {"exit_status", "saved": …}
     SALVAGE = "salvage"  # bring the volume's work into the relay and the repository → {"saved": …}

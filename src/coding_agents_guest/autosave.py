@@ -1,0 +1,216 @@
+"""Automatic saves while the agent works: its commits, files and inner repositories, touching neither index nor HEAD.
+
+Each runs in a child process, so that the entry point stays at its post: signals, reports and the agent's end do
+not wait for git. One runs at a time; what it found is remembered, so that nothing is pushed twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from coding_agents_guest.deny import DenyList
+from coding_agents_guest.events import Autosave, Autosaved, GuestConfig, encode_event, parse_event
+from coding_agents_guest.gitwork import Git, identity_environment
+from coding_agents_guest.nested import save_nested
+from coding_agents_guest.nestedref import LATEST
+from coding_agents_guest.place import Place
+from coding_agents_guest.records import asdict, dataclass
+from coding_agents_guest.snapshot import Snapshot, commit_snapshot, take_snapshot
+from coding_agents_guest.wire import WireError
+
+MESSAGE = "Automatic save (coding-agents)"
+
+_BUDGET_S = 60.0
+_NICENESS = 10  # the agent's own work goes first
+_INDEX = "coding-agents-autosave.index"
+_MAX_ANSWER = 1 << 20
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the last automatic save pushed: its commit, that one's tree and parent, the stamp of the index then, and
+    the tips of the repositories inside."""
+
+    commit: str = ""
+    tree: str = ""
+    parent: str = ""
+    index: str = ""
+    nested: Mapping[str, str] = {}
+
+
+def autosave(
+    config: GuestConfig, place: Place, order: Autosave, memory: Memory, deadline: float
+) -> tuple[Autosaved, Memory]:
+    """Save now what changed since `memory`. `deadline` is of time.monotonic. Never raises."""
+    if not config.push:
+        return Autosaved("", False, "push is off: the work stays in the session's volume"), memory
+    git = Git(place.workspace, {**place.environment(), **identity_environment(config.identity)}, deadline)
+    try:
+        return _Autosave(config, place, git, order).run(memory)
+    except Exception as error:  # noqa: BLE001 - whatever state it is in, the answer must come
+        return Autosaved("", False, f"not saved: {error}"), memory
+
+
+@dataclass(frozen=True)
+class _Autosave:
+    config: GuestConfig
+    place: Place
+    git: Git
+    order: Autosave
+
+    def run(self, memory: Memory) -> tuple[Autosaved, Memory]:
+        """Raises GitFailedError and OSError."""
+        git = self.git
+        git_dir = Path(git.text("rev-parse", "--absolute-git-dir"))
+        head = git.answer("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+        snapshot, stamp = self._snapshot(git_dir, head, memory)
+        commit = memory.commit
+        if not commit or (snapshot.tree, head) != (memory.tree, memory.parent):
+            inner = git.within(GIT_INDEX_FILE=str(git_dir / _INDEX))
+            commit = commit_snapshot(inner, snapshot, self.config, parent=head, message=MESSAGE) or head
+        refspecs = [f"+{commit}:{LATEST}"] if commit and commit != memory.commit else []
+        branch = f"refs/heads/{self.config.branch}"
+        if self.order.branch and head and git.answer("symbolic-ref", "--quiet", "HEAD") == branch:
+            refspecs.append(f"+{head}:{branch}")
+        if refspecs:
+            git.run("push", "--quiet", "--no-verify", self.place.relay, *refspecs)
+        nested = save_nested(git, snapshot.nested, self.config, self.place.relay, memory.nested)
+        report = Autosaved(commit, not nested.failures, "; ".join(nested.failures))
+        return report, Memory(commit, snapshot.tree, head, stamp, nested.tips)
+
+    def _snapshot(self, git_dir: Path, head: str, memory: Memory) -> tuple[Snapshot, str]:
+        """The work tree as a tree, with an index of our own that lives on: only what changed is read again.
+
+        It begins anew from the agent's index whenever that one changed, which says what is tracked, and when
+        rules for what is ignored may have changed.
+        """
+        theirs, ours = git_dir / "index", git_dir / _INDEX
+        with suppress(FileNotFoundError):
+            ours.with_name(ours.name + ".lock").unlink()  # of a save that was killed
+        stamp = _stamp(theirs)
+        inner = self.git.within(GIT_INDEX_FILE=str(ours))
+        deny = DenyList(self.config.deny)
+        if stamp == memory.index and ours.exists():
+            snapshot = take_snapshot(inner, head=head, deny=deny)
+            if snapshot.tree == memory.tree or not self._rules_changed(memory.tree, snapshot.tree):
+                return snapshot, stamp
+        with suppress(FileNotFoundError):
+            ours.unlink()
+        with suppress(FileNotFoundError):
+            shutil.copy2(theirs, ours)
+        return take_snapshot(inner, head=head, deny=deny), stamp
+
+    def _rules_changed(self, before: str, after: str) -> bool:
+        changed = self.git.paths("diff-tree", "-r", "-z", "--name-only", "--no-renames", before, after)
+        return any(path.rpartition("/")[2] == ".gitignore" for path in changed)
+
+
+class Autosaver:
+    """Automatic saves of one start of a container. `files` are to be watched; when one is readable, `collect`."""
+
+    def __init__(self, config: GuestConfig, place: Place) -> None:
+        self._config = config
+        self._place = place
+        self._memory = Memory()
+        self._waiting: list[Autosave] = []
+        self._answers = -1
+        self._child = 0
+
+    @property
+    def files(self) -> tuple[int, ...]:
+        return (self._answers,) if self._child else ()
+
+    def take(self, order: Autosave) -> None:
+        """Begin a save, or have it begin after the one under way."""
+        self._waiting.append(order)
+        self._begin()
+
+    def collect(self) -> list[Autosaved]:
+        """Wait for the save under way; returns its report, none when nothing is under way."""
+        if not self._child:
+            return []
+        answer = _read_all(self._answers)
+        self.stop()
+        report, self._memory = _decode(answer, self._memory)
+        self._begin()
+        return [report]
+
+    def stop(self) -> None:
+        """End a save under way; the agent's last save begins from nothing that it leaves."""
+        if self._child:
+            for ended in (lambda: os.killpg(self._child, signal.SIGKILL), lambda: os.waitpid(self._child, 0)):
+                with suppress(ProcessLookupError, ChildProcessError, PermissionError):
+                    ended()
+            os.close(self._answers)
+        self._child, self._answers = 0, -1
+
+    def _begin(self) -> None:
+        if self._child or not self._waiting:
+            return
+        order = self._waiting.pop(0)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child:
+            os.close(writing)
+            self._child, self._answers = child, reading
+            return
+        _in_child(lambda: self._work(order, writing))
+
+    def _work(self, order: Autosave, answers: int) -> None:
+        os.nice(_NICENESS)
+        deadline = time.monotonic() + _BUDGET_S
+        report, memory = autosave(self._config, self._place, order, self._memory, deadline)
+        lines = encode_event(report) + json.dumps(asdict(memory)).encode("ascii")
+        while lines:
+            lines = lines[os.write(answers, lines) :]
+
+
+def _in_child(work: Callable[[], None]) -> None:
+    """Run `work` as a process of its own; never returns."""
+    status = 1
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        work()
+        status = 0
+    except BaseException as error:  # noqa: BLE001 - nothing of the entry point's may run in here
+        print(f"coding-agents: automatic save: {error}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(status)
+
+
+def _decode(answer: bytes, before: Memory) -> tuple[Autosaved, Memory]:
+    """What the child has said; a child that was killed has said nothing, and its index may be half written."""
+    line, _, rest = answer.partition(b"\n")
+    try:
+        report = parse_event(line)
+        if isinstance(report, Autosaved):
+            return report, Memory(**json.loads(rest))
+    except (WireError, ValueError, TypeError):
+        pass
+    return Autosaved("", False, "not saved: the automatic save ended early"), Memory(before.commit)
+
+
+def _stamp(index: Path) -> str:
+    try:
+        found = index.stat()
+    except FileNotFoundError:
+        return ""
+    return f"{found.st_ino} {found.st_mtime_ns} {found.st_size}"
+
+
+def _read_all(descriptor: int) -> bytes:
+    found = b""
+    while len(found) < _MAX_ANSWER and (data := os.read(descriptor, 65536)):
+        found += data
+    return found

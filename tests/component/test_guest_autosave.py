@@ -1,0 +1,188 @@
+"""Automatic saves: the whole state in the relay, nothing of the agent's moved, and only what changed read again."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from coding_agents_guest.autosave import Autosaver, Memory, autosave
+from coding_agents_guest.events import Autosave, Autosaved
+from coding_agents_guest.nestedref import LATEST, NESTED
+from support.agentrepo import AgentRepo, make_agent_repo
+
+NOW = Autosave()
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> AgentRepo:
+    return make_agent_repo(tmp_path / "r", deny=("*.pem",))
+
+
+class Saving:
+    """Saves one after the other, as one start of a container makes them."""
+
+    def __init__(self, repo: AgentRepo) -> None:
+        self.repo, self.memory = repo, Memory()
+
+    def __call__(self, order: Autosave = NOW) -> Autosaved:
+        deadline = time.monotonic() + 60
+        report, self.memory = autosave(self.repo.config, self.repo.place, order, self.memory, deadline)
+        return report
+
+
+def latest(repo: AgentRepo) -> str:
+    return repo.in_relay("for-each-ref", "--format=%(objectname)", LATEST)
+
+
+def state(repo: AgentRepo) -> tuple[bytes, int, str, str]:
+    """All that must not move: the agent's index with its time, HEAD, and every ref."""
+    index = repo.work / ".git/index"
+    refs = repo.git("for-each-ref")
+    return index.read_bytes(), index.stat().st_mtime_ns, (repo.work / ".git/HEAD").read_text(), refs
+
+
+def test_the_whole_state_is_saved_and_nothing_moves(repo: AgentRepo) -> None:
+    head = repo.commit("mine.txt")
+    repo.write("README", "changed\n")
+    repo.write("staged.txt")
+    repo.git("add", "staged.txt")
+    repo.write("new.txt")
+    repo.write("key.pem")
+    repo.write("build.log")
+    before = state(repo)
+
+    report = Saving(repo)()
+
+    assert report == Autosaved(latest(repo), pushed=True)
+    assert repo.files(LATEST) == [".gitignore", "README", "mine.txt", "new.txt", "staged.txt"]
+    assert repo.in_relay("show", f"{LATEST}:README") == "changed"
+    assert repo.in_relay("rev-parse", f"{LATEST}^") == head
+    assert repo.tip() == repo.config.base
+    assert state(repo) == before
+
+
+def test_what_did_not_change_is_not_pushed_again(repo: AgentRepo, tmp_path: Path) -> None:
+    saving = Saving(repo)
+    repo.write("new.txt")
+    repo.git("init", "--quiet", "inner")
+    repo.write("inner/file")
+    first = saving()
+    repo.relay.rename(tmp_path / "away")  # a push would fail
+    assert saving() == first
+    repo.write("new.txt", "more\n")
+    assert not saving().pushed
+    (tmp_path / "away").rename(repo.relay)
+    second = saving()
+    assert second.pushed
+    assert second.commit != first.commit
+    assert latest(repo) == second.commit
+
+
+def test_each_change_is_in_the_next_save(repo: AgentRepo) -> None:
+    saving = Saving(repo)
+    steps = (
+        (lambda: repo.write("a/b.txt", "1\n"), {"a/b.txt": "1"}),
+        (lambda: repo.write("a/b.txt", "2\n"), {"a/b.txt": "2"}),  # of the same size, in the same second
+        (lambda: (repo.work / "a/b.txt").rename(repo.work / "c.txt"), {"c.txt": "2"}),
+        (lambda: repo.commit("c.txt", "3\n"), {"c.txt": "3"}),
+        (lambda: (repo.work / "c.txt").unlink(), {}),
+    )
+    for change, expected in steps:
+        change()
+        assert saving().pushed
+        names = [name for name in repo.files(LATEST) if name not in (".gitignore", "README")]
+        assert {name: repo.in_relay("show", f"{LATEST}:{name}") for name in names} == expected
+
+
+def test_what_becomes_ignored_leaves_the_next_save(repo: AgentRepo) -> None:
+    saving = Saving(repo)
+    repo.write("out.bin")
+    saving()
+    assert "out.bin" in repo.files(LATEST)
+    repo.write(".gitignore", "*.log\n*.bin\n")
+    saving()
+    assert "out.bin" not in repo.files(LATEST)
+
+
+def test_the_index_of_an_interrupted_save_is_not_in_the_way(repo: AgentRepo) -> None:
+    saving = Saving(repo)
+    repo.write("new.txt")
+    saving()
+    repo.write(".git/coding-agents-autosave.index.lock")
+    repo.write("newer.txt")
+    assert saving().pushed
+    repo.write(".git/coding-agents-autosave.index", "broken")
+    saving.memory = Memory(saving.memory.commit)  # as after a save that was killed
+    repo.write("newest.txt")
+    assert saving().pushed
+    assert "newest.txt" in repo.files(LATEST)
+
+
+def test_commits_go_to_the_branch_only_when_asked(repo: AgentRepo) -> None:
+    saving = Saving(repo)
+    head = repo.commit("mine.txt")
+    saving()
+    assert repo.tip() == repo.config.base
+    saving(Autosave(branch=True))
+    assert repo.tip() == head
+    repo.git("checkout", "--quiet", "-b", "elsewhere")
+    repo.commit("other.txt")
+    saving(Autosave(branch=True))
+    assert repo.tip() == head
+
+
+def test_unborn_and_unchanged(tmp_path: Path) -> None:
+    repo = make_agent_repo(tmp_path / "r", unborn=True)
+    saving = Saving(repo)
+    assert saving() == Autosaved("", pushed=True)
+    repo.write("first.txt")
+    assert saving().pushed
+    assert repo.files(LATEST) == ["first.txt"]
+
+
+def test_the_users_own_uncommitted_work_is_no_work(repo: AgentRepo) -> None:
+    repo.write("README", "the user's\n")
+    repo = repo.launched_as_it_is()
+    assert Saving(repo)() == Autosaved(repo.config.base, pushed=True)
+
+
+def test_push_that_is_off_and_damage_are_said(repo: AgentRepo, tmp_path: Path) -> None:
+    repo.write("new.txt")
+    (repo.work / ".git").rename(tmp_path / "gone")
+    report = Saving(repo)()
+    assert not report.pushed
+    assert report.message.startswith("not saved")
+    off = make_agent_repo(tmp_path / "off", push=False)
+    off.write("new.txt")
+    assert "push is off" in Saving(off)().message
+    assert latest(off) == ""
+
+
+def test_a_repository_inside_is_saved_too(repo: AgentRepo) -> None:
+    (repo.work / "inner").mkdir()
+    repo.git("init", "--quiet", cwd=repo.work / "inner")
+    repo.write("inner/file", "1\n")
+    saving = Saving(repo)
+    saving()
+    repo.write("inner/file", "2\n")
+    saving()
+    assert repo.in_relay("show", f"{NESTED}inner:file") == "2"
+
+
+def test_a_killed_save_is_told_and_the_next_one_works(repo: AgentRepo) -> None:
+    """In a child process of its own: whatever becomes of it, the entry point gets an answer."""
+    repo.write("new.txt")
+    saver = Autosaver(repo.config, repo.place)
+    saver.take(NOW)
+    os.kill(saver._child, 9)
+    (report,) = saver.collect()
+    assert not report.pushed
+    assert "ended early" in report.message
+    saver.take(NOW)
+    saver.take(NOW)
+    assert saver.collect() == saver.collect() == [Autosaved(latest(repo), pushed=True)]
+    assert saver.files == ()
+    assert saver.collect() == []
