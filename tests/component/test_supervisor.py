@@ -17,6 +17,7 @@ import pytest
 from coding_agents.audit.log import open_log
 from coding_agents.engine.api import ContainerState
 from coding_agents.errors import (
+    ChannelError,
     EngineStoppedError,
     GitError,
     SessionStateError,
@@ -25,6 +26,7 @@ from coding_agents.errors import (
 )
 from coding_agents.gitsync.base import give, open_base
 from coding_agents.gitsync.discover import discover
+from coding_agents.gitsync.relay_limits import Pressure
 from coding_agents.gitsync.relay_repo import create_relay
 from coding_agents.model.audit import RecordType, decode_record
 from coding_agents.model.refs import Branch, Oid
@@ -318,6 +320,58 @@ def test_a_closed_channel_is_said_and_not_waited_for(session: SessionContext) ->
             await supervisor.handle(Op.OPEN_GATE, {"started_at": "then"})
 
     supervise(session, ask)
+
+
+@pytest.mark.parametrize(
+    ("changes", "pressure", "expected"),
+    [
+        ({"started_at": "then"}, Pressure.NONE, True),
+        ({"started_at": "then"}, Pressure.THIN, True),
+        ({"started_at": "then"}, Pressure.FULL, False),
+        ({"started_at": ""}, Pressure.NONE, False),
+        ({"started_at": "then", "push": False}, Pressure.NONE, False),
+    ],
+)
+def test_a_running_session_is_saved_again_and_again(
+    session: SessionContext,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    pressure: Pressure,
+    expected: bool,
+) -> None:
+    """Also after a save that failed, which is recorded; not while the gate is closed, the relay full, or push off."""
+    monkeypatch.setattr(process, "_AUTOSAVE_S", 0.005)
+    monkeypatch.setattr(process, "_SPARED", 0)
+    session.update(**changes)
+    saves = []
+
+    async def run() -> None:
+        with open_log(session.audit_path, session=session.record.id, time_ms=0) as log:
+            supervisor = Supervisor(session, Journal(log))
+
+            async def autosave() -> dict[str, Any]:
+                saves.append(len(saves))
+                if len(saves) == 1:
+                    raise ChannelError("the guest is busy")
+                return {}
+
+            async def how_full() -> Pressure:
+                return pressure
+
+            monkeypatch.setattr(supervisor, "_autosave", autosave)
+            monkeypatch.setattr(supervisor._relay, "pressure", how_full)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(supervisor._autosave_regularly(), 0.3)
+
+    asyncio.run(run())
+    assert (len(saves) > 2) is expected
+    assert expected or saves == []
+    failed = [
+        record
+        for record in map(decode_record, session.audit_path.read_bytes().splitlines())
+        if record.type is RecordType.AUTOSAVED
+    ]
+    assert [record.detail["reason"] for record in failed] == ["the guest is busy"] * expected
 
 
 def test_salvage_of_a_running_session_is_refused(session: SessionContext, fake: SilentEngine) -> None:

@@ -213,6 +213,22 @@ def test_a_running_session_is_brought_home_without_its_noticing(product: Product
     product.run("remove", name)
 
 
+@pytest.mark.slow
+def test_each_minute_the_work_is_saved_by_itself(product: Product, repo: Path) -> None:
+    name = product.launch_detached(repo, "echo u > u.txt; touch /tmp/ready; sleep 600")
+    ready(product, name)
+    relay = next(product.home.rglob("relay.git"))
+
+    def saved() -> bool:
+        listed = git(
+            relay, "for-each-ref", "--format=%(refname)", "refs/coding-agents/autosave/"
+        ).splitlines()
+        return len(listed) == 2 and git(relay, "show", f"{listed[0]}:u.txt") == "u"
+
+    wait_for(saved, "an automatic save", timeout_s=100.0)
+    product.run("remove", "--force", name)
+
+
 def test_review_tells_the_agents_work_from_the_users(product: Product, repo: Path) -> None:
     (repo / "Makefile").write_text("all:\n\ttrue\n")
     script = "mkdir .vscode; echo {} > .vscode/tasks.json; touch /tmp/ready; sleep 600"
