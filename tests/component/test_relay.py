@@ -25,6 +25,7 @@ from coding_agents.model.audit import RecordType, decode_record
 from coding_agents.model.refs import Oid
 from coding_agents.policy.matrix import Operation, Policy
 from coding_agents.supervisor.journal import Journal
+from coding_agents_guest.nestedref import LATEST, NESTED
 from support.relay_scene import PUSH, Scene, eventually, make_scene, read_advertisement, read_all
 from support.relay_server import URL, RelayServer, serving
 from support.repos import BRANCH, commit, git_env, head, make_repo, sh, sh_fails
@@ -97,6 +98,30 @@ def test_a_rewrite_keeps_the_old_tip(scene: Scene, server: RelayServer, guest_en
     assert tip(scene, "refs/coding-agents/archive/1") == tips[0]
     assert tip(scene, "refs/coding-agents/archive/2") == tips[1]
     assert [event.rule for event in server.events].count("git-push-rewrite") == 2
+
+
+@pytest.mark.parametrize(
+    ("ref", "archived"), [(LATEST, None), (f"{NESTED}inner", "refs/coding-agents/archive/1")]
+)
+def test_saves_beside_each_other_are_no_rewrites(
+    scene: Scene, server: RelayServer, guest_env: dict[str, str], ref: str, archived: str | None
+) -> None:
+    """Each automatic save stands upon HEAD, as does the one of a repository inside: their old tips fill no archive.
+
+    But commits that are rewritten in a repository inside are kept.
+    """
+    for text in ("one\n", "two\n"):
+        sh(scene.guest, "reset", "-q", "--hard", scene.base, env=guest_env)
+        commit(scene.guest, "work", text, env=guest_env)
+        sh(scene.guest, "push", "-qf", "local", f"HEAD:{ref}", env=guest_env)
+    eventually(lambda: len(server.changes) == 2)
+    assert [change.archived for change in server.changes] == [None, None]
+    sh(scene.guest, "commit", "-q", "--allow-empty", "-m", "upon it", env=guest_env)
+    sh(scene.guest, "push", "-qf", "local", f"HEAD:{ref}", env=guest_env)
+    sh(scene.guest, "reset", "-q", "--hard", scene.base, env=guest_env)
+    sh(scene.guest, "push", "-qf", "local", f"HEAD:{ref}", env=guest_env)
+    eventually(lambda: len(server.changes) == 4)
+    assert server.changes[3].archived == archived
 
 
 def test_a_push_counts_although_the_guest_is_gone_before_the_answer(
