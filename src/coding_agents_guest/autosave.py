@@ -32,6 +32,7 @@ _BUDGET_S = 60.0
 _NICENESS = 10  # the agent's own work goes first
 _INDEX = "coding-agents-autosave.index"
 _MAX_ANSWER = 1 << 20
+_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ class Autosaver:
         self._memory = Memory()
         self._waiting: list[Autosave] = []
         self._answers = -1
+        self._answer = b""
         self._child = 0
 
     @property
@@ -133,24 +135,31 @@ class Autosaver:
         self._waiting.append(order)
         self._begin()
 
-    def collect(self) -> list[Autosaved]:
-        """Wait for the save under way; returns its report, none when nothing is under way."""
-        if not self._child:
-            return []
-        answer = _read_all(self._answers)
+    def collect(self) -> Autosaved | None:
+        """Take what the save under way says; its report once that is whole. Waits for nothing but a byte or the end.
+
+        The agent can stop the child in the middle of a word: that must hold up its own saves alone.
+        """
+        data = os.read(self._answers, _CHUNK)
+        self._answer += data
+        if data and len(self._answer) < _MAX_ANSWER:
+            return None
+        answer = self._answer
         self.stop()
         report, self._memory = _decode(answer, self._memory)
         self._begin()
-        return [report]
+        return report
 
     def stop(self) -> None:
         """End a save under way; the agent's last save begins from nothing that it leaves."""
         if self._child:
-            for ended in (lambda: os.killpg(self._child, signal.SIGKILL), lambda: os.waitpid(self._child, 0)):
-                with suppress(ProcessLookupError, ChildProcessError, PermissionError):
-                    ended()
+            for kill in (os.kill, os.killpg):  # it may not have a group of its own yet
+                with suppress(ProcessLookupError, PermissionError):
+                    kill(self._child, signal.SIGKILL)
+            with suppress(ChildProcessError):  # reaped with the orphans
+                os.waitpid(self._child, 0)
             os.close(self._answers)
-        self._child, self._answers = 0, -1
+        self._child, self._answers, self._answer = 0, -1, b""
 
     def _begin(self) -> None:
         if self._child or not self._waiting:
@@ -207,10 +216,3 @@ def _stamp(index: Path) -> str:
     except FileNotFoundError:
         return ""
     return f"{found.st_ino} {found.st_mtime_ns} {found.st_size}"
-
-
-def _read_all(descriptor: int) -> bytes:
-    found = b""
-    while len(found) < _MAX_ANSWER and (data := os.read(descriptor, 65536)):
-        found += data
-    return found

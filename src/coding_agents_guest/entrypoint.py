@@ -137,9 +137,8 @@ class EntryPoint:
             for event in self._receive(self._link in ready):
                 if isinstance(event, Autosave):
                     autosaver.take(event)
-            if not ready.isdisjoint(autosaver.files):
-                for report in autosaver.collect():
-                    self._report(report)
+            if not ready.isdisjoint(autosaver.files) and (report := autosaver.collect()) is not None:
+                self._report(report)
             reap(session.processes)
         autosaver.stop()
         return status

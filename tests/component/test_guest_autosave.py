@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 import time
 from pathlib import Path
 
@@ -172,17 +174,35 @@ def test_a_repository_inside_is_saved_too(repo: AgentRepo) -> None:
     assert repo.in_relay("show", f"{NESTED}inner:file") == "2"
 
 
+def collected(saver: Autosaver) -> Autosaved:
+    """The next report, as the entry point waits for it."""
+    while True:
+        assert select.select(saver.files, [], [], 30)[0]
+        if (report := saver.collect()) is not None:
+            return report
+
+
 def test_a_killed_save_is_told_and_the_next_one_works(repo: AgentRepo) -> None:
     """In a child process of its own: whatever becomes of it, the entry point gets an answer."""
     repo.write("new.txt")
     saver = Autosaver(repo.config, repo.place)
     saver.take(NOW)
-    os.kill(saver._child, 9)
-    (report,) = saver.collect()
+    os.kill(saver._child, signal.SIGKILL)
+    report = collected(saver)
     assert not report.pushed
     assert "ended early" in report.message
     saver.take(NOW)
     saver.take(NOW)
-    assert saver.collect() == saver.collect() == [Autosaved(latest(repo), pushed=True)]
+    assert collected(saver) == collected(saver) == Autosaved(latest(repo), pushed=True)
     assert saver.files == ()
-    assert saver.collect() == []
+
+
+def test_a_save_that_the_agent_stops_holds_nobody_up(repo: AgentRepo) -> None:
+    saver = Autosaver(repo.config, repo.place)
+    saver.take(NOW)
+    os.kill(saver._child, signal.SIGSTOP)
+    assert not select.select(saver.files, [], [], 0.2)[0]
+    began = time.monotonic()
+    saver.stop()
+    assert time.monotonic() - began < 5
+    assert saver.files == ()

@@ -326,7 +326,7 @@ def test_a_closed_channel_is_said_and_not_waited_for(session: SessionContext) ->
     ("changes", "pressure", "expected"),
     [
         ({"started_at": "then"}, Pressure.NONE, True),
-        ({"started_at": "then"}, Pressure.THIN, True),
+        ({"started_at": "then"}, Pressure.THIN, False),
         ({"started_at": "then"}, Pressure.FULL, False),
         ({"started_at": ""}, Pressure.NONE, False),
         ({"started_at": "then", "push": False}, Pressure.NONE, False),
@@ -339,7 +339,7 @@ def test_a_running_session_is_saved_again_and_again(
     pressure: Pressure,
     expected: bool,
 ) -> None:
-    """Also after a save that failed, which is recorded; not while the gate is closed, the relay full, or push off."""
+    """Also after one that failed, which is recorded; not with a closed gate, a nearly full relay, or push off."""
     monkeypatch.setattr(process, "_AUTOSAVE_S", 0.005)
     monkeypatch.setattr(process, "_SPARED", 0)
     session.update(**changes)

@@ -49,7 +49,6 @@ _REOPEN_PAUSE_S = 0.5
 # A supervisor without a running container and without a question to answer leaves after this time.
 _IDLE_S = 2.0
 _AUTOSAVE_S = 60.0
-_THINNER = 5  # from 80 % of a budget of the relay on
 _SPARED = 20  # the part of the time that is free of automatic saves to that of one
 
 
@@ -247,22 +246,22 @@ class Supervisor:
         return {"commit": report.commit, "pushed": report.pushed, "message": report.message}
 
     async def _autosave_regularly(self) -> None:
-        """Each minute of a running session, less often when that takes long or the relay grows full."""
+        """Each minute of a running session, less often when that takes long.
+
+        Not at all from 80 % of a budget of the relay on: what is left is for what the agent pushes itself.
+        """
         pause_s = _AUTOSAVE_S
         while True:
             await asyncio.sleep(pause_s)
             if not self._session.record.started_at or not self._session.record.push:
                 continue
             began = asyncio.get_running_loop().time()
-            pressure = Pressure.NONE
             try:
-                pressure = await self._relay.pressure()
-                if pressure is not Pressure.FULL:
+                if await self._relay.pressure() is Pressure.NONE:
                     await self._autosave()
             except (CodingAgentsError, OSError) as error:
                 self._journal.note(RecordType.AUTOSAVED, outcome="failed", detail={"reason": str(error)})
-            rarely = _AUTOSAVE_S * (_THINNER if pressure is not Pressure.NONE else 1)
-            pause_s = max(rarely, _SPARED * (asyncio.get_running_loop().time() - began))
+            pause_s = max(_AUTOSAVE_S, _SPARED * (asyncio.get_running_loop().time() - began))
 
     async def _stop(self, timeout_s: int) -> dict[str, Any]:
         record = self._session.reload()
