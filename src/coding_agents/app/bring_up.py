@@ -13,7 +13,13 @@ from coding_agents.app.holder import guard_problems
 from coding_agents.app.steps import Parallel, Trace
 from coding_agents.engine.api import ContainerState
 from coding_agents.engine.drift import drift
-from coding_agents.errors import CodingAgentsError, EnforcementError, EngineError
+from coding_agents.errors import (
+    CodingAgentsError,
+    EnforcementError,
+    EngineError,
+    SessionStateError,
+    SupervisorGoneError,
+)
 from coding_agents.sandbox.guest import NOT_OURS
 from coding_agents.sandbox.plan import SessionPlan
 from coding_agents.sandbox.protections import Enforced, Evidence, judge
@@ -69,14 +75,21 @@ def bring_up(
     with trace.step("gate"):
         if on_gate is not None:
             on_gate(session)
-        supervisor.call(
-            Op.OPEN_GATE,
-            timeout_s=_GATE_TIMEOUT_S,
-            started_at=state.started_at,
-            config=to_plain(guest),
-            enforced=dict(enforced.layers),
-            network={"dns": " ".join(guarding.dns), "private": " ".join(guarding.private)},
-        )
+        try:
+            supervisor.call(
+                Op.OPEN_GATE,
+                timeout_s=_GATE_TIMEOUT_S,
+                started_at=state.started_at,
+                config=to_plain(guest),
+                enforced=dict(enforced.layers),
+                network={"dns": " ".join(guarding.dns), "private": " ".join(guarding.private)},
+            )
+        except SupervisorGoneError as error:  # it has settled the start that we measured, and left
+            raise SessionStateError(
+                "the container ended while it was measured; its gate stays closed",
+                details=error.details,
+                hint="Run the command again; `coding-agents logs` shows what the container said.",
+            ) from error
     session.reload()
     return enforced
 

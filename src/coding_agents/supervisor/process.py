@@ -242,7 +242,7 @@ class Supervisor:
             report = await self._require_link().autosave(branch=branch)
             await asyncio.to_thread(keep_save, self._session.relay.store, now_ms())
         if branch:
-            await asyncio.gather(*self._arrivals, return_exceptions=True)  # what it pushed is on its way home
+            await self._home()  # the relay may not have told of the push yet
         return {"commit": report.commit, "pushed": report.pushed, "message": report.message}
 
     async def _autosave_regularly(self) -> None:
