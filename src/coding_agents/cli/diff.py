@@ -13,7 +13,7 @@ from coding_agents.cli.session_arg import find_session, session_argument
 @click.option("--stat", is_flag=True, help="Only the changed files with their numbers of lines.")
 @click.pass_obj
 def command(app: AppContext, name: str, stat: bool) -> None:
-    """Show what a session has changed so far; a running one is asked to commit and push first."""
+    """Show what a session has changed so far; of a running one its work tree as it stands."""
     from coding_agents.app.work import current_range, diff
     from coding_agents.terminal.escape import escape
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @json_option("Print one object.")
 @click.pass_obj
 def command(app: AppContext, name: str, as_json: bool) -> None:
-    """Show what to look at before using a session's branch; a running one is asked to commit and push first.
+    """Show what to look at before using a session's branch; of a running one in its work tree as it stands.
 
     Nothing of the branch is run. Whatever is found, the exit status is 0: `blocking` in the object of --json says
     whether a finding asks for a person's word.
