@@ -44,6 +44,7 @@ from coding_agents.supervisor.process import Supervisor
 from coding_agents.supervisor.protocol import Op
 from coding_agents.supervisor.settle import WORKTREE, adopted_tip
 from coding_agents_guest import events
+from coding_agents_guest.nestedref import LATEST, NESTED
 from support.fake_engine import FakeEngine
 from support.guest import bridge_command, guest_program, short_directory
 from support.host import host_environment
@@ -162,8 +163,37 @@ def test_container_that_is_gone_is_lost_and_its_pushed_work_comes_home(session: 
     assert integrated(session) == [pushed]
     # The volume was not compared, so nobody may believe that this is all.
     assert not record.saved.verified
-    assert record.saved.where == "volume"
-    assert "does not exist any more" in record.saved.note
+    assert record.saved.where == "branch"
+    assert "the session's volume is gone" in record.saved.note
+
+
+def test_without_its_volume_a_session_comes_home_as_its_last_automatic_save_has_it(
+    session: SessionContext,
+) -> None:
+    commit(session, "pushed", ref=LATEST)
+    base = str(session.relay.base)
+    other = commit(session, "inside", ref=f"{NESTED}lib")
+    supervise(session)
+    saved = session.reload().saved
+    assert home(session) == str(session.relay.store.resolve(LATEST))
+    assert git(Path(session.record.repo.work_tree), "rev-parse", f"{home(session)}^") == base
+    assert (saved.where, saved.verified) == ("branch", False)
+    assert git(Path(session.record.repo.work_tree), "rev-parse", *saved.nested) == other
+
+
+def test_an_automatic_save_that_does_not_continue_the_branch_is_kept_beside_it(
+    session: SessionContext,
+) -> None:
+    pushed = commit(session, "pushed")
+    aside = commit(session, "aside", ref=LATEST, content="other\n")
+    unfinished = commit(session, "unfinished", ref=WORKTREE, content="third\n")
+    supervise(session)
+    saved = session.reload().saved
+    assert home(session) == pushed
+    assert saved.where == "incoming"
+    repo = Path(session.record.repo.work_tree)
+    incoming = git(repo, "for-each-ref", "--format=%(objectname)", "refs/coding-agents/incoming").split()
+    assert sorted(incoming) == sorted([aside, unfinished])
 
 
 def test_container_that_has_ended_is_settled_with_its_status(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from coding_agents.channel.pyz import build_guest_pyz
+from support.faults import kill_supervisor
 from support.guestbox import tarred
 from support.product import ROOT, Product, git, wait_for
 
@@ -103,6 +104,33 @@ def test_a_repository_that_the_agent_made_inside_comes_home(product: Product, re
     assert listed["ref"] in removed.err
     assert git(repo, "show", f"{listed['ref']}:u.txt") == "u"
     assert git(repo, "log", "--format=%s", f"{listed['ref']}^") == "inner"
+    assert product.leftovers() == []
+
+
+@pytest.mark.parametrize("verb", ["recover", "remove"])
+def test_a_lost_volume_comes_back_as_its_last_automatic_save(product: Product, repo: Path, verb: str) -> None:
+    """Somebody's `volume prune`: what the relay has is home before the relay goes, too."""
+    name = product.launch_detached(
+        repo,
+        "echo c > c.txt; git add c.txt; git commit -qm mine; echo u > u.txt; git init -q in; echo n > in/n;"
+        " touch .git/ok; sleep 600",
+    )
+    wait_for(lambda: product.exec(name, "test -e .git/ok", status=None).status == 0, "the agent's files")
+    product.run("diff", name)  # has it saved, and brings nothing home
+    kill_supervisor(product)
+    product.engine_run("rm", "--force", name)
+    product.engine_run("volume", "rm", product.session(name)["volumes"]["workspace"])
+    assert git(repo, "branch", "--list", "demo/*") == ""
+    done = product.run(verb, name)
+    if verb == "recover":
+        assert "volume is gone" in done.err
+        assert product.session(name)["saved"]["nested"]
+    assert git(repo, "show", "demo/session-1:u.txt") == "u"
+    assert git(repo, "log", "--format=%s", "demo/session-1~1").splitlines() == ["mine", "first"]
+    if verb == "recover":
+        product.run("remove", name)
+    nested = git(repo, "for-each-ref", "--format=%(refname)", "refs/coding-agents/nested")
+    assert git(repo, "show", f"{nested}:n") == "n"
     assert product.leftovers() == []
 
 

@@ -64,11 +64,9 @@ def _running(session: SessionContext) -> bool:
 
 
 def _saved(session: SessionContext) -> Ended | None:
-    """The result of a salvage; None when there is no volume that could hold work."""
+    """The result of a salvage; None when the session never came to hold work."""
     volume = session.record.volumes.workspace
-    if not volume or not session.engine.volume_exists(volume):
-        return None
-    if not session.record.container_id:
+    if not volume or not session.record.container_id:
         return None  # the launch never got as far as filling it
     try:
         ended = salvage(session)
@@ -78,7 +76,8 @@ def _saved(session: SessionContext) -> Ended | None:
             details=error.details,
             hint=f"Nothing was removed; its volume is {volume}.",
         ) from error
-    if not ended.saved.verified or ended.saved.where == "volume":
+    compared = ended.saved.verified or not session.engine.volume_exists(volume)
+    if not compared or ended.saved.where == "volume":
         raise UnsavedWorkError(
             f"the work of session {session.record.name} is not in the repository",
             details=ended.saved.note,

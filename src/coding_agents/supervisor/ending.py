@@ -11,6 +11,7 @@ from coding_agents.errors import CodingAgentsError
 from coding_agents.gitsync.integrate import Integrated
 from coding_agents.gitsync.relay import RelayService
 from coding_agents.model.audit import RecordType
+from coding_agents.model.refs import Oid
 from coding_agents.model.session import Saved
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.guest_config import salvage_config
@@ -19,6 +20,7 @@ from coding_agents.supervisor.journal import Journal
 from coding_agents.supervisor.removal import remove_engine_objects
 from coding_agents.supervisor.salvage import salvage
 from coding_agents.supervisor.settle import (
+    adopt_saves,
     adopted_tip,
     bring_home_beside,
     bring_home_or_say_why,
@@ -29,6 +31,8 @@ from coding_agents.supervisor.settle import (
     set_aside_earlier,
 )
 from coding_agents_guest import events
+
+_ORIGIN = {"salvage": "volume", "autosave": "automatic saves"}
 
 
 class Ending:
@@ -101,6 +105,9 @@ class Ending:
 
     async def _salvaged(self) -> Saved:
         """Salvage and bring home. Raises GuestError and EngineError while the volume holds what we do not have."""
+        volume = self._session.record.volumes.workspace
+        if not await asyncio.to_thread(self._session.engine.volume_exists, volume):
+            return await self._without_volume()
         config = await asyncio.to_thread(salvage_config, self._session)
         await asyncio.to_thread(set_aside_earlier, self._session)
         found = await salvage(self._session, self._relay, config, self._journal.guest)
@@ -110,26 +117,40 @@ class Ending:
         )
         async with self._homing:
             beside = await asyncio.to_thread(adopted_tip, self._session, found)
-            result, trouble = await self._bring_home()
-            notes: list[str] = []
-            nested: tuple[str, ...] = ()
-            if beside is not None and not trouble:
-                result = await asyncio.to_thread(bring_home_beside, self._session, beside)
-                notes.append(f"history was rewritten: the volume's last state is {result.ref}")
-            if not trouble:
-                kept = await asyncio.to_thread(keep_other_branches, self._session)
-                notes += [f"other branches: {', '.join(kept)}"] if kept else []
-                nested = await asyncio.to_thread(bring_nested_home, self._session)
-        saved = saved_of(
-            result,
-            left_out=found.left_out,
-            nested=nested,
-            verified=True,
-            trouble=trouble,
-            note="; ".join(notes),
-        )
+            saved = await self._all_home({} if beside is None else {"salvage": beside})
+        saved = replace(saved, left_out=found.left_out, verified=True)
         self._note_saved(saved)
         return saved
+
+    async def _without_volume(self) -> Saved:
+        """Bring home all that the relay has, automatic saves too, now that the volume is gone.
+
+        The result is not verified: what the volume held beyond that nobody knows.
+        """
+        async with self._homing:
+            beside = await asyncio.to_thread(adopt_saves, self._session)
+            saved = await self._all_home(beside)
+        lost = f"the session's volume is gone: this is what was saved before{'; ' * bool(saved.note)}{saved.note}"
+        saved = replace(saved, note=lost)
+        self._journal.note(RecordType.SALVAGED, outcome="failed", detail={"reason": lost})
+        self._note_saved(saved)
+        return saved
+
+    async def _all_home(self, beside: dict[str, Oid]) -> Saved:
+        """Bring home everything in the relay; `beside` are commits that the branch does not contain, by origin."""
+        result, trouble = await self._bring_home()
+        notes: list[str] = []
+        nested: tuple[str, ...] = ()
+        if not trouble:
+            for origin, tip in beside.items():
+                result = await asyncio.to_thread(bring_home_beside, self._session, tip, origin)
+                notes.append(
+                    f"history was rewritten: the last state of the {_ORIGIN[origin]} is {result.ref}"
+                )
+            kept = await asyncio.to_thread(keep_other_branches, self._session)
+            notes += [f"other branches: {', '.join(kept)}"] if kept else []
+            nested = await asyncio.to_thread(bring_nested_home, self._session)
+        return saved_of(result, nested=nested, trouble=trouble, note="; ".join(notes))
 
     async def _unverified(self, left_out: tuple[str, ...]) -> Saved:
         """Bring home what the relay has; the volume was not looked at."""

@@ -65,6 +65,7 @@ class GuestLink:
         self._changed = asyncio.Condition()
         self._channel: Channel | None = None
         self._events: Stream | None = None
+        self._end: asyncio.Task[None] | None = None
         self.ready = False
         self.running = False
         self.failed: Failed | None = None
@@ -78,6 +79,7 @@ class GuestLink:
     async def open(self, command: Command) -> dict[str, object]:
         """Open the channel by `command`; returns the facts that its bridge has read. Raises ChannelError."""
         self._channel = await open_channel(command, on_stream=self._on_stream)
+        self._end = asyncio.create_task(self.until_closed())  # so that nobody waits for a guest that is gone
         return dict(self._channel.hello.facts)
 
     async def open_gate(self, config: GuestConfig) -> None:
@@ -134,6 +136,8 @@ class GuestLink:
     async def close(self) -> None:
         if self._channel is not None:
             await self._channel.close()
+        if self._end is not None:
+            await self._end
         await self._set_closed()
 
     async def _set_closed(self) -> None:

@@ -46,6 +46,7 @@ from coding_agents_guest.mux import Stream
 # How often a bridge that dies under a running container is started again before we give up serving it.
 _REOPEN_TRIES = 5
 _REOPEN_PAUSE_S = 0.5
+_REOPEN_WAIT_S = 5.0  # for who needs the channel
 # A supervisor without a running container and without a question to answer leaves after this time.
 _IDLE_S = 2.0
 _AUTOSAVE_S = 60.0
@@ -65,6 +66,7 @@ class Supervisor:
         self._autosaving = asyncio.Lock()
         self._arrivals: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
+        self._opened = asyncio.Event()  # the channel, as long as it is open
         self._trouble: CodingAgentsError | None = None
         self._quit = asyncio.Event()
         self._resumed = asyncio.Event()
@@ -203,6 +205,7 @@ class Supervisor:
             await link.close()
             raise
         self._link = link
+        self._opened.set()
         return facts
 
     async def _serve_relay(self, stream: Stream) -> None:
@@ -239,7 +242,7 @@ class Supervisor:
     async def _autosave(self, *, branch: bool = False) -> dict[str, Any]:
         """Have the guest save, and keep what then is in the relay."""
         async with self._autosaving:
-            report = await self._require_link().autosave(branch=branch)
+            report = await (await self._open_again()).autosave(branch=branch)
             await asyncio.to_thread(keep_save, self._session.relay.store, now_ms())
         if branch:
             await self._home()  # the relay may not have told of the push yet
@@ -345,6 +348,7 @@ class Supervisor:
         while self._link is not None:
             with suppress(ChannelError):
                 await self._link.until_closed()
+            self._opened.clear()
             state = await self._inspect_patiently()
             if state is None or not state.running:
                 break
@@ -393,6 +397,13 @@ class Supervisor:
     async def _inspect(self) -> ContainerState | None:
         container = self._session.record.container_id or self._session.record.name
         return await asyncio.to_thread(self._session.engine.inspect, container)
+
+    async def _open_again(self) -> GuestLink:
+        """The channel, and where one was cut the next one, which `_follow` opens."""
+        if self._watch is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._opened.wait(), _REOPEN_WAIT_S)
+        return self._require_link()
 
     def _require_link(self) -> GuestLink:
         if self._link is None or self._link.closed:

@@ -18,6 +18,7 @@ from coding_agents.model.refs import Oid
 from coding_agents.model.session import Saved
 from coding_agents.supervisor.context import SessionContext, facts_of
 from coding_agents_guest import events
+from coding_agents_guest.nestedref import LATEST
 
 HEAD = f"{SALVAGE}/head"
 WORKTREE = f"{SALVAGE}/worktree"
@@ -60,18 +61,37 @@ def adopted_tip(session: SessionContext, found: events.Salvaged) -> Oid | None:
     Returns the found commit that could not be adopted because history was rewritten (None: nothing is left
     over). Raises GitError when the relay does not have what the salvage says it pushed.
     """
-    store, branch = session.relay.store, session.relay.branch.ref
-    tip = store.resolve(branch)
+    store = session.relay.store
     claimed = found.worktree or found.head
-    if not claimed or claimed == tip:
+    if not claimed or claimed == store.resolve(session.relay.branch.ref):
         return None
     oid = Oid.parse(claimed)
     if oid not in (store.resolve(WORKTREE if found.worktree else HEAD), session.relay.base):
         raise GitError(f"the salvaged commit {oid} did not arrive in the relay")
+    return None if _adopt(session, oid) else oid
+
+
+def adopt_saves(session: SessionContext) -> dict[str, Oid]:
+    """Move the relay's session branch forward to the last state that the relay has, now that the volume is gone.
+
+    Returns what does not continue the branch, by where it comes from: "salvage" is what a salvage pushed that did
+    not come to its end, "autosave" the last automatic save. Raises GitError.
+    """
+    store = session.relay.store
+    states = {"salvage": store.resolve(WORKTREE) or store.resolve(HEAD), "autosave": store.resolve(LATEST)}
+    return {name: oid for name, oid in states.items() if oid is not None and not _adopt(session, oid)}
+
+
+def _adopt(session: SessionContext, oid: Oid) -> bool:
+    """Move the relay's session branch forward to `oid`; False when that would leave commits of the branch behind."""
+    store, branch = session.relay.store, session.relay.branch.ref
+    tip = store.resolve(branch)
+    if tip is not None and (store.is_ancestor(oid, tip) or _is_the_same_work(store, oid, tip)):
+        return True
     if tip is not None and not store.is_ancestor(tip, oid):
-        return None if store.is_ancestor(oid, tip) or _is_the_same_work(store, oid, tip) else oid
+        return False
     store.git("update-ref", branch, oid, tip or "0" * len(oid))
-    return None
+    return True
 
 
 def _is_the_same_work(store: Store, found: Oid, tip: Oid) -> bool:
@@ -100,10 +120,10 @@ def bring_home(session: SessionContext) -> Integrated:
     return result
 
 
-def bring_home_beside(session: SessionContext, tip: Oid) -> Integrated:
-    """Bring a salvaged commit that does not continue the branch under an incoming ref of its own."""
+def bring_home_beside(session: SessionContext, tip: Oid, origin: str = "salvage") -> Integrated:
+    """Bring a commit that does not continue the branch under an incoming ref of its own, named after its `origin`."""
     record = session.record
-    name = f"{record.id}-salvage"
+    name = f"{record.id}-{origin}"
     ref = keep_incoming(facts_of(record), session.relay, name=name, tip=tip, env=session.env.for_git())
     return Integrated(Landing.INCOMING, ref, tip, "history was rewritten")
 
