@@ -22,13 +22,13 @@ class Pulled(msgspec.Struct, frozen=True):
 
 def pull(session: SessionContext) -> Pulled:
     """Save a running session and bring that home. Raises SessionStateError unless it runs, GuestError, GitError."""
+    _, unsaved = autosave(session, branch=True)
     record = session.reload()
-    if record.phase != "running":
+    if record.phase != "running":  # from the beginning, or as its supervisor has found out
         raise SessionStateError(
             f"session {record.name} is not running",
             hint=f"`coding-agents recover {record.name}` brings home what is not home yet.",
         )
-    _, unsaved = autosave(session, branch=True)
     if unsaved:
         raise GuestError(
             f"the work of session {record.name} was not saved: {unsaved}", hint="Try again in a moment."
