@@ -134,6 +134,32 @@ def test_a_lost_volume_comes_back_as_its_last_automatic_save(product: Product, r
     assert product.leftovers() == []
 
 
+@pytest.mark.parametrize("new", ["moved", "clone"])
+def test_the_work_of_a_session_whose_repository_is_gone_goes_where_it_is_told(
+    product: Product, repo: Path, new: str
+) -> None:
+    name = product.launch_detached(
+        repo,
+        "echo c > c.txt; git add c.txt; git commit -qm mine; git push -q; echo u > u.txt; touch .git/ok; sleep 600",
+    )
+    wait_for(lambda: product.exec(name, "test -e .git/ok", status=None).status == 0, "the agent's files")
+    place = product.home / new
+    if new == "clone":
+        git(product.home, "clone", "--quiet", "--branch=main", str(repo), str(place))
+        shutil.rmtree(repo)
+    else:
+        repo.rename(place)
+    for verb in ("stop", "recover"):
+        assert f"coding-agents recover {name} --repo PATH" in product.run(verb, name).err
+    assert "Nothing was removed" in product.run("remove", name, status=17).err
+    assert "not a git repository" in product.run("recover", name, "--repo", str(product.home), status=11).err
+    product.run("recover", name, "--repo", str(place))
+    assert git(place, "show", "demo/session-1:u.txt") == "u"
+    product.run("remove", name)
+    assert git(place, "log", "--format=%s", "demo/session-1~1").splitlines() == ["mine", "first"]
+    assert list(product.sessions_dir.glob("*")) == []
+
+
 def test_remove_after_a_kill_saves_first(product: Product, repo: Path) -> None:
     name = product.launch_detached(repo, "echo late > late.txt; touch ok; sleep 600", "--no-push")
     wait_for(lambda: product.exec(name, "test -e ok", status=None).status == 0, "the agent's file")

@@ -12,12 +12,12 @@ from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.app.naming import Naming
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.images.api import ImageRef
-from coding_agents.model.session import RepoRef, SessionRecord, Volumes
+from coding_agents.model.session import SessionRecord, Volumes
 from coding_agents.network.dns import read_resolvers
 from coding_agents.network.guard import holder_options, parse_private
 from coding_agents.sandbox.plan import Identity, PlanInput, SessionPlan, plan_session
 from coding_agents.sandbox.spec import Network
-from coding_agents.supervisor.context import ENGINE_CHOICE
+from coding_agents.supervisor.context import ENGINE_CHOICE, repo_ref
 from coding_agents.supervisor.guest_program import GuestProgram
 
 
@@ -82,18 +82,7 @@ def launch_record(
         nonce=plan.identity.nonce,
         name=naming.name,
         agent=facts.manifest.name,
-        repo=RepoRef(
-            kind=repo.kind.value,
-            name=repo.name,
-            work_tree=str(repo.work_tree or ""),
-            git_dir=str(repo.git_dir),
-            common_dir=str(repo.common_dir),
-            repo_id=repo.repo_id,
-            owner_uid=repo.owner_uid,
-            owner_gid=repo.owner_gid,
-            object_format=repo.object_format,
-            url=repo.origin_url,
-        ),
+        repo=repo_ref(repo),
         branch=naming.branch.short,
         base=str(repo.head or ""),
         base_branch=repo.branch or "",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from coding_agents.app.stop import Ended, salvage
 from coding_agents.config.environ import HostEnvironment
-from coding_agents.errors import CodingAgentsError, SessionStateError
+from coding_agents.errors import CodingAgentsError, SessionStateError, UsageError
+from coding_agents.gitsync.discover import discover
+from coding_agents.gitsync.packs import user_store
 from coding_agents.model.session import SessionRecord
 from coding_agents.store.sessions import SessionStore
-from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.context import SessionContext, branch_of, repo_ref
 
 
 class Recovered(msgspec.Struct, frozen=True):
@@ -20,15 +24,34 @@ class Recovered(msgspec.Struct, frozen=True):
     error: CodingAgentsError | None = None
 
 
-def recover(session: SessionContext) -> Ended:
-    """Salvage one session that does not run. Raises SessionStateError while it runs."""
+def recover(session: SessionContext, *, repo: Path | None = None) -> Ended:
+    """Salvage one session that does not run. Raises SessionStateError while it runs.
+
+    `repo` is where its repository is now, or another one that is to have the work; the session belongs to that
+    one from here on. Raises NotARepositoryError when there is none, UsageError when it cannot have the work.
+    """
     record = session.reload()
     state = session.engine.inspect(record.container_id) if record.container_id else None
     if state is not None and state.running:
         raise SessionStateError(
             f"session {record.name} is running", hint=f"Stop it first: coding-agents stop {record.name}."
         )
+    if repo is not None:
+        _move(session, repo)
     return salvage(session)
+
+
+def _move(session: SessionContext, path: Path) -> None:
+    """Give the session another repository; its branch there is ours only where we left it."""
+    record = session.record
+    facts = discover(path, env=session.env.for_git())
+    if facts.object_format != record.repo.object_format:
+        raise UsageError(
+            f"{str(path)!r} has object format {facts.object_format}, the session {record.repo.object_format}",
+            hint=f"Make one with `git init --object-format={record.repo.object_format}`.",
+        )
+    tip = user_store(facts, session.env.for_git()).resolve(branch_of(record).ref)
+    session.update(repo=repo_ref(facts), branch_tip=record.branch_tip if record.branch_tip == tip else "")
 
 
 def recover_all(env: HostEnvironment, store: SessionStore) -> tuple[Recovered, ...]:

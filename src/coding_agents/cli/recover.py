@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from coding_agents.cli.context import AppContext
 from coding_agents.cli.session_arg import find_session, session_argument
+from coding_agents.errors import UsageError
 
 
 @click.command("recover")
 @session_argument(required=False)
+@click.option(
+    "--repo",
+    metavar="PATH",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where NAME's repository is now, or another that is to have its work.",
+)
 @click.pass_obj
-def command(app: AppContext, name: str | None) -> int:
+def command(app: AppContext, name: str | None, repo: Path | None) -> int:
     """Bring back work that sessions left unsaved, committed or not. Without NAME: of every ended session."""
     from coding_agents.app.recover import recover, recover_all
     from coding_agents.cli.ending_view import show_end
@@ -19,8 +28,10 @@ def command(app: AppContext, name: str | None) -> int:
 
     if name is not None:
         session = find_session(app, name)
-        show_end(app, session, recover(session))
+        show_end(app, session, recover(session, repo=repo))
         return 0
+    if repo is not None:
+        raise UsageError("--repo needs the NAME of a session", hint="See `coding-agents list -a`.")
     results = recover_all(app.env, app.store)
     if not results:
         app.output.say("nothing to recover: the work of every ended session is in its repository")

@@ -18,6 +18,7 @@ from coding_agents.gitsync.packs import Store, copy_closure, user_store
 from coding_agents.gitsync.relay_repo import Relay
 from coding_agents.model.refs import Branch, Oid
 from coding_agents.model.repo import RepoFacts
+from coding_agents.proc.runner import Outcome
 
 INCOMING = "refs/coding-agents/incoming"
 
@@ -83,12 +84,26 @@ def keep_incoming(repo: RepoFacts, relay: Relay, *, name: str, tip: Oid, env: Ma
 
 
 def _bring(relay: Relay, user: Store, tip: Oid, bases: list[Oid]) -> None:
-    """Copy `tip`'s closure and check, as `git fetch` does, that nothing below it is missing."""
+    """Copy `tip`'s closure and check, as `git fetch` does, that nothing below it is missing.
+
+    Where the user's repository has lost objects below what it seemed to have, the whole closure is copied.
+    """
     known = user.present(relay.store.present(bases))
-    copy_closure(relay.store, user, tips=[tip], known=known)
-    check = user.git("rev-list", "--objects", "--quiet", tip, "--not", "--all", check=False, timeout_s=600.0)
+    try:
+        copy_closure(relay.store, user, tips=[tip], known=known)
+        if _is_whole(user, tip, "--not", "--all").ok:
+            return
+    except GitError:  # such as of a delta whose base is not there
+        if not known:
+            raise
+    copy_closure(relay.store, user, tips=[tip])
+    check = _is_whole(user, tip)
     if not check.ok:
         raise GitError("the session's work arrived incomplete", details=check.describe())
+
+
+def _is_whole(user: Store, tip: Oid, *unlike: str) -> Outcome:
+    return user.git("rev-list", "--objects", "--quiet", tip, *unlike, check=False, timeout_s=600.0)
 
 
 def _move(user: Store, branch: Branch, incoming: str, tip: Oid, expected_old: Oid | None) -> str:

@@ -20,7 +20,7 @@ from coding_agents.gitsync.relay_repo import Relay, open_relay
 from coding_agents.model.limits import Limits
 from coding_agents.model.refs import Branch, Oid
 from coding_agents.model.repo import RepoFacts, RepoKind
-from coding_agents.model.session import SessionRecord
+from coding_agents.model.session import RepoRef, SessionRecord
 from coding_agents.sandbox.plan import Identity, PlanInput
 from coding_agents.sandbox.spec import Network
 from coding_agents.store.sessions import SessionStore
@@ -115,6 +115,22 @@ def facts_of(record: SessionRecord) -> RepoFacts:
         owner_gid=repo.owner_gid,
         object_format=repo.object_format,
         repo_id=repo.repo_id,
+    )
+
+
+def repo_ref(repo: RepoFacts) -> RepoRef:
+    """What a record keeps of a host repository."""
+    return RepoRef(
+        kind=repo.kind.value,
+        name=repo.name,
+        work_tree=str(repo.work_tree or ""),
+        git_dir=str(repo.git_dir),
+        common_dir=str(repo.common_dir),
+        repo_id=repo.repo_id,
+        owner_uid=repo.owner_uid,
+        owner_gid=repo.owner_gid,
+        object_format=repo.object_format,
+        url=repo.origin_url,
     )
 
 

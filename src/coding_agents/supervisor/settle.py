@@ -8,6 +8,7 @@ removed, salvage compares the volume itself.
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from coding_agents.errors import CodingAgentsError, GitError
 from coding_agents.gitsync.integrate import Integrated, Landing, integrate, keep_incoming
@@ -15,7 +16,7 @@ from coding_agents.gitsync.nested import bring_nested
 from coding_agents.gitsync.packs import Store
 from coding_agents.gitsync.relay_repo import ARCHIVE, SALVAGE, SALVAGE_HEADS
 from coding_agents.model.refs import Oid
-from coding_agents.model.session import Saved
+from coding_agents.model.session import Saved, SessionRecord
 from coding_agents.supervisor.context import SessionContext, facts_of
 from coding_agents_guest import events
 from coding_agents_guest.nestedref import LATEST
@@ -177,4 +178,10 @@ async def bring_home_or_say_why(session: SessionContext) -> tuple[Integrated, st
         return await asyncio.to_thread(bring_home, session), ""
     except CodingAgentsError as error:
         kept = Integrated(Landing.NOTHING, reason=error.message)
-        return kept, f"not brought into the repository: {error.message}; `coding-agents recover` tries again"
+        return kept, f"not brought into the repository: {error.message}; {_what_then(session.record)}"
+
+
+def _what_then(record: SessionRecord) -> str:
+    if Path(record.repo.common_dir).exists():
+        return f"`coding-agents recover {record.name}` tries again"
+    return f"`coding-agents recover {record.name} --repo PATH` brings it to where the repository is now"
