@@ -402,7 +402,7 @@ class _Salvage:
         try:
             if volume.git_dir is not None:
                 _take_file(volume.git_dir / "index", index, _MAX_INDEX_BYTES)
-            snapshot = self._snapshot(parent, deny)
+            snapshot = take_snapshot(self.git, head=parent, deny=deny)
         except GitFailedError:
             self.notes.append("the volume's index cannot be used")
             for leftover in (index, index.with_name("index.lock")):
@@ -410,22 +410,11 @@ class _Salvage:
                     leftover.unlink()
             if parent:
                 self.git.run("read-tree", parent)
-            snapshot = self._snapshot(parent, deny)
+            snapshot = take_snapshot(self.git, head=parent, deny=deny)
         message = self.config.message.strip() or DEFAULT_MESSAGE
         git = dated(self.git, newest_change(self.git, snapshot.tree, parent, self.place.workspace))
         commit = commit_snapshot(git, snapshot, self.config, parent=parent, message=message)
         return commit, snapshot
-
-    def _snapshot(self, parent: str, deny: DenyList) -> Snapshot:
-        # Marks in the index (assume-unchanged, skip-worktree) are wishes of the agent and hide changes.
-        self.git.run("update-index", "-q", "--really-refresh", expected=(0, 1))
-        hidden = [path[2:] for path in self.git.paths("ls-files", "-z", "-v") if path[0] in "Ss"]
-        present = [path for path in hidden if os.path.lexists(self.place.workspace / path)]
-        self.git.run(
-            "update-index", "-z", "--no-skip-worktree", "--stdin",
-            stdin=b"".join(os.fsencode(path) + b"\0" for path in present),
-        )  # fmt: skip
-        return take_snapshot(self.git, head=parent, deny=deny)
 
     def _push(self, what: str, ref: str) -> None:
         """Raises GitFailedError, or _BrokenHistoryError when it is not the relay that does not take it."""

@@ -46,6 +46,9 @@ def take_snapshot(git: Git, *, head: str, deny: DenyList) -> Snapshot:
     as untracked. Conflicts under way are taken as they stand in the files. Of a nested repository at most the
     id of its commit is in the tree. git itself never sees sockets, pipes and devices.
     """
+    if head and not Path(git.environment["GIT_INDEX_FILE"]).exists():
+        git.run("read-tree", head)  # or else what git tracks although a rule ignores it would be left out
+    _show_hidden(git)
     incomplete = git.status("add", "--update", "--sparse", "--ignore-errors", expected=(0, 1))
     untracked, warnings = git.paths_and_warnings("ls-files", "-z", "--others", "--exclude-standard")
     wanted = [path for path in untracked if _is_wanted(git, path, deny)]
@@ -100,8 +103,40 @@ def dated(git: Git, date: str) -> Git:
     return git.within(GIT_AUTHOR_DATE=date, GIT_COMMITTER_DATE=date)
 
 
+def _show_hidden(git: Git) -> None:
+    """Take the marks out of the index that hide changes: they are wishes of the agent.
+
+    What is marked as no part of a sparse work tree (skip-worktree) stays so, unless it is there.
+    """
+    marks = git.paths(
+        "ls-files", "-z", "-v"
+    )  # git-ls-files(1): in lower case what is assumed to be unchanged
+    assumed = [mark[2:] for mark in marks if mark[0].islower()]
+    present = [mark[2:] for mark in marks if mark[0] in "Ss" and _may_stand(_top(git), mark[2:])]
+    if assumed:
+        git.run("update-index", "-z", "--no-assume-unchanged", "--stdin", stdin=_records(assumed))
+    if present:
+        git.run("update-index", "-z", "--no-skip-worktree", "--stdin", stdin=_records(present))
+
+
+def _may_stand(top: Path, path: str) -> bool:
+    """Whether `path` is there, or cannot be for what is in its way."""
+    try:
+        (top / path).lstat()
+    except FileNotFoundError:
+        above = (top / parent for parent in Path(path).parents[:-1])
+        return any(parent.is_symlink() for parent in above)
+    except OSError:  # a file is where a directory should be
+        return True
+    return True
+
+
+def _top(git: Git) -> Path:
+    return Path(git.environment.get("GIT_WORK_TREE", git.directory))
+
+
 def _is_wanted(git: Git, path: str, deny: DenyList) -> bool:
-    full = Path(git.environment.get("GIT_WORK_TREE", git.directory), path)
+    full = _top(git) / path
     is_nested_repository = path.endswith("/")
     return (
         not is_nested_repository and not deny.denies(path) and (full.is_symlink() or os.access(full, os.R_OK))

@@ -1,0 +1,273 @@
+"""Random edit scripts inside, the same tree outside: by automatic saves, by the salvage and by the save at the end.
+
+The agent's half is support/edits.py, the judge support/standing.py; between them is only the product.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import example, given, note, settings
+
+from coding_agents.gitsync.integrate import Landing
+from coding_agents.gitsync.relay_repo import Identity, open_relay
+from coding_agents_guest.autosave import Memory, autosave
+from coding_agents_guest.deny import DenyList
+from coding_agents_guest.events import Autosave, Salvaged
+from coding_agents_guest.nestedref import LATEST, nested_ref
+from coding_agents_guest.place import Place
+from coding_agents_guest.salvage import salvage
+from coding_agents_guest.save import save
+from support.edits import AUTOSAVE, Step, scripts, take
+from support.kinds import dirty
+from support.relay_server import URL, RelayServer, serving
+from support.repos import BRANCH
+from support.roundtrip import Session, begin, tree_of
+from support.standing import Entry, not_checked_out, standing
+
+GIT = shutil.which("git") or "git"
+
+
+class Prepared:
+    """A session that every example gets a copy of. (A class with hardly a word in hypothesis' reports.)"""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return Prepared(begin(dirty(tmp_path_factory.mktemp("prepared"))))
+
+
+@dataclass
+class Bench:
+    """One example: a copy of the prepared session, its relay served, and what the guest finds there."""
+
+    session: Session
+    place: Place
+    server: RelayServer
+    memory: Memory
+
+    @property
+    def relay(self) -> Path:
+        return self.session.relay.git_dir
+
+    def git(self, *words: str) -> str:
+        return self.session.git(*words)
+
+    def in_relay(self, *words: str) -> str:
+        return subprocess.run(
+            [GIT, *words],
+            cwd=self.relay,
+            env=self.session.host.env,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+
+
+@contextmanager
+def copy_of(prepared: Session) -> Iterator[Bench]:
+    with TemporaryDirectory(prefix="edits-") as name:
+        old, new = prepared.host.root, Path(name, "root")
+        subprocess.run(["cp", "-a", str(old), str(new)], check=True)
+
+        def moved(path: Path) -> Path:
+            return new / path.relative_to(old)
+
+        host = replace(prepared.host, root=new, work=moved(prepared.host.work))
+        relay = open_relay(
+            moved(prepared.filled.relay), branch=BRANCH, base=prepared.relay.base,
+            base_branch=prepared.relay.base_branch, env=host.env,
+        )  # fmt: skip
+        filled = replace(prepared.filled, relay=relay.git_dir, inside=moved(prepared.filled.inside))
+        session = replace(prepared, host=host, filled=filled, relay=relay, home=moved(prepared.home))
+        with serving(relay, Path(name, "run")) as server:
+            yield Bench(session, _place(session, server, Path(name, "bin")), server, Memory())
+
+
+def _place(session: Session, server: RelayServer, programs: Path) -> Place:
+    """As in a container, where git's system configuration names the way to the relay."""
+    programs.mkdir()
+    system = programs / "gitconfig"
+    system.write_text(f"[core]\n\tgitProxy = {server.proxy}\n")
+    wrapper = programs / "git"
+    wrapper.write_text(f'#!/bin/sh\nGIT_CONFIG_SYSTEM={system} exec {GIT} "$@"\n')
+    wrapper.chmod(0o755)
+    return Place(
+        workspace=session.work, home=session.home, relay=URL, path=f"{programs}:{os.environ['PATH']}"
+    )
+
+
+@example([("git", "update-index", "--assume-unchanged", "--", "kept"), ("write", "kept", "one\n")])
+@example([("git", "update-index", "--skip-worktree", "--", "kept"), ("write", "kept", "one\n")])
+@example([("git", "update-index", "--assume-unchanged", "--", "kept"), ("delete", "kept")])
+@example([("write", "x.ign", "one\n"), ("git", "add", "--all"), ("git", "commit", "-m", "staged"),
+          ("write", ".gitignore", "*.ign\n"), ("delete", ".git/index")])  # fmt: skip
+@settings(max_examples=20)
+@given(scripts())
+def test_what_stands_inside_comes_back(prepared: Prepared, script: list[Step]) -> None:
+    with copy_of(prepared.session) as one:
+        host = one.session.host
+        outside = _outside(one.session)
+        for step in script:
+            if step == AUTOSAVE:
+                _autosave(one)
+            else:
+                take(step, one.session.work, one.session.place.environment())
+        _autosave(one)
+        _salvage(one)
+        _save(one)
+        assert _outside(one.session) == outside
+        assert host.git("fsck", "--full", "--no-dangling", "--no-progress") == ""
+
+
+def _autosave(one: Bench) -> None:
+    """It holds everything and moves nothing."""
+    before = _agents(one.session)
+    expected = _expected(one)
+    deadline = time.monotonic() + 60
+    report, one.memory = autosave(one.session.config, one.place, Autosave(), one.memory, deadline)
+    assert _agents(one.session) == before
+    assert report.pushed, report
+    if report.commit:
+        assert one.in_relay("rev-parse", LATEST) == report.commit
+    _require(one, report.commit, expected)
+
+
+def _salvage(one: Bench) -> None:
+    """What a salvage container finds when the guest was killed now; it leaves the volume as it is."""
+    before = _agents(one.session)
+    expected = _expected(one)
+    head = _rev(one, "HEAD")
+    one.server.identity = Identity.SALVAGE
+    report = salvage(one.session.config, one.place, time.monotonic() + 60)
+    one.server.identity = Identity.AGENT
+    assert isinstance(report, Salvaged), report
+    assert _agents(one.session) == before
+    assert report.head == head
+    _require(one, report.worktree or report.head, expected)
+
+
+def _save(one: Bench) -> None:
+    """What the guest does at the end, and the host when the relay's tip has moved."""
+    session = one.session
+    expected = _expected(one)
+    tip, head = _rev(one, BRANCH.ref), _rev(one, "HEAD")
+    report = save(session.config, one.place, deadline=time.monotonic() + 60)
+    landed = session.bring()
+    note(f"{report} {landed}")
+    if not report.pushed:
+        assert "does not continue" in report.message or not (report.head or head), report
+        _salvage(one)
+        return
+    if landed.where is Landing.NOTHING:
+        assert report.head == session.config.base
+        _require(one, report.head, expected)
+        return
+    assert (landed.where, landed.tip) == (Landing.BRANCH, report.head)
+    assert not tip or one.session.host.git("merge-base", tip, str(landed.tip)) == tip
+    _require(one, report.head, expected)
+    unseen = not_checked_out(session.work, one.git)
+    assert _compared(tree_of(session.host, str(landed.tip)), expected[0], unseen)
+
+
+Expected = tuple[Mapping[str, Entry], Mapping[str, Mapping[str, Entry]], Mapping[str, str]]
+
+
+def _expected(one: Bench) -> Expected:
+    """What stands in the work tree now, the repositories in there, and what is not checked out."""
+    session = one.session
+    stands = standing(session.work, one.git, DenyList(session.config.deny))
+    stored = {path: _stored(one, path, entry) for path, entry in stands.files.items()}
+    return stored, stands.inside, not_checked_out(session.work, one.git)
+
+
+def _require(one: Bench, commit: str, expected: Expected) -> None:
+    """`commit` in the relay (or, without one, the launch's own state) holds what is expected."""
+    files, inside, unseen = expected
+    trees = [commit] if commit else []
+    if commit in ("", one.session.config.base) and one.session.config.launch_tree:
+        trees.append(one.session.config.launch_tree)
+    candidates = [_relay_tree(one, tree) for tree in trees] or [{}]
+    if not any(_compared(tree, files, unseen) for tree in candidates):
+        raise AssertionError(_difference(candidates[0], files))
+    for place, content in inside.items():
+        tip = one.in_relay("for-each-ref", "--format=%(objectname)", nested_ref([place]))
+        assert (_relay_tree(one, tip) if tip else {}) == content, place
+
+
+def _compared(tree: Mapping[str, Entry], files: Mapping[str, Entry], unseen: Mapping[str, str]) -> bool:
+    return {
+        path: entry for path, entry in tree.items() if path not in unseen or path in files
+    } == files and all(path in tree for path in unseen)
+
+
+def _difference(tree: Mapping[str, Entry], files: Mapping[str, Entry]) -> str:
+    def short(entry: Entry | None) -> str:
+        return "nothing" if entry is None else f"{entry[0]} {entry[1][:40]!r}"
+
+    return "; ".join(
+        f"{path!r}: came back as {short(tree.get(path))}, stands as {short(files.get(path))}"
+        for path in sorted({*tree, *files})
+        if tree.get(path) != files.get(path)
+    )
+
+
+def _relay_tree(one: Bench, tree: str) -> dict[str, Entry]:
+    relay = replace(one.session.host, work=one.relay)
+    return tree_of(relay, tree)
+
+
+def _stored(one: Bench, path: str, entry: Entry) -> Entry:
+    """As git stores it by the attributes and settings that a script can give: text without carriage returns."""
+    mode, content = entry
+    if mode not in ("100644", "100755") or b"\r\n" not in content or b"\0" in content:
+        return entry
+    rules = one.session.work / ".gitattributes"
+    lines = rules.read_text().splitlines() if rules.is_file() and not rules.is_symlink() else []
+    of_text = path.endswith(".txt") and "*.txt text eol=crlf" in lines
+    raw = path.endswith(".txt") and "*.txt -text" in lines
+    by_setting = not raw and one.session.place and _answer(one, "config", "core.autocrlf") == "input"
+    return (mode, content.replace(b"\r\n", b"\n")) if of_text or by_setting else entry
+
+
+def _agents(session: Session) -> tuple[object, ...]:
+    """What is the agent's and not ours to move."""
+    git_dir = session.work / ".git"
+    index = git_dir / "index"
+    refs = session.git("for-each-ref", "--format=%(refname) %(objectname)")
+    stat = index.stat() if index.exists() else None
+    return (
+        index.read_bytes() if stat else b"", stat.st_mtime_ns if stat else 0, (git_dir / "HEAD").read_bytes(), refs,
+        sorted(name.name for name in git_dir.iterdir() if not name.name.startswith("coding-agents")),
+    )  # fmt: skip
+
+
+def _outside(session: Session) -> tuple[object, ...]:
+    host = session.host
+    return (
+        host.git("status", "--porcelain=v1", "-z"), (host.work / ".git/HEAD").read_bytes(),
+        (host.work / ".git/index").read_bytes(), host.git("rev-parse", "refs/heads/main"),
+    )  # fmt: skip
+
+
+def _rev(one: Bench, name: str) -> str:
+    return _answer(one, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+
+
+def _answer(one: Bench, *words: str) -> str:
+    try:
+        return one.git(*words)
+    except AssertionError:
+        return ""
