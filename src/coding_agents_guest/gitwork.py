@@ -102,6 +102,13 @@ class Git:
             raise _failure(arguments, status, errors)
         return _split(output), os.fsdecode(errors)
 
+    def warnings(self, *arguments: str, stdin: bytes) -> str:
+        """What a command said on standard error. Raises GitFailedError when it fails."""
+        status, _, errors = self._finish(arguments, stdin)
+        if status != 0:
+            raise _failure(arguments, status, errors)
+        return os.fsdecode(errors)
+
     def status_and_output(
         self, *arguments: str, stdin: bytes = b"", discard: bool = False
     ) -> tuple[int, bytes]:

@@ -63,6 +63,7 @@ _BUDGET_S = 300.0
 _RELAY_CONNECTIONS = 8
 _MAX_BRANCHES = 20
 _MAX_INDEX_BYTES = 512 << 20
+_SHARED_INDEX = re.compile(r"sharedindex\.[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _MAX_RULES_BYTES = 1 << 20
 # What decides how files become blobs and which are ignored. Everything else in the volume's configuration,
 # above all what names a program, has no say; LFS files are taken whole: their filter is a program too.
@@ -401,7 +402,7 @@ class _Salvage:
         deny = DenyList(self.config.deny)
         try:
             if volume.git_dir is not None:
-                _take_file(volume.git_dir / "index", index, _MAX_INDEX_BYTES)
+                self._take_index(volume.git_dir, index)
             snapshot = take_snapshot(self.git, head=parent, deny=deny)
         except GitFailedError:
             self.notes.append("the volume's index cannot be used")
@@ -415,6 +416,15 @@ class _Salvage:
         git = dated(self.git, newest_change(self.git, snapshot.tree, parent, self.place.workspace))
         commit = commit_snapshot(git, snapshot, self.config, parent=parent, message=message)
         return commit, snapshot
+
+    def _take_index(self, git_dir: Path, index: Path) -> None:
+        """Copy the index, and what it shares with others when it is split (gitformat-index(5), "link")."""
+        _take_file(git_dir / "index", index, _MAX_INDEX_BYTES)
+        shared = [path for path in git_dir.glob("sharedindex.*") if _SHARED_INDEX.fullmatch(path.name)]
+        content = index.read_bytes() if shared and index.exists() else b""
+        for path in shared:
+            if bytes.fromhex(path.suffix[1:]) in content:
+                _take_file(path, Path(self.git.environment["GIT_DIR"], path.name), _MAX_INDEX_BYTES)
 
     def _push(self, what: str, ref: str) -> None:
         """Raises GitFailedError, or _BrokenHistoryError when it is not the relay that does not take it."""

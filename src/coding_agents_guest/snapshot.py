@@ -16,6 +16,7 @@ from coding_agents_guest.deny import DenyList
 from coding_agents_guest.events import GuestConfig
 from coding_agents_guest.gitwork import Git
 from coding_agents_guest.records import dataclass
+from coding_agents_guest.staging import drop_hollow, records, show_hidden, stage_tracked, stage_untracked, top
 
 # The only word of git on a directory that it cannot read (dir.c); in English, as LC_ALL makes it, and cut off
 # where the path is longer than a path may be.
@@ -48,17 +49,17 @@ def take_snapshot(git: Git, *, head: str, deny: DenyList) -> Snapshot:
     """
     if head and not Path(git.environment["GIT_INDEX_FILE"]).exists():
         git.run("read-tree", head)  # or else what git tracks although a rule ignores it would be left out
-    _show_hidden(git)
-    incomplete = git.status("add", "--update", "--sparse", "--ignore-errors", expected=(0, 1))
+    show_hidden(git)
+    drop_hollow(git, gitlinks(git))
+    unreadable = stage_tracked(git)
     untracked, warnings = git.paths_and_warnings("ls-files", "-z", "--others", "--exclude-standard")
     wanted = [path for path in untracked if _is_wanted(git, path, deny)]
-    git.run("update-index", "--add", "--remove", "-z", "--stdin", stdin=_records(wanted))
+    refused = stage_untracked(git, wanted)
     staged = [path for path in _staged_new(git, head) if deny.denies(path)]
-    git.run("update-index", "--force-remove", "-z", "--stdin", stdin=_records(staged))
-    unreadable = git.paths("diff-files", "-z", "--name-only", "--ignore-submodules=all") if incomplete else []
+    git.run("update-index", "--force-remove", "-z", "--stdin", stdin=records(staged))
     new = {path for path in untracked if path.endswith("/")}
     left_out = (set(untracked) - set(wanted) - new).union(
-        staged, unreadable, _SHUT_DIRECTORY.findall(warnings)
+        staged, unreadable, refused, _SHUT_DIRECTORY.findall(warnings)
     )
     nested = {path.rstrip("/") for path in new} | set(gitlinks(git))
     return Snapshot(git.text("write-tree"), tuple(sorted(left_out)), tuple(sorted(nested)))
@@ -85,8 +86,8 @@ def commit_snapshot(git: Git, snapshot: Snapshot, config: GuestConfig, *, parent
     return commit.decode().strip()
 
 
-def newest_change(git: Git, tree: str, parent: str, top: Path) -> str:
-    """When the newest file below `top` was changed that `tree` has otherwise than `parent` ("" for none), for git.
+def newest_change(git: Git, tree: str, parent: str, work: Path) -> str:
+    """When the newest file below `work` was changed that `tree` has otherwise than `parent` ("" for none), for git.
 
     A commit with this date and not that of now is the same commit when it is made again.
     """
@@ -94,7 +95,7 @@ def newest_change(git: Git, tree: str, parent: str, top: Path) -> str:
     newest = int(git.text("log", "-1", "--format=%ct", parent)) if parent else 1
     for path in git.paths("diff-tree", "-r", "-z", "--name-only", "--no-renames", before, tree):
         with suppress(OSError):
-            newest = max(newest, int((top / path).lstat().st_mtime))
+            newest = max(newest, int((work / path).lstat().st_mtime))
     return f"@{min(newest, int(time.time()))} +0000"
 
 
@@ -103,40 +104,8 @@ def dated(git: Git, date: str) -> Git:
     return git.within(GIT_AUTHOR_DATE=date, GIT_COMMITTER_DATE=date)
 
 
-def _show_hidden(git: Git) -> None:
-    """Take the marks out of the index that hide changes: they are wishes of the agent.
-
-    What is marked as no part of a sparse work tree (skip-worktree) stays so, unless it is there.
-    """
-    marks = git.paths(
-        "ls-files", "-z", "-v"
-    )  # git-ls-files(1): in lower case what is assumed to be unchanged
-    assumed = [mark[2:] for mark in marks if mark[0].islower()]
-    present = [mark[2:] for mark in marks if mark[0] in "Ss" and _may_stand(_top(git), mark[2:])]
-    if assumed:
-        git.run("update-index", "-z", "--no-assume-unchanged", "--stdin", stdin=_records(assumed))
-    if present:
-        git.run("update-index", "-z", "--no-skip-worktree", "--stdin", stdin=_records(present))
-
-
-def _may_stand(top: Path, path: str) -> bool:
-    """Whether `path` is there, or cannot be for what is in its way."""
-    try:
-        (top / path).lstat()
-    except FileNotFoundError:
-        above = (top / parent for parent in Path(path).parents[:-1])
-        return any(parent.is_symlink() for parent in above)
-    except OSError:  # a file is where a directory should be
-        return True
-    return True
-
-
-def _top(git: Git) -> Path:
-    return Path(git.environment.get("GIT_WORK_TREE", git.directory))
-
-
 def _is_wanted(git: Git, path: str, deny: DenyList) -> bool:
-    full = _top(git) / path
+    full = top(git) / path
     is_nested_repository = path.endswith("/")
     return (
         not is_nested_repository and not deny.denies(path) and (full.is_symlink() or os.access(full, os.R_OK))
@@ -147,7 +116,3 @@ def _staged_new(git: Git, head: str) -> list[str]:
     if not head:
         return git.paths("ls-files", "-z", "--cached")
     return git.paths("diff-index", "-z", "--cached", "--name-only", "--diff-filter=A", "--no-renames", head)
-
-
-def _records(paths: list[str]) -> bytes:
-    return b"".join(os.fsencode(path) + b"\0" for path in paths)

@@ -10,13 +10,13 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import example, given, note, settings
+from hypothesis import example, given, settings
 
 from coding_agents.gitsync.integrate import Landing
 from coding_agents.gitsync.relay_repo import Identity, open_relay
@@ -27,7 +27,7 @@ from coding_agents_guest.nestedref import LATEST, nested_ref
 from coding_agents_guest.place import Place
 from coding_agents_guest.salvage import salvage
 from coding_agents_guest.save import save
-from support.edits import AUTOSAVE, Step, scripts, take
+from support.edits import AUTOSAVE, UTF_16, Step, scripts, take
 from support.kinds import dirty
 from support.relay_server import URL, RelayServer, serving
 from support.repos import BRANCH
@@ -114,7 +114,13 @@ def _place(session: Session, server: RelayServer, programs: Path) -> Place:
 @example([("git", "update-index", "--assume-unchanged", "--", "kept"), ("delete", "kept")])
 @example([("write", "x.ign", "one\n"), ("git", "add", "--all"), ("git", "commit", "-m", "staged"),
           ("write", ".gitignore", "*.ign\n"), ("delete", ".git/index")])  # fmt: skip
-@settings(max_examples=20)
+@example([("write", ".gitattributes", UTF_16), ("write", "text.u16", "odd"), ("write", "new.txt", "one\n")])
+@example([("write", "text.u16", "odd"), ("git", "add", "--all"), ("git", "commit", "-m", "staged"),
+          ("write", ".gitattributes", UTF_16), ("write", "text.u16", "odder")])  # fmt: skip
+@example([("init", "inner"), ("commit inside", "inner"), ("git", "add", "--all"), ("delete", "inner/.git")])
+@example([("write", ".gitignore", "*.ign\n"), ("write", "x.ign", "one\n"), ("git", "add", "--force", "--", "x.ign"),
+          ("git", "update-index", "--split-index"), ("git", "add", "--all")])  # fmt: skip
+@settings(max_examples=12)
 @given(scripts())
 def test_what_stands_inside_comes_back(prepared: Prepared, script: list[Step]) -> None:
     with copy_of(prepared.session) as one:
@@ -166,7 +172,6 @@ def _save(one: Bench) -> None:
     tip, head = _rev(one, BRANCH.ref), _rev(one, "HEAD")
     report = save(session.config, one.place, deadline=time.monotonic() + 60)
     landed = session.bring()
-    note(f"{report} {landed}")
     if not report.pushed:
         assert "does not continue" in report.message or not (report.head or head), report
         _salvage(one)
@@ -230,15 +235,21 @@ def _relay_tree(one: Bench, tree: str) -> dict[str, Entry]:
 
 
 def _stored(one: Bench, path: str, entry: Entry) -> Entry:
-    """As git stores it by the attributes and settings that a script can give: text without carriage returns."""
+    """As git stores it by the attributes and settings that a script can give; what is no UTF-16 as it is."""
     mode, content = entry
-    if mode not in ("100644", "100755") or b"\r\n" not in content or b"\0" in content:
+    if mode not in ("100644", "100755"):
         return entry
     rules = one.session.work / ".gitattributes"
     lines = rules.read_text().splitlines() if rules.is_file() and not rules.is_symlink() else []
+    if path.endswith(".u16") and any("UTF-16LE" in line for line in lines):
+        with suppress(UnicodeDecodeError):
+            return (mode, content.decode("utf-16-le").encode())
+        return entry
+    if b"\r\n" not in content or b"\0" in content:
+        return entry
     of_text = path.endswith(".txt") and "*.txt text eol=crlf" in lines
     raw = path.endswith(".txt") and "*.txt -text" in lines
-    by_setting = not raw and one.session.place and _answer(one, "config", "core.autocrlf") == "input"
+    by_setting = not raw and _answer(one, "config", "core.autocrlf") == "input"
     return (mode, content.replace(b"\r\n", b"\n")) if of_text or by_setting else entry
 
 

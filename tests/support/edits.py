@@ -25,16 +25,18 @@ NAMES = (
     "src/out/y", "x.ign", "src/z.ign", "key.pem", ".env", "inner/f", "inner/g", "inner", "src/inner/f", "crlf.txt",
     "text.u16", ".gitmodules", *ODD_NAMES,
 )  # fmt: skip
-CONTENTS = ("", "one\n", "two\n", "line\n" * 300, "dos\r\nend\r\n", "\0\u00ff\n", "no end")
+CONTENTS = ("", "one\n", "two\n", "line\n" * 300, "dos\r\nend\r\n", "\0\u00ff\n", "no end", "odd")
 """Some as long as others, so that only git's care about times and content tells them apart."""
 LARGE = "large"
 TARGETS = ("kept", "/etc/passwd", "../../outside", "nowhere", ".", "src", ".git/config", "-x\ny")
 IGNORES = ("", "*.ign\n", "out/\n", "*.ign\nout/\n", "*\n")
+UTF_16 = "*.u16 text working-tree-encoding=UTF-16LE\n"
 ATTRIBUTES = ("", "*.txt text eol=crlf\n", "*.txt -text\n", "* filter=lost diff=lost merge=union\n",
-              "*.u16 text working-tree-encoding=UTF-16LE\n", "*.txt ident export-ignore\n")  # fmt: skip
+              UTF_16, "*.txt ident export-ignore\n")  # fmt: skip
 REPOSITORIES = ("inner", "src/inner", "deep/er")
 
-_name = st.sampled_from(NAMES)
+_often = st.sampled_from(("kept", "a", "a/b", "inner/f", "text.u16"))
+_name = st.one_of(st.sampled_from(NAMES[: -len(ODD_NAMES)]), _often, st.sampled_from(ODD_NAMES))
 _pair = st.tuples(_name, _name)
 _git = st.sampled_from(
     [

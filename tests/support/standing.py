@@ -42,6 +42,7 @@ def standing(work: Path, git: Callable[..., str], deny: DenyList) -> Standing:
         if not any(path.startswith(one + "/") for one in apart)
         and not (deny.denies(path) and (path not in head or path not in tracked))
         and (path in tracked or not ignored(path))
+        and not _is_refused(path, entry)
     }
     for path, (mode, oid) in index.items():
         if mode == "160000" and (commit := _recorded(work / path, oid)):
@@ -52,6 +53,11 @@ def standing(work: Path, git: Callable[..., str], deny: DenyList) -> Standing:
         if (one in index and one not in tracked) or not ignored(one + "/")
     }
     return Standing(outer, inside)
+
+
+def _is_refused(path: str, entry: Entry) -> bool:
+    """What git takes into no tree (git's read-cache.c, verify_path)."""
+    return path.endswith(".gitmodules") and entry[0] == "120000"
 
 
 def _repositories(work: Path, tracked: set[str]) -> list[str]:
