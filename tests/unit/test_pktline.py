@@ -199,3 +199,35 @@ def test_a_near_miss_is_no_request(line: bytes) -> None:
 def test_no_other_request_is_served(data: bytes) -> None:
     with suppress(PktlineError):
         assert RequestReader().feed(data) is None
+
+
+SERVED = {
+    f"{service.value} /workspace\0host=coding-agents\0{version}".encode(): service
+    for service in Service
+    for version in ("", "\0version=1\0", "\0version=2\0")
+}
+
+
+@given(
+    st.sampled_from(sorted(SERVED)),
+    st.lists(st.tuples(st.integers(0, 70), st.integers(0, 2), st.binary(max_size=3)), max_size=2),
+    st.lists(st.integers(0, 80), max_size=5),
+)
+def test_a_changed_request_is_served_just_if_it_is_one_again(
+    line: bytes, changes: list[tuple[int, int, bytes]], cuts: list[int]
+) -> None:
+    for here, lost, found in changes:
+        line = line[:here] + found + line[here + lost :]
+    data = pkt(line) + b"more"
+    reader, rest, request = RequestReader(), b"", None
+    edges = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
+    try:
+        for start, end in pairwise(edges):
+            if request := reader.feed(data[start:end]):
+                rest = request.rest + data[end:]
+                break
+    except PktlineError:
+        assert line not in SERVED
+        return
+    assert request is not None
+    assert (request.service, rest) == (SERVED[line], b"more")
