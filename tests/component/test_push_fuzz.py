@@ -137,7 +137,7 @@ def test_no_list_of_commands_moves_what_is_not_ours(
 ) -> None:
     before = talk.refs()
     new, pack = new_commit(talk.scene.base, "list")
-    names += [NESTED.encode() + b"%d" % number for number in range(many)]
+    names = [*names, *(NESTED.encode() + b"%d" % number for number in range(many))]
     lines = []
     for number, name in enumerate(names):
         old = data.draw(st.sampled_from((NULL, talk.scene.base, "f" * 40, "F" * 40, "1" * 64)))
