@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 import tracemalloc
+import zlib
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coding_agents.gitsync.pack_scan import MalformedPackError, PackBounds, PackScanner, PackTooLargeError
-from support.packfuzz import OUTSIDE, MadePack, damaged, packs
+from support.gitattack import BLOB, entry_header, sealed
+from support.packfuzz import OUTSIDE, MadePack, damaged, lying, packs
 from support.repos import git_env, sh
 
 MIB = 1 << 20
@@ -122,24 +124,43 @@ def test_a_damaged_pack_never_gets_past_the_scanner_and_not_past_git(
         assert not receiver.unpacks(pack)
 
 
-@settings(max_examples=100)
-@given(
-    pack=packs(),
-    one=st.integers(0, 250_000),
-    together=st.integers(0, 500_000),
-    count=st.integers(0, 8),
-    cuts=_cuts,
-)
-def test_a_bound_is_kept_to_the_byte(
-    pack: MadePack, one: int, together: int, count: int, cuts: list[int]
+@settings(max_examples=60)
+@given(pack=lying(), cuts=_cuts)
+def test_an_object_of_another_size_than_it_says_is_refused_as_git_does(
+    receiver: Receiver, pack: bytes, cuts: list[int]
 ) -> None:
-    said = outcome(pack.data, cuts, PackBounds(object_bytes=one, unpacked_bytes=together, objects=count))
-    fits = (
-        len(pack.sizes) <= count
-        and max((*pack.sizes, *pack.deltas), default=0) <= one
-        and sum(pack.sizes) <= together
+    assert receiver.takes(pack) is None
+    assert outcome(pack, cuts) == ("malformed",)
+
+
+@settings(max_examples=100)
+@given(pack=packs(), more=st.tuples(st.integers(-1, 1), st.integers(-1, 1), st.integers(-1, 1)), cuts=_cuts)
+def test_a_bound_is_kept_to_the_byte(pack: MadePack, more: tuple[int, int, int], cuts: list[int]) -> None:
+    largest = max((*pack.sizes, *pack.deltas), default=0)
+    one, together, count = (
+        max(0, exact + by)
+        for exact, by in zip((largest, sum(pack.sizes), len(pack.sizes)), more, strict=True)
     )
-    assert said == ("whole", sum(pack.sizes)) if fits else said[0] == "too large"
+    said = outcome(pack.data, cuts, PackBounds(object_bytes=one, unpacked_bytes=together, objects=count))
+    if largest <= one and sum(pack.sizes) <= together and len(pack.sizes) <= count:
+        assert said == ("whole", sum(pack.sizes))
+    else:
+        assert said[0] == "too large"
+
+
+@settings(max_examples=8)
+@given(size=st.integers(10 * MIB, 40 * MIB), said=st.sampled_from((None, 0, 4, 90 * MIB)))
+def test_a_bomb_costs_no_memory(size: int, said: int | None) -> None:
+    body = zlib.compress(bytes(size))
+    pack = sealed(entry_header(BLOB, size if said is None else said) + body, 1)
+    tracemalloc.start()
+    try:
+        kind = outcome(pack, list(range(0, len(pack), 1 << 16)))[0]
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kind == ("whole" if said is None else "malformed")
+    assert most < 4 * MIB
 
 
 @settings(max_examples=100)

@@ -100,6 +100,18 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 
 @st.composite
+def lying(draw: st.DrawFn) -> bytes:
+    """A pack of one object or delta that is of another size than it says."""
+    delta = draw(st.booleans())
+    body = draw(_delta(OUTSIDE))[0] if delta else draw(_contents)
+    said = max(0, len(body) + draw(st.sampled_from((-1000, -2, -1, 1, 2, 100, 100_000))))
+    if said == len(body):
+        said += 1
+    entry = draw(_header(REF_DELTA if delta else BLOB, said)) + (oid_of(BLOB, OUTSIDE) if delta else b"")
+    return sealed(entry + draw(_deflated(body)), 1)
+
+
+@st.composite
 def _header(draw: st.DrawFn, kind: int, size: int) -> bytes:
     """Kind and size; git takes a size with more groups than it needs."""
     out = bytearray([(kind << 4) | (size & 15)])
