@@ -10,6 +10,12 @@ import time
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[2]
+_CONFTEST = """
+from hypothesis import settings
+
+settings.register_profile("steady", derandomize=True)
+settings.load_profile("steady")
+"""
 _TESTS = """
 from hypothesis import given, settings, strategies as st
 
@@ -30,6 +36,9 @@ def test_no_property():
 def test_turns_are_taken_until_the_time_is_over(tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     (tmp_path / "test_it.py").write_text(_TESTS.format(seen=str(seen)))
+    (tmp_path / "conftest.py").write_text(
+        _CONFTEST
+    )  # as tests/conftest.py does: the same examples in every run
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "support.fuzzing", str(tmp_path)],
