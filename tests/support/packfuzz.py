@@ -55,19 +55,24 @@ def packs(draw: st.DrawFn, most: int = 6) -> MadePack:
     entries = b""
     made: list[_Object] = []
     deltas = []
+    outside = _Object(0, OUTSIDE, oid_of(BLOB, OUTSIDE), BLOB)
     for _ in range(draw(st.integers(0, most))):
         offset = 12 + len(entries)
-        if draw(st.booleans()) and draw(st.booleans()):
-            base = draw(st.sampled_from([*made, _Object(0, OUTSIDE, oid_of(BLOB, OUTSIDE), BLOB)]))
+        if is_delta := draw(st.booleans()) and draw(st.booleans()):
+            base = draw(st.sampled_from([*made, outside]))
             body, content = draw(_delta(base.content))
             entry = draw(_delta_entry(base, offset, len(body)))
             kind = base.kind
-            deltas.append(len(body))
         else:
             kind, body = draw(st.sampled_from([COMMIT, TREE, BLOB, TAG])), draw(_contents)
             entry, content = draw(_header(kind, len(body))), body
+        oid = oid_of(kind, content)
+        # Of a delta whose base is there twice index-pack says now this and now that: its threads race for it.
+        if oid in {one.oid for one in (*made, outside)}:
+            continue
         entries += entry + draw(_deflated(body))
-        made.append(_Object(offset, content, oid_of(kind, content), kind))
+        made.append(_Object(offset, content, oid, kind))
+        deltas += [len(body)] if is_delta else []
     return MadePack(sealed(entries, len(made)), tuple(len(one.content) for one in made), tuple(deltas))
 
 
