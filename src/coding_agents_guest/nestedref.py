@@ -15,6 +15,8 @@ from collections.abc import Iterable
 
 LATEST = "refs/coding-agents/autosave/latest"
 NESTED = "refs/coding-agents/nested/"
+GIVEN_HEADS = "refs/coding-agents/given/head/"
+GIVEN_TREES = "refs/coding-agents/given/tree/"
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+=,")
 _MAX_PART = 200  # of the 255 bytes of a file name: git adds `.lock`, the host a directory

@@ -207,17 +207,19 @@ def split_index(host: Host) -> None:
     assert list((host.work / ".git").glob("sharedindex.*"))
 
 
-def submodule(host: Host) -> None:
+def submodule_not_initialised(host: Host) -> None:
     other = make_host(host.root / "other")
     host.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(other.work), "sub")
     host.git("commit", "--quiet", "-m", "sub")
+    host.git("submodule", "--quiet", "deinit", "sub")
+    assert (host.work / "sub").is_dir()
 
 
 CHANGES: list[Change] = [
     nothing, modified, staged, staged_and_modified, staged_new, staged_then_gone, untracked, deleted, renamed,
     detached, intent_to_add, conflict, file_to_directory, directory_to_link, modes, links, odd_names, crlf,
     attributes, own_excludes, default_excludes, ignored, status_settings, no_untracked, file_mode_off,
-    split_index, submodule,
+    split_index, submodule_not_initialised,
 ]  # fmt: skip
 
 

@@ -239,6 +239,91 @@ def sha256(root: Path) -> Host:
     return host
 
 
+def add_submodule(host: Host, origin: Path, path: str, *options: str) -> Host:
+    """Add the repository at `origin` to `host` as a submodule at `path` and commit that; its checkout, aged."""
+    host.git(
+        "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", *options, f"file://{origin}", path
+    )
+    host.git("commit", "--quiet", "-m", f"submodule {path}")
+    inner = replace(host, work=host.work / path)
+    for name in filter(None, inner.git("ls-files", "-z").split("\0")):
+        if (inner.work / name).is_file():
+            inner.write(name, (inner.work / name).read_bytes())
+    inner.git("status")
+    return inner
+
+
+def origin_of(root: Path, name: str) -> Host:
+    """A repository to be a submodule, with commits that no other one has."""
+    host = plain(root / name)
+    host.commit(**{"only": f"{name}\n"})
+    host.commit(**{"only": f"{name} again\n"})
+    return host
+
+
+def submodule(root: Path) -> Host:
+    host = plain(root)
+    add_submodule(host, origin_of(root, "origin").work, "libs/inner")
+    return host
+
+
+def submodule_changed(root: Path) -> Host:
+    """Its HEAD is not the recorded commit, and there is staged, changed, untracked and deleted work in it."""
+    host = submodule(root)
+    inner = replace(host, work=host.work / "libs/inner")
+    inner.commit(new="new\n")
+    inner.write("changed", "by the user\n")
+    inner.write("kept", "staged\n")
+    inner.git("add", "kept")
+    inner.write("notes", "untracked\n")
+    (inner.work / "gone").unlink()
+    return host
+
+
+def submodule_nested(root: Path) -> Host:
+    """Three deep, the innermost one changed."""
+    host = plain(root)
+    outer = origin_of(root, "outer")
+    middle = origin_of(root, "middle")
+    add_submodule(middle, origin_of(root, "innermost").work, "deep/est")
+    add_submodule(outer, middle.work, "mid")
+    add_submodule(host, outer.work, "libs/out")
+    allowed = ("-c", "protocol.file.allow=always")
+    host.git(*allowed, "submodule", "--quiet", "update", "--init", "--recursive")
+    innermost = replace(host, work=host.work / "libs/out/mid/deep/est")
+    innermost.write("changed", "by the user\n")
+    return host
+
+
+def submodule_linked(root: Path) -> Host:
+    """In a linked work tree: its git directory is below that one's."""
+    host = submodule(root)
+    host.git("worktree", "add", "--quiet", "-b", "linked", str(root / "linked"))
+    other = replace(host, work=root / "linked")
+    other.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "update", "--init")
+    inner = replace(host, work=other.work / "libs/inner")
+    inner.write("changed", "linked\n")
+    assert "worktrees" in inner.git("rev-parse", "--absolute-git-dir")
+    return other
+
+
+def submodule_shallow(root: Path) -> Host:
+    host = plain(root)
+    inner = add_submodule(host, origin_of(root, "origin").work, "libs/inner", "--depth=1")
+    assert inner.git("rev-list", "--count", "HEAD") == "1"
+    return host
+
+
+def submodule_old_style(root: Path) -> Host:
+    """Its git directory stands in its work tree, as git made it long ago and `git clone` makes it still."""
+    host = plain(root)
+    sh(host.work, "clone", "--quiet", f"file://{plain(root / 'origin').work}", "libs/inner", env=host.env)
+    host.git("submodule", "--quiet", "add", f"file://{root / 'origin/work'}", "libs/inner")
+    host.git("commit", "--quiet", "-m", "submodule")
+    assert (host.work / "libs/inner/.git").is_dir()
+    return host
+
+
 def reftable(root: Path) -> Host:
     """Made by a newer git than may be here, so by hand: what counts is that git does not know the extension."""
     host = plain(root)
@@ -332,6 +417,12 @@ KINDS = (
     Kind("sparse-index", sparse_index),
     Kind("unborn", unborn),
     Kind("sha256", sha256),
+    Kind("submodule", submodule),
+    Kind("submodule-changed", submodule_changed),
+    Kind("submodule-nested", submodule_nested),
+    Kind("submodule-linked-worktree", submodule_linked),
+    Kind("submodule-shallow", submodule_shallow),
+    Kind("submodule-old-style", submodule_old_style),
     Kind("reftable", reftable, refused="git", says="reftable"),
     Kind("odd-names", odd_names),
     Kind("symlinks", symlinks),

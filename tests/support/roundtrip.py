@@ -115,6 +115,11 @@ def files_of(session: Session) -> dict[str, Entry]:
     for directory, directories, names in os.walk(session.work):
         if Path(directory) == session.work:
             directories.remove(".git")
+        elif {".git"}.intersection((*names, *directories)):  # a submodule: the tree has the id of its commit
+            oid = session.git("rev-parse", "HEAD", cwd=Path(directory))
+            found[str(Path(directory).relative_to(session.work))] = ("160000", oid.encode())
+            directories.clear()
+            continue
         linked = [name for name in directories if (Path(directory) / name).is_symlink()]
         for name in [*names, *linked]:
             path = Path(directory, name)
@@ -132,18 +137,18 @@ def tree_of(host: Host, commit: str) -> dict[str, Entry]:
     """Every file of `commit` in the host's repository."""
     listed = host.git("ls-tree", "-r", "-z", "--full-tree", commit)
     entries = [record.partition("\t")[::2] for record in listed.split("\0") if record]
-    oids = [info.split(" ")[2] for info, _ in entries]
+    oids = [info.split(" ")[2] for info, _ in entries if " commit " not in info]
     batch = subprocess.run(
         ["git", "cat-file", "--batch"], cwd=host.work, env=host.env, capture_output=True, check=True,
         input="".join(f"{oid}\n" for oid in oids).encode(),
     ).stdout  # fmt: skip
     found: dict[str, Entry] = {}
     for info, path in entries:
-        mode, kind, _ = info.split(" ")
-        head, _, batch = batch.partition(b"\n")
+        mode, kind, oid = info.split(" ")
         if kind == "commit":
-            found[path] = (mode, info.split(" ")[2].encode())
+            found[path] = (mode, oid.encode())
             continue
+        head, _, batch = batch.partition(b"\n")
         size = int(head.split(b" ")[2])
         found[path] = (mode, batch[:size])
         batch = batch[size + 1 :]

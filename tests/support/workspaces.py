@@ -9,7 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from coding_agents.gitsync.base import give, open_base
+from coding_agents.app.prepare import give_all
+from coding_agents.gitsync.base import open_base
 from coding_agents.gitsync.discover import discover
 from coding_agents.gitsync.relay_repo import create_relay
 from coding_agents.model.repo import RepoFacts
@@ -99,12 +100,10 @@ def fill(
     """Plan, record and write the workspace of `repo`; unpacked below `root`."""
     place = root / f"launch-{time.monotonic_ns()}"
     store = open_base(place, repo, env=env)
-    if repo.head is not None:
-        give(store, repo, repo.head)
+    plan = give_all(store, repo, plan_copy(repo, env=env, include=include, clean=clean))
     relay = create_relay(
         place / "relay.git", base_store=store, branch=BRANCH, base=repo.head, base_branch=repo.branch
     )
-    plan = plan_copy(repo, env=env, include=include, clean=clean)
     launch = record_launch_state(repo, relay.git_dir, plan, env=env, base=repo.head, now_ms=NOW_MS)
     stream = io.BytesIO()
     write_workspace_tar(

@@ -16,13 +16,14 @@ from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
 from coding_agents.engine.failures import LEFT_OVER
-from coding_agents.errors import EngineError
-from coding_agents.gitsync.base import give, open_base
+from coding_agents.errors import EngineError, GitError
+from coding_agents.gitsync.base import BaseStore, give, open_base
 from coding_agents.gitsync.relay_repo import Relay, create_relay
 from coding_agents.model.refs import Branch
+from coding_agents.model.repo import RepoFacts
 from coding_agents.sandbox.plan import NamedObject
 from coding_agents.sandbox.spec import AGENT_USER, HOME, WORKSPACE
-from coding_agents.workspace.copyset import CopyPlan
+from coding_agents.workspace.copyset import CopyPlan, without_submodules
 from coding_agents.workspace.fill import write_workspace_tar
 from coding_agents.workspace.launch_state import LaunchState, record_launch_state
 from coding_agents.workspace.listing import plan_copy
@@ -62,13 +63,26 @@ def prepare_source(
         repo, env=git_env, include=request.settings.workspace_include, clean=request.options.clean
     )
     base_store = open_base(env.data_dir, repo, env=git_env)
-    if repo.head is not None:
-        give(base_store, repo, repo.head)
+    plan = give_all(base_store, repo, plan)
     relay = create_relay(
         relay_dir, base_store=base_store, branch=branch, base=repo.head, base_branch=repo.branch
     )
     launch = record_launch_state(repo, relay.git_dir, plan, env=git_env, base=repo.head, now_ms=now_ms)
     return Source(relay, plan, launch)
+
+
+def give_all(base_store: BaseStore, repo: RepoFacts, plan: CopyPlan) -> CopyPlan:
+    """Give the commits that go in to the base store; the plan without submodules that lack objects. Raises GitError."""
+    if repo.head is not None:
+        give(base_store, repo, repo.head)
+    lacking: dict[tuple[str, ...], str] = {}
+    for one in plan.submodules:
+        if one.repo.head is not None and not any(one.places[: len(outer)] == outer for outer in lacking):
+            try:
+                give(base_store, one.repo, one.repo.head)
+            except GitError as error:
+                lacking[one.places] = error.message
+    return without_submodules(plan, lacking) if lacking else plan
 
 
 def fill_workspace(

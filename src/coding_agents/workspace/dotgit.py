@@ -7,11 +7,13 @@ is copied but the text of their ignore and attribute rules.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import posixpath
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoKind
+from coding_agents.workspace.copyset import Submodule
 from coding_agents.workspace.settings import Setting, parse_config, render_config, travelling
 from coding_agents.workspace.source import Source
 
@@ -23,13 +25,18 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def dot_git_files(
-    source: Source, *, base: Oid | None, base_branch: str | None, shallow: bytes
+    source: Source,
+    *,
+    base: Oid | None,
+    base_branch: str | None,
+    submodule: Submodule | None = None,
+    inner: Iterable[Submodule] = (),
 ) -> Iterator[tuple[str, bytes]]:
-    """Names below `.git` and contents of all files but index and objects.
+    """Names below the git directory and contents of all files but index, objects and `shallow`.
 
     `base` is what HEAD stands on, detached until the guest makes its branch; None leaves HEAD unborn.
-    `base_branch` is the branch that names it, None for none. `shallow` is the text of the file of that
-    name, empty for a whole history.
+    `base_branch` is the branch that names it, None for none. `submodule` is the one whose git directory it is,
+    None for `.git` itself; `inner` are the submodules that stand in it.
     """
     repo = source.repo
     if base is None:
@@ -39,8 +46,6 @@ def dot_git_files(
         if base_branch is not None:
             line = f"{base} refs/heads/{base_branch}\n"
             yield "packed-refs", b"# pack-refs with: peeled fully-peeled sorted \n" + os.fsencode(line)
-    if shallow:
-        yield "shallow", shallow
     attributes = b""
     settings: list[Setting] = []
     if repo.kind is RepoKind.PATH:
@@ -50,11 +55,21 @@ def dot_git_files(
         yield from _rules(source)
     if attributes:
         yield _GLOBAL_ATTRIBUTES, attributes
-    yield "config", render_config([*_fixed(repo.object_format, bool(attributes)), *settings]).encode()
+    git_dir = submodule.git_dir if submodule is not None else ".git"
+    fixed = _fixed(repo.object_format, f"{WORKSPACE}/{git_dir}/{_GLOBAL_ATTRIBUTES}" if attributes else "")
+    if submodule is not None:
+        fixed.append(("core.worktree", posixpath.relpath(submodule.path, submodule.git_dir)))
+    active = [(f"submodule.{one.name}.active", "true" if one.active else "false") for one in inner]
+    yield "config", render_config([*fixed, *settings, *active]).encode()
 
 
-def _fixed(object_format: str, has_global_attributes: bool) -> list[Setting]:
-    """Settings that every session's repository has."""
+def dot_git_link(submodule: Submodule) -> bytes:
+    """The file `.git` in the work tree of a submodule, which leads to its git directory."""
+    return b"gitdir: " + os.fsencode(posixpath.relpath(submodule.git_dir, submodule.path)) + b"\n"
+
+
+def _fixed(object_format: str, global_attributes: str) -> list[Setting]:
+    """Settings that every session's repository has; `global_attributes` is where those lie inside, "" for none."""
     settings = [
         ("core.repositoryformatversion", "0" if object_format == "sha1" else "1"),
         ("core.bare", "false"),
@@ -66,9 +81,9 @@ def _fixed(object_format: str, has_global_attributes: bool) -> list[Setting]:
     ]
     if object_format != "sha1":
         settings.append(("extensions.objectformat", object_format))
-    if has_global_attributes:
+    if global_attributes:
         # A file of its own: in info/attributes it would win over the repository's .gitattributes.
-        settings.append(("core.attributesfile", f"{WORKSPACE}/.git/{_GLOBAL_ATTRIBUTES}"))
+        settings.append(("core.attributesfile", global_attributes))
     return settings
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
@@ -19,9 +19,10 @@ from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts
 from coding_agents.proc.git import Profile, git, git_command, require_ok
 from coding_agents.proc.runner import streaming
-from coding_agents.workspace.copyset import CopyPlan
-from coding_agents.workspace.dotgit import dot_git_files
+from coding_agents.workspace.copyset import CopyPlan, Submodule, children
+from coding_agents.workspace.dotgit import dot_git_files, dot_git_link
 from coding_agents.workspace.launch_state import LaunchState
+from coding_agents.workspace.packindex import holds
 from coding_agents.workspace.source import GIT_TIMEOUT_S, SCRATCH_PREFIX, Source, index_env
 from coding_agents.workspace.tar import TarWriter
 from coding_agents.workspace.tree import Tree, mtime_s, open_file, read_whole
@@ -47,23 +48,75 @@ def write_workspace_tar(
     source = Source(repo, env)
     files = _Files(TarWriter(out))
     with _packed(relay_git_dir, [base, *launch.staged], env) as finished_packs:
-        index, index_mtime_s = launch.index, launch.index_mtime_s
+        index = launch.index, launch.index_mtime_s
         if plan.clean:
-            index, index_mtime_s = _add_commit(files, source, plan, relay_git_dir, base)
+            index = _add_commit(files, source, plan, relay_git_dir, base)
         elif repo.work_tree is not None:
             with Tree(repo.work_tree) as tree:
                 files.add(tree, plan.paths, empty=plan.nested)
         base_branch = _base_branch(source, relay_git_dir)
-        shallow = _shallow(relay_git_dir)
-        for name, content in dot_git_files(source, base=base, base_branch=base_branch, shallow=shallow):
-            files.made(f".git/{name}", content)
-        if index:
-            files.made(".git/index", index, mtime_s=index_mtime_s)
-        files.made_directory(".git/refs")
-        files.made_directory(".git/objects/pack")
-        for pack in finished_packs():
-            files.pack(pack)
+        made = dot_git_files(source, base=base, base_branch=base_branch, inner=children(plan))
+        _add_git_dir(files, ".git", made, index, finished_packs, shallow=_shallow(relay_git_dir))
+    for submodule, state in zip(plan.submodules, launch.submodules, strict=True):
+        _add_submodule(files, repo, plan, submodule, state, relay_git_dir, env)
     files.tar.close()
+
+
+def _add_submodule(
+    files: _Files,
+    repo: RepoFacts,
+    plan: CopyPlan,
+    submodule: Submodule,
+    state: LaunchState,
+    relay_git_dir: Path,
+    env: Mapping[str, str],
+) -> None:
+    """Add the files of a submodule, the file that leads to its git directory, and that directory."""
+    source, place = Source(submodule.repo, env), submodule.path
+    head = submodule.repo.head
+    with _packed(relay_git_dir, [head, *state.staged], env) as finished_packs:
+        index = state.index, state.index_mtime_s
+        files.made_directory(place)
+        if plan.clean:
+            index = _add_commit(files, source, submodule.plan, relay_git_dir, head, at=f"{place}/")
+        elif repo.work_tree is not None:
+            with Tree(repo.work_tree) as tree:  # from the top: no link is followed on the way to it either
+                files.add(
+                    tree, *(_below(place, paths) for paths in (submodule.plan.paths, submodule.plan.nested))
+                )
+        files.made(f"{place}/.git", dot_git_link(submodule))
+        inner = children(plan, submodule.places)
+        made = dot_git_files(source, base=head, base_branch=None, submodule=submodule, inner=inner)
+        _add_git_dir(files, submodule.git_dir, made, index, finished_packs, shallow=_shallow(relay_git_dir))
+
+
+def _add_git_dir(
+    files: _Files,
+    git_dir: str,
+    made: Iterable[tuple[str, bytes]],
+    index: tuple[bytes, int],
+    finished_packs: Callable[[], list[Path]],
+    *,
+    shallow: Sequence[Oid],
+) -> None:
+    """Add a git directory: what was `made`, index, and objects. Of `shallow` counts what is in this history."""
+    for name, content in made:
+        files.made(f"{git_dir}/{name}", content)
+    content, mtime_s = index
+    if content:
+        files.made(f"{git_dir}/index", content, mtime_s=mtime_s)
+    files.made_directory(f"{git_dir}/refs")
+    files.made_directory(f"{git_dir}/objects/pack")
+    packs = finished_packs()
+    for pack in packs:
+        files.pack(pack, git_dir)
+    indexes = [pack for pack in packs if pack.suffix == ".idx"]
+    if ends := [oid for oid in shallow if any(holds(one, oid) for one in indexes)]:
+        files.made(f"{git_dir}/shallow", "".join(f"{oid}\n" for oid in ends).encode())
+
+
+def _below(place: str, paths: Iterable[str]) -> list[str]:
+    return [f"{place}/{path}" for path in paths]
 
 
 class _Files:
@@ -74,18 +127,19 @@ class _Files:
         self._seen: set[str] = set()
         tar.directory(".", mode=0o755, mtime_s=0)
 
-    def add(self, tree: Tree, paths: Iterable[str], *, empty: Iterable[str] = ()) -> None:
+    def add(self, tree: Tree, paths: Iterable[str], empty: Iterable[str] = (), *, at: str = "") -> None:
         """Add the files and links at sorted `paths` as they are on disk, and the directories `empty`.
 
+        `at` is where `tree` stands in the workspace, "" or with a slash at its end.
         A path that has gone since it was listed is left out: inside it counts as deleted, as on the host.
         """
         for parent, group in groupby(paths, lambda path: path.rpartition("/")[0]):
-            directory = self._enter(tree, parent)
+            directory = self._enter(tree, parent, at)
             if directory is not None:
                 for path in group:
-                    self._add_entry(directory, path)
+                    self._add_entry(directory, at + path)
         for path in empty:
-            self._enter(tree, path)
+            self._enter(tree, path, at)
 
     def made(self, path: str, content: bytes, *, mtime_s: int = 0) -> None:
         """Add a file with `content`."""
@@ -97,16 +151,17 @@ class _Files:
         for ancestor in self._new(path):
             self.tar.directory(ancestor, mode=0o755, mtime_s=0)
 
-    def pack(self, pack: Path) -> None:
+    def pack(self, pack: Path, git_dir: str) -> None:
         """Add one file of a pack."""
         with pack.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            self.tar.file(f".git/objects/pack/{pack.name}", file.fileno(), size=size, mode=0o444, mtime_s=0)
+            path = f"{git_dir}/objects/pack/{pack.name}"
+            self.tar.file(path, file.fileno(), size=size, mode=0o444, mtime_s=0)
 
-    def _enter(self, tree: Tree, path: str) -> int | None:
-        """Add the directory `path` and those above it, and open it; None when it is not there."""
-        for ancestor in self._new(path):
-            directory = tree.directory(ancestor)
+    def _enter(self, tree: Tree, path: str, at: str) -> int | None:
+        """Add the directory `path` of `tree` and those above it, and open it; None when it is not there."""
+        for ancestor in self._new(at + path):
+            directory = tree.directory(ancestor[len(at) :])
             if directory is None:
                 return None
             info = os.fstat(directory)
@@ -158,9 +213,9 @@ class _Files:
 
 
 def _add_commit(
-    files: _Files, source: Source, plan: CopyPlan, near: Path, base: Oid | None
+    files: _Files, source: Source, plan: CopyPlan, near: Path, base: Oid | None, *, at: str = ""
 ) -> tuple[bytes, int]:
-    """Add the files of `base` as git checks them out; returns the index for them and its time."""
+    """Add the files of `base` as git checks them out, below `at`; returns the index for them and its time."""
     with source.scratch(near) as checkout, source.scratch(near) as aside:
         if base is None:
             return b"", 0
@@ -172,10 +227,10 @@ def _add_commit(
         )
         included = frozenset(plan.included)
         with Tree(checkout) as tree:
-            files.add(tree, [path for path in plan.paths if path not in included], empty=plan.nested)
+            files.add(tree, [path for path in plan.paths if path not in included], plan.nested, at=at)
         if plan.included and source.repo.work_tree is not None:
             with Tree(source.repo.work_tree) as tree:
-                files.add(tree, plan.included)
+                files.add(tree, plan.included, at=at)
         return read_whole(aside, "index")
 
 
@@ -218,7 +273,7 @@ def _base_branch(source: Source, relay_git_dir: Path) -> str | None:
     return branch if found.ok else None
 
 
-def _shallow(relay_git_dir: Path) -> bytes:
-    """The commits at which the relay's history is cut off, in git's own format; empty when it is whole."""
+def _shallow(relay_git_dir: Path) -> list[Oid]:
+    """The commits at which a history in the relay is cut off."""
     path = relay_git_dir / "shallow"
-    return path.read_bytes() if path.is_file() else b""
+    return [Oid.parse(line) for line in path.read_text("ascii").split()] if path.is_file() else []

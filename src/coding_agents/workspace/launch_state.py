@@ -15,14 +15,17 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
+import msgspec
+
 from coding_agents.model.masked import Masked
 from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts
 from coding_agents.proc.git import Profile, git, git_command, require_ok
 from coding_agents.proc.runner import streaming
-from coding_agents.workspace.copyset import CopyPlan
+from coding_agents.workspace.copyset import CopyPlan, Submodule, children
 from coding_agents.workspace.source import GIT_TIMEOUT_S, Source, index_env, paths_of
 from coding_agents.workspace.tree import read_whole
+from coding_agents_guest.nestedref import GIVEN_HEADS, GIVEN_TREES, NESTED, nested_ref
 
 WORKTREE_REF = "refs/coding-agents/launch"
 INDEX_REF = "refs/coding-agents/launch-index"
@@ -38,16 +41,17 @@ class LaunchState(Masked, frozen=True):
     `worktree_commit` and `index_commit` are None where they would equal the base (and `index_commit` while
     the index holds conflicts, which no tree can). `index` is the user's index, written anew with valid
     stat information, `index_mtime_s` when; `staged` are the objects that, with all that they contain, it
-    needs beside the base.
+    needs beside the base. `submodules` are the states of those in the plan, in its order.
     """
 
-    MASKED = frozenset({"index", "staged"})
+    MASKED = frozenset({"index", "staged", "submodules"})
 
     index_commit: Oid | None = None
     worktree_commit: Oid | None = None
     index: bytes = b""
     index_mtime_s: int = 0
     staged: tuple[Oid, ...] = ()
+    submodules: tuple[LaunchState, ...] = ()
 
 
 def record_launch_state(
@@ -62,11 +66,47 @@ def record_launch_state(
     """Write the launch state of `repo` to the relay as WORKTREE_REF and INDEX_REF.
 
     `plan` says which untracked files count. `base` is the commit of HEAD, None while it is unborn; `now_ms`
-    dates the commits. Raises GitError, WorkspaceError.
+    dates the commits. Of submodules that go in the relay keeps, below GIVEN_HEADS and GIVEN_TREES, on what they
+    stand and the files. Raises GitError, WorkspaceError.
     """
+    refs: dict[str, Oid | None] = {}
+    inside = []
+    for one in plan.submodules:
+        source = Source(one.repo, env)
+        state, tree = _record(
+            source, relay_git_dir, one.plan, children(plan, one.places), base=one.repo.head, now_ms=now_ms
+        )
+        inside.append(state)
+        name = nested_ref(one.places).removeprefix(NESTED)
+        refs[f"{GIVEN_HEADS}{name}"] = one.repo.head
+        refs[f"{GIVEN_TREES}{name}"] = tree
+    state, _ = _record(Source(repo, env), relay_git_dir, plan, children(plan), base=base, now_ms=now_ms)
+    refs |= {INDEX_REF: state.index_commit, WORKTREE_REF: state.worktree_commit}
+    updates = "".join(f"update {ref} {commit}\n" for ref, commit in refs.items() if commit is not None)
+    if updates:
+        git(
+            ["update-ref", "--stdin"],
+            profile=Profile.OWN,
+            env=env,
+            git_dir=relay_git_dir,
+            stdin=updates.encode(),
+        )
+    return msgspec.structs.replace(state, submodules=tuple(inside)) if inside else state
+
+
+def _record(
+    source: Source,
+    relay_git_dir: Path,
+    plan: CopyPlan,
+    inner: Sequence[Submodule],
+    *,
+    base: Oid | None,
+    now_ms: int,
+) -> tuple[LaunchState, Oid | None]:
+    """Bring the state of one repository into the relay; the second value is the tree of its files unless it is
+    the base's. `inner` are the submodules in it that go in."""
     if plan.clean:
-        return LaunchState()
-    source = Source(repo, env)
+        return LaunchState(), None
     with source.scratch(relay_git_dir) as scratch:
         quarantine = _Quarantine(source, scratch, base, now_ms)
         quarantine.copy_index()
@@ -80,25 +120,20 @@ def record_launch_state(
         # git keeps ids of trees in the index, and what it names there must exist.
         trees = [tree] if tree != quarantine.base_tree else []
         staged = (*intended, *chain.from_iterable(conflicts.values()), *trees)
-        commits = {INDEX_REF: None if conflicts else quarantine.commit(tree, "the index at launch")}
+        index_commit = None if conflicts else quarantine.commit(tree, "the index at launch")
         others = [*conflicts, *plan.untracked]
         if changed or others:
             quarantine.add_work_tree(changed, others)
+        if inner:
+            quarantine.set_gitlinks(inner)
+        if changed or others or inner:
             tree = quarantine.tree()
-        commits[WORKTREE_REF] = quarantine.commit(tree, "the work tree at launch")
-        wanted = [*filter(None, commits.values()), *staged]
+        worktree_commit = quarantine.commit(tree, "the work tree at launch")
+        wanted = [*filter(None, (index_commit, worktree_commit)), *staged]
         if wanted:
             _move_objects(quarantine, relay_git_dir, wanted)
-    updates = "".join(f"update {ref} {commit}\n" for ref, commit in commits.items() if commit is not None)
-    if updates:
-        git(
-            ["update-ref", "--stdin"],
-            profile=Profile.OWN,
-            env=env,
-            git_dir=relay_git_dir,
-            stdin=updates.encode(),
-        )
-    return LaunchState(commits[INDEX_REF], commits[WORKTREE_REF], index, index_mtime_s, staged)
+    state = LaunchState(index_commit, worktree_commit, index, index_mtime_s, staged)
+    return state, tree if worktree_commit is not None else None
 
 
 class _Quarantine:
@@ -152,6 +187,11 @@ class _Quarantine:
             self.remove(gone)
         if paths := [*there, *others]:
             self.git("update-index", "--add", "--remove", "--replace", "-z", "--stdin", stdin=_lines(paths))
+
+    def set_gitlinks(self, submodules: Iterable[Submodule]) -> None:
+        """Let the scratch index name the commits on which the submodules stand, as `git add` would."""
+        lines = (f"160000 {one.repo.head} 0\t".encode() + os.fsencode(one.places[-1]) for one in submodules)
+        self.git("update-index", "-z", "--index-info", stdin=b"".join(line + b"\0" for line in lines))
 
     def empty_blob(self) -> Oid:
         """What the index names for a file that is only intended to be added; git need not have stored it."""

@@ -29,18 +29,35 @@ def plan_copy(repo: RepoFacts, *, env: Mapping[str, str], include: tuple[str, ..
     Raises WorkspaceError for what cannot be copied, GitError.
     """
     source = Source(repo, env)
-    deny = load_deny_list()
     if repo.work_tree is None or repo.kind is not RepoKind.PATH:
-        listing, clean = _of_commit(source), True
+        return plan_repository(source, tree=None, include=include, clean=True)[0]
+    with Tree(repo.work_tree) as tree:
+        plan, gitlinks = plan_repository(source, tree=tree, include=include, clean=clean)
+    if gitlinks:
+        from coding_agents.workspace.submodules import add_submodules  # most repositories have none
+
+        plan = add_submodules(source, plan, gitlinks)
+    return plan
+
+
+def plan_repository(
+    source: Source, *, tree: Tree | None, include: Sequence[str], clean: bool
+) -> tuple[CopyPlan, Mapping[str, str]]:
+    """Decide for one repository, `tree` being its work tree; the second value are the commits of its submodules.
+
+    Raises as `plan_copy`.
+    """
+    deny = load_deny_list()
+    if tree is None:
+        listing = _of_commit(source)
     else:
-        with Tree(repo.work_tree) as tree:
-            shown = _Shown() if clean else _shown(source)
-            listing = _of_disk(source, tree, deny, include, shown)
+        shown = _Shown() if clean else _shown(source)
+        listing = _of_disk(source, tree, deny, include, shown)
         if clean:
             listing = _with_asked(_of_commit(source), listing)
     plan = decide_copy(listing, deny, clean=clean)
     require_copyable(plan, listing.kinds)
-    return plan
+    return plan, listing.gitlinks
 
 
 class _Shown(msgspec.Struct, frozen=True):
@@ -48,7 +65,7 @@ class _Shown(msgspec.Struct, frozen=True):
 
     tracked: frozenset[str] = frozenset()
     untracked: frozenset[str] = frozenset()
-    submodules: frozenset[str] = frozenset()
+    gitlinks: Mapping[str, str] = {}
     nested: frozenset[str] = frozenset()
 
 
@@ -57,11 +74,11 @@ def _of_disk(source: Source, tree: Tree, deny: DenyList, include: Sequence[str],
     asked, asked_by_repo = _asked(source, tree, include)
     wanted = shown.tracked | shown.untracked | asked | asked_by_repo
     kinds, links, strays = _scan(tree, wanted)
-    submodules = {path for path in shown.submodules if kinds.get(path) is Kind.DIRECTORY}
+    gitlinks = {path: oid for path, oid in shown.gitlinks.items() if kinds.get(path) is Kind.DIRECTORY}
     return Listing(
         tracked=shown.tracked,
         untracked=shown.untracked,
-        nested=shown.nested | submodules,
+        nested=shown.nested | gitlinks.keys(),
         asked=asked,
         asked_by_repo=asked_by_repo,
         kinds=kinds,
@@ -73,6 +90,7 @@ def _of_disk(source: Source, tree: Tree, deny: DenyList, include: Sequence[str],
             and deny.matches_content(path, tree.read(path, CONTENT_LIMIT_BYTES))
         ),
         strays=_not_ignored(source, strays),
+        gitlinks=gitlinks,
     )
 
 
@@ -86,7 +104,7 @@ def _shown(source: Source) -> _Shown:
     _require_readable(unreadable_directories(outcome.stderr))
     tracked: set[str] = set()
     others: set[str] = set()
-    submodules: set[str] = set()
+    gitlinks: dict[str, str] = {}
     for record in outcome.stdout.split(b"\0"):
         if record.startswith(b"? "):
             others.add(os.fsdecode(record[2:]))
@@ -95,12 +113,12 @@ def _shown(source: Source) -> _Shown:
             path = os.fsdecode(raw)
             tracked.add(path)
             if info[2:8] == _GITLINK:
-                submodules.add(path)
+                gitlinks[path] = info.split(b" ")[2].decode()
     nested = {path for path in others if path.endswith("/")}
     return _Shown(
         tracked=frozenset(tracked),
         untracked=frozenset(others - nested),
-        submodules=frozenset(submodules),
+        gitlinks=gitlinks,
         nested=frozenset(path.rstrip("/") for path in nested),
     )
 
@@ -174,6 +192,7 @@ def _of_commit(source: Source) -> Listing:
     """List the tree of HEAD."""
     kinds: dict[str, Kind] = {}
     targets: dict[str, bytes] = {}
+    gitlinks: dict[str, str] = {}
     if source.repo.head is not None:
         listed = source.git(["ls-tree", "-r", "-z", "--full-tree", source.repo.head]).stdout
         for record in filter(None, listed.split(b"\0")):
@@ -183,17 +202,20 @@ def _of_commit(source: Source) -> Listing:
             kinds[path] = {_GITLINK: Kind.DIRECTORY, _SYMLINK: Kind.LINK}.get(mode, Kind.FILE)
             if mode == _SYMLINK:
                 targets[path] = oid
+            elif mode == _GITLINK:
+                gitlinks[path] = oid.decode()
     nothing: frozenset[str] = frozenset()
     return Listing(
         tracked=frozenset(kinds),
         untracked=nothing,
-        nested=frozenset(path for path, kind in kinds.items() if kind is Kind.DIRECTORY),
+        nested=frozenset(gitlinks),
         asked=nothing,
         asked_by_repo=nothing,
         kinds=kinds,
         links=_contents(source, targets),
         credentials=nothing,
         strays=nothing,
+        gitlinks=gitlinks,
     )
 
 
@@ -222,6 +244,7 @@ def _with_asked(commit: Listing, disk: Listing) -> Listing:
         links={**{path: link for path, link in disk.links.items() if path in brought}, **commit.links},
         credentials=disk.credentials & brought,
         strays=commit.strays,
+        gitlinks=commit.gitlinks,
     )
 
 

@@ -20,9 +20,17 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 class Tree:
     """An open directory tree. Asked for directories in sorted order, it opens each of them once."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, inside: str = "") -> None:
+        """`inside` is the path below `root` of the tree that is meant; raises FileNotFoundError behind a link."""
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._open: list[tuple[str, int]] = []
+        if inside:
+            found = self.directory(inside)
+            outer, self._root = self._root, -1 if found is None else os.dup(found)
+            self._close_below(0)
+            os.close(outer)
+            if found is None:
+                raise FileNotFoundError(f"{inside!r} is no directory of the work tree")
 
     def __enter__(self) -> Tree:
         return self
@@ -53,6 +61,15 @@ class Tree:
             except OSError:  # ENOENT; for a symbolic link ENOTDIR (Linux) or ELOOP (macOS)
                 return None
         return self._top()
+
+    def stat(self, path: str) -> os.stat_result | None:
+        """What stands at `path`, links not followed; None when nothing does."""
+        parent, _, name = path.rpartition("/")
+        directory = self.directory(parent)
+        if directory is not None:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                return os.stat(name, dir_fd=directory, follow_symlinks=False)
+        return None
 
     def read(self, path: str, limit_bytes: int) -> bytes:
         """The beginning of the regular file `path`; empty when it cannot be read."""
