@@ -1,7 +1,8 @@
 """Saving the repositories inside the work tree: submodules that changed, and what the agent made or cloned there.
 
 Their commits and files are in no tree of the session's branch, so each goes to a ref of its own in the relay, its
-uncommitted work as one commit on top. Neither their index nor their HEAD is touched.
+uncommitted work as one commit on top. Neither their index nor their HEAD is touched. A submodule that stands as it
+went in, or as the session's first commit records it, is no work of the agent's.
 """
 
 from __future__ import annotations
@@ -15,9 +16,15 @@ from pathlib import Path
 from coding_agents_guest.deny import DenyList
 from coding_agents_guest.events import GuestConfig
 from coding_agents_guest.gitwork import Git, GitFailedError
-from coding_agents_guest.nestedref import nested_ref
+from coding_agents_guest.nestedref import GIVEN_HEADS, GIVEN_TREES, NESTED, nested_ref
 from coding_agents_guest.records import dataclass, replace
-from coding_agents_guest.snapshot import commit_snapshot, dated, newest_change, take_snapshot
+from coding_agents_guest.snapshot import (
+    commit_snapshot,
+    dated,
+    listed_gitlinks,
+    newest_change,
+    take_snapshot,
+)
 
 # Each costs some processes of git and a ref of the host; deeper ones are rather a trap than work.
 MAX_NESTED = 100
@@ -34,6 +41,31 @@ class NestedWork:
     failures: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Start:
+    """How a submodule stood when the session began: on `commit`, "" for none, with the files of `tree`, "" for its."""
+
+    commit: str = ""
+    tree: str = ""
+
+
+def read_given(git: Git, relay: str) -> dict[str, Start]:
+    """What the host gave of submodules, by their names in nestedref. Raises GitFailedError."""
+    listed = git.text("ls-remote", "--quiet", relay, f"{GIVEN_HEADS}*", f"{GIVEN_TREES}*")
+    refs = {ref: oid for oid, _, ref in (line.partition("\t") for line in listed.splitlines())}
+    names = [ref[len(GIVEN_HEADS) :] for ref in refs if ref.startswith(GIVEN_HEADS)]
+    return {name: Start(refs[GIVEN_HEADS + name], refs.get(GIVEN_TREES + name, "")) for name in names}
+
+
+def start_of(git: Git, places: tuple[str, ...], given: Mapping[str, Start], base: str) -> Start:
+    """How the repository at `places` stood: as given or, for one that did not go in, as `base` records it."""
+    found = given.get(nested_ref(places)[len(NESTED) :])
+    if found is not None or not base or len(places) > 1:
+        return found or Start()
+    entry = git.answer("ls-tree", "-z", base, "--", places[0]).split()
+    return Start(entry[2]) if entry[:1] == ["160000"] else Start()
+
+
 def save_nested(
     git: Git, nested: Sequence[str], config: GuestConfig, relay: str, known: Mapping[str, str] = {}
 ) -> NestedWork:
@@ -41,12 +73,13 @@ def save_nested(
 
     `known` are the tips that the relay has already.
     """
-    config_inside = replace(config, base="", launch_tree="", message=NESTED_MESSAGE)
-    saving = _Saving(git, config_inside, relay, known, {}, [], [])
-    for path in nested:
-        with suppress(GitFailedError):
-            if config.base and saving.is_unchanged(path, config.base):
-                continue
+    there = [path for path in nested if os.path.lexists(Path(git.directory, path, ".git"))]
+    given: dict[str, Start] = {}
+    if there:
+        with suppress(GitFailedError):  # without the answer all of them are pushed, and lost is nothing
+            given = read_given(git, relay)
+    saving = _Saving(git, config, relay, known, given, {}, [], [])
+    for path in there:
         saving.save((path,))
     return NestedWork(saving.tips, tuple(saving.left_out), tuple(saving.failures))
 
@@ -57,37 +90,48 @@ class _Saving:
     config: GuestConfig
     relay: str
     known: Mapping[str, str]
+    given: Mapping[str, Start]
     tips: dict[str, str]
     left_out: list[str]
     failures: list[str]
-
-    def is_unchanged(self, path: str, base: str) -> bool:
-        """Whether the submodule at `path` is, file by file, what `base` records. Raises GitFailedError."""
-        entry = self.git.text("ls-tree", "-z", base, "--", path).split()
-        inner = self._inside((path,))
-        return (
-            entry[:2] == ["160000", "commit"]
-            and inner.answer("rev-parse", "--verify", "--quiet", "HEAD") == entry[2]
-            and not inner.run("status", "--porcelain", "--untracked-files=normal")
-        )
 
     def save(self, places: tuple[str, ...]) -> None:
         where = "/".join(places)
         if not os.path.lexists(Path(self.git.directory, where, ".git")):
             return  # a submodule that was never filled
-        if len(self.tips) >= MAX_NESTED or len(places) > MAX_NESTED_DEPTH:
-            self.failures.append(f"too many repositories are inside: {where} was not saved")
-            return
         try:
-            inner_nested = self._save(places, where)
+            start = start_of(self.git, places, self.given, self.config.base)
+            if self._is_unchanged(places, start):
+                inner_nested = self._submodules(places)
+            elif len(self.tips) >= MAX_NESTED or len(places) > MAX_NESTED_DEPTH:
+                self.failures.append(f"too many repositories are inside: {where} was not saved")
+                return
+            else:
+                inner_nested = self._save(places, where, start)
         except (GitFailedError, OSError) as error:
             self.failures.append(f"the repository {where} was not saved: {error}")
             return
         for path in inner_nested:
             self.save((*places, path))
 
-    def _save(self, places: tuple[str, ...], where: str) -> tuple[str, ...]:
-        """Push one; returns the repositories inside of it."""
+    def _is_unchanged(self, places: tuple[str, ...], start: Start) -> bool:
+        """Whether the one at `places` is, file by file, as it was. What is inside of it is another question."""
+        if not start.commit or start.tree:
+            return False
+        inner = self._inside(places)
+        if inner.answer("rev-parse", "--verify", "--quiet", "HEAD") != start.commit:
+            return False
+        options = ("--porcelain", "--untracked-files=normal", "--ignore-submodules=dirty")
+        return not inner.run("status", *options)
+
+    def _submodules(self, places: tuple[str, ...]) -> Sequence[str]:
+        """The submodules in the one at `places`."""
+        has = os.path.lexists(Path(self.git.directory, *places, ".gitmodules"))
+        return listed_gitlinks(self._inside(places)) if has else ()
+
+    def _save(self, places: tuple[str, ...], where: str, start: Start) -> tuple[str, ...]:
+        """Push one unless it is as it was; returns the repositories inside of it."""
+        config = replace(self.config, base=start.commit, launch_tree=start.tree, message=NESTED_MESSAGE)
         git = self._inside(places)
         git_dir = Path(git.text("rev-parse", "--absolute-git-dir"))
         head = git.answer("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
@@ -96,16 +140,15 @@ class _Saving:
             with suppress(FileNotFoundError):
                 shutil.copy2(git_dir / "index", index)
             mine = git.within(GIT_INDEX_FILE=str(index))
-            snapshot = take_snapshot(mine, head=head, deny=DenyList(self.config.deny))
+            snapshot = take_snapshot(mine, head=head, deny=DenyList(config.deny))
             date = newest_change(mine, snapshot.tree, head, git.directory)
-            commit = commit_snapshot(
-                dated(mine, date), snapshot, self.config, parent=head, message=self.config.message
-            )
+            commit = commit_snapshot(dated(mine, date), snapshot, config, parent=head, message=config.message)
         finally:
             for leftover in (index, index.with_name(index.name + ".lock")):
                 with suppress(FileNotFoundError):
                     leftover.unlink()
-        if tip := commit or head:
+        tip = commit or head
+        if tip and tip != start.commit:
             if self.known.get(where) != tip:
                 git.run("push", "--quiet", "--no-verify", self.relay, f"+{tip}:{nested_ref(places)}")
             self.tips[where] = tip

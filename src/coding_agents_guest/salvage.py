@@ -38,7 +38,14 @@ from coding_agents_guest.events import (
 )
 from coding_agents_guest.gitwork import Git, GitFailedError, identity_environment
 from coding_agents_guest.mux import Mux, Stream
-from coding_agents_guest.nested import MAX_NESTED, MAX_NESTED_DEPTH, NESTED_MESSAGE
+from coding_agents_guest.nested import (
+    MAX_NESTED,
+    MAX_NESTED_DEPTH,
+    NESTED_MESSAGE,
+    Start,
+    read_given,
+    start_of,
+)
 from coding_agents_guest.nestedref import nested_ref
 from coding_agents_guest.place import Place
 from coding_agents_guest.probe import read_facts
@@ -82,6 +89,7 @@ _NO_SHORTCUTS = (
 _NAME = re.compile(r"(?!-)(?!.*(?:\.\.|@\{))[^\x00-\x20\x7f~^:?*\[\\\udc80-\udcff]{1,200}")
 _BUNDLE = "coding-agents-more-branches"
 _BUNDLE_SIZE = 500
+_MAX_SEEN = 1000  # repositories inside, of which most are submodules as they went in
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -150,11 +158,11 @@ def salvage(config: GuestConfig, place: Place, deadline: float) -> Salvaged | Fa
         try:
             try:
                 git = _fresh_git(config, place, Path(scratch, "whole"), deadline)
-                return _Salvage(config, place, git, notes, place.workspace, []).run()
+                return _Salvage(config, place, git, notes, place.workspace, [], []).run()
             except _BrokenHistoryError as error:
                 notes[:] = [f"the volume's own history cannot be read: {error}"]
                 git = _fresh_git(config, place, Path(scratch, "files"), deadline)
-                return _Salvage(config, place, git, notes, place.workspace, []).without_history()
+                return _Salvage(config, place, git, notes, place.workspace, [], []).without_history()
         except Exception as error:  # noqa: BLE001 - whatever a hostile volume causes, the answer must come
             return Failed("salvage", "; ".join((*notes, str(error))))
 
@@ -185,7 +193,8 @@ class _BrokenHistoryError(Exception):
 class _Salvage:
     """One salvage under way. `git` works on a git directory of our own with the volume as its work tree.
 
-    `top` is the volume and `seen` what was found of repositories inside of it, also in their own salvage.
+    `top` is the volume, `seen` what was found of repositories inside of it, also in their own salvage, and `pushed`
+    what of them is no submodule as it went in; `given` is how those stood (None: the relay is still to be asked).
     """
 
     config: GuestConfig
@@ -194,6 +203,8 @@ class _Salvage:
     notes: list[str]
     top: Path
     seen: list[str]
+    pushed: list[str]
+    given: Mapping[str, Start] | None = None
 
     def run(self) -> Salvaged:
         """Raises GitFailedError, UnreadableVolumeError and OSError."""
@@ -231,7 +242,10 @@ class _Salvage:
         for path in nested:
             places = (*outer, path)
             where = "/".join(places)
-            if len(self.seen) >= MAX_NESTED or len(places) > MAX_NESTED_DEPTH:
+            if not os.path.lexists(self.top / where / ".git"):
+                continue  # a submodule that was never filled
+            full = len(self.pushed) >= MAX_NESTED or len(self.seen) >= _MAX_SEEN
+            if full or len(places) > MAX_NESTED_DEPTH:
                 self.notes.append(f"too many repositories are inside: {where} was not read")
                 lacking.append(f"{where}/")
                 continue
@@ -251,27 +265,30 @@ class _Salvage:
         where = "/".join(places)
         scratch = self.git.directory / f"nested-{len(self.seen)}"
         place = replace(self.place, workspace=self.top / where)
-        config = replace(self.config, base="", launch_tree="", message=NESTED_MESSAGE)
-        git = _fresh_git(config, place, scratch, self.git.deadline)
-        inner = _Salvage(config, place, git, self.notes, self.top, self.seen)
+        if self.given is None:
+            self.given = {}
+            with suppress(GitFailedError):  # without the answer all of them are pushed, and lost is nothing
+                self.given = read_given(self._to_relay(), self.place.relay)
+        start = start_of(self.git, places, self.given, self.config.base)
+        config = replace(self.config, base=start.commit, launch_tree=start.tree, message=NESTED_MESSAGE)
+        git = _fresh_git(self.config, place, scratch, self.git.deadline)
+        inner = _Salvage(config, place, git, self.notes, self.top, self.seen, self.pushed, self.given)
         volume = read_volume(self.top, inside=where)
         inner._prepare(volume)
         head = volume.head if volume.head and inner._commits([volume.head]) else ""
-        if head and not inner._is_whole([head], ()):
+        whole = head and inner._is_whole([head], ())
+        if head and not whole and volume.shallow:  # only now: a planted one would cut off history that is there
+            Path(git.environment["GIT_DIR"], "shallow").write_bytes(volume.shallow)
+            whole = inner._is_whole([head], ())
+        if head and not whole:
             self.notes.append(f"the history of the repository {where} cannot be read")
             head = ""
         commit, snapshot = inner._commit_worktree(volume if head else Volume(None), head)
         tip = commit or head
-        if tip and tip != self._recorded(where):
+        if tip and tip != start.commit:
+            self.pushed.append(where)
             inner._push(tip, nested_ref(places))
         return inner, snapshot
-
-    def _recorded(self, path: str) -> str:
-        """The commit of the submodule at `path` with which the session began, "" for none."""
-        if not self.config.base:
-            return ""
-        entry = self.git.answer("ls-tree", "-z", self.config.base, "--", path).split()
-        return entry[2] if entry[:1] == ["160000"] else ""
 
     def _prepare(self, volume: Volume) -> None:
         """Let our git directory borrow the volume's objects and take over its rules for files."""

@@ -70,6 +70,11 @@ def gitlinks(git: Git) -> list[str]:
     index = Path(git.environment["GIT_INDEX_FILE"])
     if not index.exists() or _GITLINK_MODE not in index.read_bytes():
         return []
+    return listed_gitlinks(git)
+
+
+def listed_gitlinks(git: Git) -> list[str]:
+    """The same, without a look at the index first."""
     return [os.fsdecode(path) for path in _GITLINK.findall(git.run("ls-files", "-z", "--stage"))]
 
 

@@ -317,7 +317,7 @@ def submodule_shallow(root: Path) -> Host:
 def submodule_old_style(root: Path) -> Host:
     """Its git directory stands in its work tree, as git made it long ago and `git clone` makes it still."""
     host = plain(root)
-    sh(host.work, "clone", "--quiet", f"file://{plain(root / 'origin').work}", "libs/inner", env=host.env)
+    sh(host.work, "clone", "--quiet", f"file://{origin_of(root, 'origin').work}", "libs/inner", env=host.env)
     host.git("submodule", "--quiet", "add", f"file://{root / 'origin/work'}", "libs/inner")
     host.git("commit", "--quiet", "-m", "submodule")
     assert (host.work / "libs/inner/.git").is_dir()

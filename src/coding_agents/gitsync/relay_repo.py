@@ -1,6 +1,6 @@
 """The relay repository: the quarantine of one session, and the two processes that serve it.
 
-Layout of refs (all but the first two and the nested ones are hidden from the agent, for reading and for writing):
+Layout of refs (all but the first two, the nested and the given ones are hidden from the agent):
 
     refs/heads/<agent>/<branch>          the session's branch, which the agent may push
     refs/heads/<base branch>             where the session started, so that the agent can compare; read only
@@ -8,6 +8,8 @@ Layout of refs (all but the first two and the nested ones are hidden from the ag
     refs/coding-agents/launch, launch-index  the user's uncommitted state at launch (workspace.launch_state)
     refs/coding-agents/nested/<path>     repositories inside the work tree (coding_agents_guest.nestedref); the
                                          agent may push them, too
+    refs/coding-agents/given/{head,tree}/<path>  submodules that went in: their commit, and their files where the
+                                         user had changed some; read only
     refs/coding-agents/autosave/latest   the last automatic save; the agent may push it, too
     refs/coding-agents/autosave/<ms>     earlier ones by the host's time in milliseconds since the epoch
     refs/coding-agents/archive/<n>       old tips of non-fast-forward pushes
@@ -39,6 +41,7 @@ ARCHIVE = f"{PRIVATE}/archive"
 SALVAGE = f"{PRIVATE}/salvage"
 SALVAGE_REFS = (f"{SALVAGE}/head", f"{SALVAGE}/worktree")
 SALVAGE_HEADS = f"{SALVAGE}/heads/"
+GIVEN = f"{PRIVATE}/given"
 
 # receive.unpackLimit=1 keeps what arrives packed, so a pack bomb stays as small on disk as it was on the
 # wire; core.bigFileThreshold makes index-pack stream large blobs instead of holding them in memory
@@ -154,7 +157,8 @@ def receive_pack_command(
     # Salvage sees the session's branch as well, so that it sends what is new and not all of history;
     # that it may not push there is the policy's decision, before git sees the command.
     salvage = (*SALVAGE_REFS, SALVAGE_HEADS.rstrip("/"))  # a pattern stands for all below it, too
-    mine = (relay.branch.ref, NESTED.rstrip("/"), LATEST)
+    # And what went in of submodules, for the same reason; that is what GIVEN holds, and nobody may push there.
+    mine = (relay.branch.ref, NESTED.rstrip("/"), LATEST, GIVEN)
     visible = (*mine, *(salvage if identity is Identity.SALVAGE else ()))
     refuse_rewrite = "false" if rewrite else "true"
     settings = (f"receive.maxInputSize={max_input}", f"receive.denyNonFastForwards={refuse_rewrite}")
@@ -170,8 +174,12 @@ def receive_pack_command(
 
 
 def upload_pack_command(relay: Relay, *, limits: ProcessLimits, timeout_s: float) -> Command:
-    """`git upload-pack` for one fetch of the session's branch or of the base branch."""
-    readable = (relay.branch.ref, *([f"refs/heads/{relay.base_branch}"] if relay.base_branch else []))
+    """`git upload-pack` for one fetch of the session's branch, of the base branch or of what went in of submodules."""
+    readable = (
+        relay.branch.ref,
+        *([f"refs/heads/{relay.base_branch}"] if relay.base_branch else []),
+        GIVEN,
+    )
     return _service(
         relay, "upload-pack", readable, settings=(), env_extra={}, limits=limits, timeout_s=timeout_s
     )
