@@ -15,9 +15,10 @@ from typing import cast
 
 import pytest
 
+from coding_agents.app.prepare import give_all
 from coding_agents.app.work import Range, diff
 from coding_agents.errors import CloneError
-from coding_agents.gitsync.base import give, open_base
+from coding_agents.gitsync.base import open_base
 from coding_agents.gitsync.branches import (
     archive_existing,
     branch_names,
@@ -89,6 +90,7 @@ def test_git_obeys_the_variable(tmp_path: Path, trigger: Trigger) -> None:
 def test_git_runs_the_hook(tmp_path: Path, hook: str) -> None:
     world = make_world(tmp_path)
     world.hooks(world.repo / ".git/hooks", "hook")
+    world.hooks(world.repo / ".git/modules/sub/hooks", "hook of the submodule")
     said = world.control(Trigger(hook, HOOKS[hook]), world.env)
     assert world.sang() >= {f"hook.{hook}"}, said
 
@@ -154,7 +156,7 @@ class Life:
 
     def _relay(self, facts: RepoFacts, base: Oid, name: str) -> Relay:
         store = open_base(self.world.root / "data", facts, env=self.env)
-        give(store, facts, base)
+        give_all(store, facts, plan_copy(facts, env=self.env, include=(), clean=False))
         path = self.world.root / name
         return create_relay(path, base_store=store, branch=BRANCH, base=base, base_branch=facts.branch)
 
@@ -237,6 +239,7 @@ def test_hooks_run_nowhere(tmp_path: Path) -> None:
     """Not in the user's repository, and not in our own stores either."""
     world = make_world(tmp_path)
     world.hooks(world.repo / ".git/hooks", "hook")
+    world.hooks(world.repo / ".git/modules/sub/hooks", "hook of the submodule")
 
     def also_ours(root: Path) -> None:
         for store in (root / "relay.git", *root.glob("data/bases/*.git")):
