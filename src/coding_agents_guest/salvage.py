@@ -277,7 +277,9 @@ class _Salvage:
         inner._prepare(volume)
         head = volume.head if volume.head and inner._commits([volume.head]) else ""
         whole = head and inner._is_whole([head], ())
-        if head and not whole and volume.shallow:  # only now: a planted one would cut off history that is there
+        if (
+            head and not whole and volume.shallow
+        ):  # only now: a planted one would cut off history that is there
             Path(git.environment["GIT_DIR"], "shallow").write_bytes(volume.shallow)
             whole = inner._is_whole([head], ())
         if head and not whole:

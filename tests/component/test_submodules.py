@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from coding_agents.gitsync.nested import bring_nested
+from coding_agents.errors import GitError
+from coding_agents.gitsync.nested import bring_nested, list_nested, take_nested
 from coding_agents.workspace import submodules
 from coding_agents_guest.events import Salvaged
 from coding_agents_guest.nestedref import GIVEN_HEADS, NESTED, nested_ref
@@ -24,7 +25,7 @@ from coding_agents_guest.salvage import salvage
 from support import kinds
 from support.kinds import add_submodule, origin_of, plain
 from support.relay_server import serving
-from support.repos import SESSION, sh
+from support.repos import BRANCH, SESSION, sh
 from support.roundtrip import Session, begin
 from support.workspaces import Filled, Host, guest_git, make_host
 
@@ -229,8 +230,64 @@ def test_changes_come_back_on_top_of_what_went_in(tmp_path: Path, keep: Callable
     assert store.git("show", f"{tips[names['deep']]}:new").text() == "by the agent\n"
     assert store.git("show", f"{tips[names['deep']]}:changed").text() == "by the user\n"
     assert store.resolve(f"{tips[names['deep']]}^") == session.git("rev-parse", "HEAD", cwd=deep)
-    refs = bring_nested(host.facts(), session.relay, session=SESSION, env=host.env)
-    assert len(refs) == len(tips)
+    bring_nested(host.facts(), session.relay, session=SESSION, env=host.env)
+    found = {one.path: one for one in list_nested(host.facts(), session=SESSION, env=host.env)}
+    assert found.keys() >= {"libs/out/mid", "libs/out/mid/deep/est"}
+    for path, one in found.items():
+        assert inner_of(host, path).git("rev-parse", one.ref) == one.tip
+        assert inner_of(host, path).git("fsck", "--full", "--no-dangling") == ""
+    assert host.git("for-each-ref", NESTED) == ""
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_the_work_comes_home_into_the_submodule_and_is_taken_over(tmp_path: Path, kind: kinds.Kind) -> None:
+    host = kind.build(tmp_path)
+    session = begin(host)
+    path = session.filled.plan.submodules[-1].path
+    (session.work / path / "new").write_text("by the agent\n")
+    session.git("add", "new", cwd=session.work / path)
+    session.git("commit", "--quiet", "-m", "work", cwd=session.work / path)
+    keep_by_save(session)
+    facts, inner = host.facts(), inner_of(host, path)
+    before = inner.git("count-objects", "-v")
+    bring_nested(facts, session.relay, session=SESSION, env=host.env)
+    after = inner.git("count-objects", "-v")
+    assert before != after
+    found = {one.path: one for one in list_nested(facts, session=SESSION, env=host.env)}
+    status, tip = inner.status(), session.git("rev-parse", "HEAD", cwd=session.work / path)
+    assert take_nested(facts, found[path], BRANCH, into=inner.work, env=host.env) is False
+    # The user's own changes are a commit on top, for a branch holds all that stood there.
+    assert tip in inner.git("rev-list", "--max-count=2", BRANCH.short).split()
+    assert inner.git("show", f"{BRANCH.short}:new") == "by the agent"
+    assert inner.status() == status
+    assert inner.git("fsck", "--full", "--no-dangling") == ""
+    assert host.git("fsck", "--full", "--no-dangling") == ""
+
+
+def test_a_shallow_one_that_is_gone_is_kept_and_breaks_nothing(tmp_path: Path) -> None:
+    """Its history ends where only the submodule knows: in the repository around it that would be damage."""
+    host = kinds.submodule_shallow(tmp_path)
+    session = begin(host)
+    (session.work / INNER / "new").write_text("by the agent\n")
+    keep_by_save(session)
+    moved = host.root / "moved"
+    (host.work / INNER).rename(moved)
+    with pytest.raises(GitError, match="shallow submodule 'libs/inner' is not where it was"):
+        bring_nested(host.facts(), session.relay, session=SESSION, env=host.env)
+    assert host.git("for-each-ref", NESTED) == ""
+    moved.rename(host.work / INNER)
+    assert bring_nested(host.facts(), session.relay, session=SESSION, env=host.env)
+    assert inner_of(host).git("for-each-ref", NESTED)
+
+
+def test_one_that_is_gone_comes_into_the_repository_around_it(host: Host) -> None:
+    session = begin(host)
+    (session.work / INNER / "new").write_text("by the agent\n")
+    keep_by_save(session)
+    (host.work / INNER).rename(host.root / "moved")
+    bring_nested(host.facts(), session.relay, session=SESSION, env=host.env)
+    (ref,) = host.git("for-each-ref", "--format=%(refname)", NESTED).splitlines()
+    assert host.git("show", f"{ref}:new") == "by the agent"
     assert host.git("fsck", "--full", "--no-dangling") == ""
 
 

@@ -32,6 +32,7 @@ def _shown(lines: list[str]) -> list[str]:
     secrets=_PATHS,
     links=_PATHS,
     nested=_PATHS,
+    reason=st.text(max_size=400),
 )
 def test_never_more_than_8_lines(
     enforced: dict[str, str],
@@ -40,14 +41,17 @@ def test_never_more_than_8_lines(
     secrets: tuple[str, ...],
     links: tuple[str, ...],
     nested: tuple[str, ...],
+    reason: str,
 ) -> None:
     record = session_record(
         enforced=enforced, network=network, private=("10.0.0.1:1",) * 9, repo=_url_repo(), branch="demo/x"
     )
-    copy = CopyPlan(False, (), (), (), left_out, secrets, links, nested)
+    copy = CopyPlan(
+        False, (), (), (), left_out, secrets, links, nested, reasons=dict.fromkeys(nested, reason)
+    )
     lines = _shown(list(banner(record, copy)))
     assert len(lines) <= 8
-    assert max(map(len, lines)) < 1000
+    assert max(map(len, lines)) < 1300
     lacking = next(line for line in lines if line.startswith("absent "))
     assert all(
         (name in lacking) == (value in ("off", "absent", "unknown")) for name, value in _plain(enforced)
@@ -71,6 +75,16 @@ def test_the_worst_case_names_everything_once() -> None:
         f"1 links that leave the tree: …{'x' * 42}/link; 1 nested repositories, left empty: sub",
         "work     comes back to /data/shop.git; fetch it with: git fetch /data/shop.git demo/x",
     ]
+
+
+def test_a_submodule_that_stays_empty_is_named_with_the_reason() -> None:
+    copy = CopyPlan(
+        False, (), nested=("a", "b", "c", "lib\x1b[2J"), reasons={"lib\x1b[2J": "its .git is\nelsewhere"}
+    )
+    note = next(line for line in banner(session_record(enforced={}), copy) if line.startswith("note "))
+    assert note == (
+        "note     4 nested repositories, left empty: lib\\x1b[2J (its .git is\\x0aelsewhere), a, b and 1 more"
+    )
 
 
 def test_an_ordinary_launch_and_a_start_say_five_lines() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from coding_agents.model.session import SessionRecord
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 _NAMED = 3
 _LONGEST_NAME = 48
+_LONGEST_REASON = 100
+_NO_REASONS: Mapping[str, str] = MappingProxyType({})
 _HOLD = ("user", "capabilities", "no-new-privileges", "seccomp", "read-only-root", "mounts", "host-paths")
 _LIMITS = ("cpus", "memory", "swap", "pids")
 _LACKING = ("absent", "off", "unknown")
@@ -34,10 +37,11 @@ def banner(record: SessionRecord, copy: CopyPlan | None = None) -> Iterator[str]
     odd = (
         ("copied although tracked and like a secret", copy.tracked_secrets),
         ("links that leave the tree", copy.flagged_symlinks),
-        ("nested repositories, left empty", copy.nested),
+        ("nested repositories, left empty", _with_reasons_first(copy)),
     )
     if any(paths for _, paths in odd):
-        yield "note     " + "; ".join(f"{len(paths)} {what}: {_few(paths)}" for what, paths in odd if paths)
+        said = (f"{len(paths)} {what}: {_few(paths, copy.reasons)}" for what, paths in odd if paths)
+        yield "note     " + "; ".join(said)
     if record.repo.kind != "path":
         url = record.repo.common_dir
         yield f"work     comes back to {url}; fetch it with: git fetch {url} {record.branch}"
@@ -53,9 +57,18 @@ def _lacking(enforced: Iterable[tuple[str, str]]) -> str:
     return "; ".join(names if word == "absent" else f"{word}: {names}" for word, names in said)
 
 
-def _few(names: tuple[str, ...]) -> str:
+def _with_reasons_first(copy: CopyPlan) -> tuple[str, ...]:
+    """Those that are empty inside, first the ones that a person may not expect."""
+    return tuple(sorted(copy.nested, key=lambda path: path not in copy.reasons))
+
+
+def _few(names: tuple[str, ...], reasons: Mapping[str, str] = _NO_REASONS) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(map(_short, names[:_NAMED])) + more
+    return ", ".join(_short(name) + _why(reasons.get(name, "")) for name in names[:_NAMED]) + more
+
+
+def _why(reason: str) -> str:
+    return f" ({escape(reason)[:_LONGEST_REASON]})" if reason else ""
 
 
 def _short(name: str) -> str:

@@ -1,66 +1,138 @@
-"""Repositories inside a session's work tree: into the user's repository as refs, and from there to their own place."""
+"""Repositories inside a session's work tree: into the user's repository as refs, and from there to their own place.
+
+The work of a submodule that went in comes back into the submodule itself, when that still stands where it stood: its
+history is there, and where it is cut off, too.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from coding_agents.errors import BranchError, WorkspaceError
+from coding_agents.errors import BranchError, GitError, NotARepositoryError, WorkspaceError
 from coding_agents.gitsync.branches import checked_out, collision
 from coding_agents.gitsync.discover import discover
-from coding_agents.gitsync.packs import copy_closure, user_store
+from coding_agents.gitsync.packs import Store, copy_closure, user_store
 from coding_agents.gitsync.relay_repo import Relay
 from coding_agents.model.refs import Branch, Oid
 from coding_agents.model.repo import RepoFacts
 from coding_agents.proc.git import Profile, git, owner_of
-from coding_agents_guest.nestedref import NESTED, nested_path
+from coding_agents_guest.nestedref import GIVEN_HEADS, NESTED, nested_path
 
 MAX_BROUGHT = 1000
 """So many refs of nested repositories are brought home; a hostile guest can push more."""
 
+_MAX_DEPTH = 8
+
+_GITLINK = re.compile(rb"(?:\A|(?<=\0))160000 [0-9a-f]+ \d\t([^\0]+)")
 _DOT_GIT = frozenset({".git", "git~1"})
 
 
 class Nested(msgspec.Struct, frozen=True):
-    """One repository inside the work tree: its path there (hostile text), its ref in the user's repository, its tip."""
+    """One repository inside the work tree: its path there (hostile text), its ref in the user's repository, its tip.
+
+    `home` is the submodule that has the ref, None when it is the repository around it.
+    """
 
     path: str
     ref: str
     tip: Oid
+    home: RepoFacts | None = None
 
 
 def bring_nested(repo: RepoFacts, relay: Relay, *, session: str, env: Mapping[str, str]) -> tuple[str, ...]:
-    """Bring what the relay has of nested repositories to refs of `session` in `repo`; returns these refs.
+    """Bring what the relay has of nested repositories to refs of `session` in `repo` and in its submodules.
 
-    Raises GitError.
+    Returns these refs. Raises GitError.
     """
-    found = relay.store.refs(NESTED)
+    found = dict(list(relay.store.refs(NESTED).items())[:MAX_BROUGHT])
     if not found:
         return ()
-    user = user_store(repo, env)
+    given = relay.store.refs(GIVEN_HEADS)
+    around: dict[str, Oid] = {}
+    for ref, oid in found.items():
+        name = ref.removeprefix(NESTED)
+        start = given.get(f"{GIVEN_HEADS}{name}")
+        home = _submodule(repo, nested_path(name), env) if start is not None else None
+        if home is not None and start is not None and user_store(home, env).present([start]):
+            _bring(relay, user_store(home, env), {f"{NESTED}{session}/{name}": oid}, [start], session)
+        else:
+            around[f"{NESTED}{session}/{name}"] = oid
+    if around:
+        _require_whole(relay, around)
+        _bring(relay, user_store(repo, env), around, [], session)
+    return tuple(f"{NESTED}{session}/{ref.removeprefix(NESTED)}" for ref in found)
+
+
+def _bring(relay: Relay, user: Store, wanted: Mapping[str, Oid], known: list[Oid], session: str) -> None:
+    """Let the refs `wanted` of `user` be what they should; `known` is what both sides have anyway."""
     here = user.refs(f"{NESTED}{session}/")
-    wanted = {f"{NESTED}{session}/{ref.removeprefix(NESTED)}": oid for ref, oid in found.items()}
-    wanted = dict(list(wanted.items())[:MAX_BROUGHT])
     new = {ref: oid for ref, oid in wanted.items() if here.get(ref) != oid}
     if new:
-        copy_closure(relay.store, user, tips=new.values(), known=user.present(here.values()))
+        both = relay.store.present([*known, *here.values()])
+        copy_closure(relay.store, user, tips=new.values(), known=user.present(both))
         user.git(
             "update-ref",
             "--stdin",
             stdin="".join(f"update {ref} {oid}\n" for ref, oid in new.items()).encode(),
         )
-    return tuple(wanted)
+
+
+def _require_whole(relay: Relay, wanted: Mapping[str, Oid]) -> None:
+    """Raise GitError for a history that is cut off where no repository of the user's knows it: it would be broken."""
+    try:
+        ends = set((relay.git_dir / "shallow").read_text("ascii").split())
+    except FileNotFoundError:
+        return
+    base = [f"^{relay.base}"] if relay.base is not None else []
+    for ref, oid in wanted.items():
+        listed = relay.store.git("rev-list", oid, *base, timeout_s=600.0).text().split()
+        if not ends.isdisjoint(listed):
+            path = nested_path(ref.removeprefix(NESTED).partition("/")[2])
+            raise GitError(
+                f"the shallow submodule {path!r} is not where it was when the session began: its work is kept in "
+                f"{relay.git_dir}",
+                hint="Check the submodule out at its path, then run `coding-agents recover`.",
+            )
 
 
 def list_nested(repo: RepoFacts, *, session: str, env: Mapping[str, str]) -> tuple[Nested, ...]:
-    """The nested repositories of `session` that are in `repo`, by path. Raises GitError."""
+    """The nested repositories of `session` that are in `repo` and its submodules, by path. Raises GitError."""
     prefix = f"{NESTED}{session}/"
-    refs = user_store(repo, env).refs(prefix)
-    found = (Nested(nested_path(ref.removeprefix(prefix)), ref, tip) for ref, tip in refs.items())
+    found = []
+    for home in (None, *_submodules(repo, env)):
+        for ref, tip in user_store(home or repo, env).refs(prefix).items():
+            found.append(Nested(nested_path(ref.removeprefix(prefix)), ref, tip, home))
     return tuple(sorted(found, key=lambda one: one.path))
+
+
+def _submodules(repo: RepoFacts, env: Mapping[str, str], depth: int = 0) -> Iterator[RepoFacts]:
+    """The submodules of `repo` that are checked out, and theirs."""
+    if repo.work_tree is None or depth >= _MAX_DEPTH:
+        return
+    store = Store(repo.git_dir, Profile.USER_WRITE, env, owner_of(repo))
+    for path in _GITLINK.findall(store.git("ls-files", "-z", "--stage").stdout):
+        found = _submodule(repo, os.fsdecode(path), env)
+        if found is not None:
+            yield found
+            yield from _submodules(found, env, depth + 1)
+
+
+def _submodule(repo: RepoFacts, path: str, env: Mapping[str, str]) -> RepoFacts | None:
+    """The repository that is checked out at `path` of the work tree, None when none is."""
+    try:
+        place = place_of(repo, path)
+        if not (place / ".git").exists():
+            return None
+        found = discover(place, env=env)
+    except (GitError, WorkspaceError, NotARepositoryError, OSError):
+        return None
+    here = found.work_tree is not None and found.work_tree.samefile(place)
+    return found if here and found.common_dir != repo.common_dir else None
 
 
 def take_nested(
@@ -88,7 +160,8 @@ def take_nested(
             )
         if other := collision(target, branch, refs):
             raise BranchError(f"{branch.short} cannot exist beside the branch {other} in {str(into)!r}")
-        copy_closure(user_store(repo, env), target, tips=[nested.tip], known=())
+        if not target.present([nested.tip]):
+            copy_closure(user_store(nested.home or repo, env), target, tips=[nested.tip], known=())
         if current is not None and not target.is_ancestor(current, nested.tip):
             raise BranchError(
                 f"{branch.short} in {str(into)!r} has commits that the session's work does not contain",
