@@ -27,8 +27,8 @@ from coding_agents.cli.session_arg import find_session, session_argument
 def command(app: AppContext, name: str, path: str | None, into: Path | None, as_json: bool) -> None:
     """List the repositories inside a session's work tree that came back, or take one over.
 
-    Changed submodules and repositories that the agent made come back as refs of the session's repository.
-    With PATH its commits go to a branch of the repository at PATH, which is made when nothing is there; no
+    Changed submodules come back as refs of their own repository, others that the agent made as refs of the
+    session's. With PATH its commits go to a branch of the repository at PATH, which is made when nothing is there; no
     file is checked out.
     """
     from coding_agents.app.nested import nested_of, take
