@@ -33,6 +33,32 @@ def test_output_without_a_last_line_end_is_passed_on_whole(product: Product, rep
         assert "err" in result.err
 
 
+def test_a_submodule_goes_in_and_the_work_in_it_comes_back_into_it(product: Product, repo: Path) -> None:
+    origin = repo.parent / "origin"
+    git(repo.parent, "clone", "--quiet", str(repo), str(origin))
+    for name in ("lib", "other"):
+        git(repo, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(origin), name)
+    git(repo, "commit", "--quiet", "-m", "submodules")
+    (repo / "other/mine").write_text("the user's\n")
+    status = git(repo, "status", "--porcelain").strip()
+    script = "git status --porcelain; git submodule update; git submodule status; cat other/mine; echo new > lib/new"
+    result = product.launch(repo, "--name", "sub", "--", "sh", "-c", script)
+    outside = git(repo, "submodule", "status").splitlines()
+    assert [line.split()[:2] for line in result.out.splitlines()[1:3]] == [
+        line.split()[:2] for line in outside
+    ]
+    assert result.out.splitlines()[0].strip() == status
+    assert result.out.endswith("the user's\n")
+    (ref,) = git(
+        repo / "lib", "for-each-ref", "--format=%(refname)", "refs/coding-agents/nested/"
+    ).splitlines()
+    assert git(repo / "lib", "show", f"{ref}:new") == "new"
+    for place in (repo, repo / "other"):
+        assert git(place, "for-each-ref", "refs/coding-agents/nested/") == ""
+    product.run("nested", "demo-sub", "lib")
+    assert git(repo / "lib", "show", "demo/session-1:new") == "new"
+
+
 def test_uncommitted_work_of_the_agent_comes_back(product: Product, repo: Path) -> None:
     product.launch(repo, "--message", "saved by us", "-b", "fix", "--", "sh", "-c", "echo new > new.txt")
     assert git(repo, "show", "demo/fix:new.txt") == "new"
