@@ -242,7 +242,7 @@ class _Salvage:
         for path in nested:
             places = (*outer, path)
             where = "/".join(places)
-            if not os.path.lexists(self.top / where / ".git"):
+            if _is_empty(self.top / where):
                 continue  # a submodule that was never filled
             full = len(self.pushed) >= MAX_NESTED or len(self.seen) >= _MAX_SEEN
             if full or len(places) > MAX_NESTED_DEPTH:
@@ -454,6 +454,17 @@ class _Salvage:
             if self.git.status_and_output(*packed, stdin=f"{what}\n".encode(), discard=True)[0]:
                 raise _BrokenHistoryError(str(error)) from error
             raise
+
+
+def _is_empty(place: Path) -> bool:
+    """Whether `place` is a directory without an entry, or nothing."""
+    try:
+        with os.scandir(place) as entries:
+            return not any(entries)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 def _can_be_pushed(name: str, others: Mapping[str, str]) -> bool:

@@ -208,6 +208,18 @@ def test_what_stands_as_it_went_in_does_not_come_back(
     assert "refs/coding-agents/salvage/worktree" not in session.relay.store.refs()
 
 
+@pytest.mark.parametrize("had_been_there", [True, False])
+def test_files_where_a_submodule_has_no_git_directory_are_salvaged(host: Host, had_been_there: bool) -> None:
+    """git sees nothing there: neither the repository around it, nor one of its own."""
+    if not had_been_there:
+        host.git("submodule", "--quiet", "deinit", INNER)
+    session = begin(host)
+    (session.work / INNER / ".git").unlink(missing_ok=True)
+    (session.work / INNER / "new").write_text("by the agent\n")
+    keep_by_salvage(session)
+    assert session.relay.store.git("show", f"{nested_tips(session)[INNER]}:new").text() == "by the agent\n"
+
+
 @HOW
 def test_changes_come_back_on_top_of_what_went_in(tmp_path: Path, keep: Callable[[Session], None]) -> None:
     host = kinds.submodule_nested(tmp_path)
