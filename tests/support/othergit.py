@@ -81,9 +81,10 @@ def _wrap(place: Path) -> None:
         if program.is_dir():
             continue
         target = place / "exec" / program.name
-        if program.open("rb").read(4) != b"\x7fELF":
-            target.symlink_to(program)
-            continue
+        with program.open("rb") as file:
+            if file.read(4) != b"\x7fELF":
+                target.symlink_to(program)
+                continue
         _script(target, f'{begin} --argv0 {program.name} {shlex.quote(os.fspath(program.resolve()))} "$@"')
     git = shlex.quote(os.fspath(root / "usr/bin/git"))
     (place / "exec/git").unlink(missing_ok=True)
