@@ -1,18 +1,15 @@
-"""There is one way to run git on the host, and it passes on nothing by accident."""
+"""The one way to run git on the host passes on nothing by accident; that there is no other: test_one_door.py."""
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 import pytest
 
-import coding_agents
 from coding_agents.errors import GitError
 from coding_agents.proc.git import Profile, git, git_command
 from coding_agents.proc.runner import Owner
 
-PACKAGE = Path(coding_agents.__file__).parent
 HOSTILE_ENV = {
     "PATH": "/usr/bin:/bin",
     "HOME": "/home/ada",
@@ -31,32 +28,6 @@ HOSTILE_ENV = {
         )
     },
 }  # fmt: skip
-
-
-def argv_starts_with_git(tree: ast.AST) -> list[int]:
-    """Lines of list and tuple displays whose first element is the word git."""
-    return [
-        node.lineno
-        for node in ast.walk(tree)
-        if isinstance(node, ast.List | ast.Tuple)
-        and node.elts
-        and isinstance(node.elts[0], ast.Constant)
-        and str(node.elts[0].value).rpartition("/")[2] == "git"
-    ]
-
-
-def test_the_search_below_finds_what_it_should() -> None:
-    tree = ast.parse('run(["git", "status"])\nx = ("/usr/bin/git",)\ny = {"git": 1}')
-    assert sorted(argv_starts_with_git(tree)) == [1, 2]
-
-
-def test_no_other_module_makes_a_git_command_line() -> None:
-    found = {
-        str(path.relative_to(PACKAGE)): lines
-        for path in PACKAGE.rglob("*.py")
-        if (lines := argv_starts_with_git(ast.parse(path.read_text("utf-8"))))
-    }
-    assert set(found) == {"proc/git.py"}
 
 
 @pytest.mark.parametrize("profile", list(Profile))
