@@ -6,41 +6,13 @@ each trigger there is proof that git itself would run it.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 
-from coding_agents.app.prepare import give_all
-from coding_agents.app.work import Range, diff
-from coding_agents.errors import CloneError
-from coding_agents.gitsync.base import open_base
-from coding_agents.gitsync.branches import (
-    archive_existing,
-    branch_names,
-    branch_state,
-    delete_branch,
-    is_merged,
-)
-from coding_agents.gitsync.clone import clone_url, empty_repository
-from coding_agents.gitsync.discover import discover
-from coding_agents.gitsync.integrate import Landing, integrate, keep_incoming
-from coding_agents.gitsync.packs import user_store
-from coding_agents.gitsync.relay_repo import Relay, create_relay
-from coding_agents.gitsync.summary import summarize
-from coding_agents.gitsync.urls import GitUrl, parse_url
-from coding_agents.model.refs import Branch, Oid
-from coding_agents.model.repo import RepoFacts
-from coding_agents.supervisor.context import SessionContext
-from coding_agents.workspace.fill import write_workspace_tar
-from coding_agents.workspace.launch_state import record_launch_state
-from coding_agents.workspace.listing import plan_copy
-from support.relay_server import URL, serving
-from support.repos import BRANCH, SESSION, git_env, sh
+from support.life import Life, plant_content
+from support.repos import sh
 from support.triggers import (
     BY_DESIGN_AT_CLEAN_LAUNCH,
     BY_DESIGN_AT_CLONE,
@@ -51,12 +23,10 @@ from support.triggers import (
     USER_LEVELS,
     VARIABLES,
     Trigger,
-    World,
     git_version,
     make_world,
     plant,
 )
-from support.workspaces import NOW_MS, unpack
 
 VERSION = git_version()
 KNOWN = tuple(trigger for trigger in SETTINGS if trigger.since <= VERSION)
@@ -103,6 +73,17 @@ def test_git_reads_the_level(tmp_path: Path, level: str) -> None:
     assert world.sang() == {one.name}, said
 
 
+def test_git_obeys_what_the_agent_commits(tmp_path: Path) -> None:
+    """A directory of the tree that passes for a repository, where a person looks at a checkout of it."""
+    world = make_world(tmp_path)
+    tree = tmp_path / "checkout"
+    tree.mkdir()
+    sh(tree, "init", "-q", env=world.env)
+    plant_content(tree, str(world.program("content")))
+    sh(tree / "bare", "status", env=world.env, check=False)
+    assert world.sang() == {"content"}
+
+
 def marker(trigger: Trigger) -> str:
     """What it leaves: the name of the hook in the tree, of the other repository's trigger, of an object's directory."""
     others = {
@@ -114,108 +95,6 @@ def marker(trigger: Trigger) -> str:
 
 
 # --- we run none ---------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Life:
-    """A session's life in the order of its verbs; every step tells which triggers ran in it."""
-
-    world: World
-    env: Mapping[str, str]
-    in_our_stores: Callable[[Path], None] = lambda _: None
-    ran: dict[str, set[str]] = field(default_factory=dict)
-
-    def step(self, name: str, action: Callable[[], object]) -> object:
-        self.world.sang()
-        result = action()
-        self.ran[name] = self.world.sang()
-        return result
-
-    def live(self) -> dict[str, set[str]]:
-        """All steps that touch git on the host; what ran in each."""
-        world, env = self.world, self.env
-        facts = cast(RepoFacts, self.step("discover", lambda: discover(world.repo, env=env)))
-        base = facts.head
-        assert base is not None
-        self.step(
-            "name", lambda: (branch_names(facts, env=env), branch_state(facts, BRANCH, base=base, env=env))
-        )
-        relay = cast(Relay, self.step("relay", lambda: self._relay(facts, base, "relay.git")))
-        self.in_our_stores(world.root)
-        inside = cast(Path, self.step("launch", lambda: self._fill(facts, relay, base, clean=False)))
-        other = self._relay(facts, base, "other.git")
-        self.step("launch --clean", lambda: self._fill(facts, other, base, clean=True))
-        tip = self._serve(relay, inside)
-        self.step("integrate", lambda: self._integrate(facts, relay, base, tip))
-        self.step("diff", lambda: self._look(facts, relay, base, tip))
-        self.step("branches", lambda: self._branches(facts, tip))
-        self.step("clone", lambda: [clone_url(self._url(), world.root / "data", env=env) for _ in range(2)])
-        self.step("clone of a redirected URL", self._clone_redirected)
-        self.step("empty", lambda: empty_repository(world.root / "data", "x", env=env))
-        return self.ran
-
-    def _relay(self, facts: RepoFacts, base: Oid, name: str) -> Relay:
-        store = open_base(self.world.root / "data", facts, env=self.env)
-        give_all(store, facts, plan_copy(facts, env=self.env, include=(), clean=False))
-        path = self.world.root / name
-        return create_relay(path, base_store=store, branch=BRANCH, base=base, base_branch=facts.branch)
-
-    def _fill(self, facts: RepoFacts, relay: Relay, base: Oid, *, clean: bool) -> Path:
-        plan = plan_copy(facts, env=self.env, include=(), clean=clean)
-        launch = record_launch_state(facts, relay.git_dir, plan, env=self.env, base=base, now_ms=NOW_MS)
-        out = io.BytesIO()
-        write_workspace_tar(
-            out, facts, plan, relay_git_dir=relay.git_dir, base=base, launch=launch, env=self.env
-        )
-        inside = self.world.root / f"inside-{clean}"
-        unpack(out.getvalue(), inside)
-        return inside
-
-    def _serve(self, relay: Relay, inside: Path) -> Oid:
-        """A push and a fetch of the guest's, with a git of its own that nobody has touched."""
-        guest = {**git_env(self.world.root / "guest"), "LC_ALL": "C"}
-        sh(inside, "checkout", "-q", "-b", BRANCH.short, env=guest)
-        (inside / "new.txt").write_text("new\n")
-        sh(inside, "add", "new.txt", env=guest)
-        sh(inside, "commit", "-q", "-m", "new", env=guest)
-        with serving(relay, self.world.root / "s") as server:
-            push = ("push", "-q", URL, f"HEAD:{BRANCH.ref}")
-            self.step("push", lambda: sh(inside, *push, env=server.guest_env(guest)))
-            self.step("fetch", lambda: sh(inside, "fetch", "-q", URL, env=server.guest_env(guest)))
-        return Oid.parse(sh(inside, "rev-parse", "HEAD", env=guest))
-
-    def _integrate(self, facts: RepoFacts, relay: Relay, base: Oid, tip: Oid) -> None:
-        landed = integrate(facts, relay, session=SESSION, expected_old=None, env=self.env)
-        assert (landed.where, landed.tip) == (Landing.BRANCH, tip)
-        user_store(facts, self.env).git("update-ref", BRANCH.ref, base)
-        later = integrate(facts, relay, session=SESSION, expected_old=None, env=self.env)
-        assert later.where is Landing.INCOMING
-        keep_incoming(facts, relay, name="kept", tip=tip, env=self.env)
-
-    def _look(self, facts: RepoFacts, relay: Relay, base: Oid, tip: Oid) -> None:
-        session = cast(SessionContext, SimpleNamespace(relay=relay))
-        for stat in (False, True):
-            assert "new.txt" in "".join(diff(session, Range(base, tip), stat=stat))
-        for store in (user_store(facts, self.env), relay.store):
-            assert summarize(store, base=base, tip=tip).files == 1
-
-    def _branches(self, facts: RepoFacts, tip: Oid) -> None:
-        assert archive_existing(facts, BRANCH, now_ms=0, env=self.env)
-        user_store(facts, self.env).git("update-ref", BRANCH.ref, tip)
-        assert not is_merged(facts, BRANCH, env=self.env)
-        assert delete_branch(facts, BRANCH, expected=tip, env=self.env)
-        assert not delete_branch(facts, Branch.parse("none", agent="demo"), expected=tip, env=self.env)
-
-    def _url(self) -> GitUrl:
-        url = parse_url(f"file://{self.world.repo}")
-        assert url is not None
-        return url
-
-    def _clone_redirected(self) -> None:
-        url = parse_url("https://trap.invalid/x")
-        assert url is not None
-        with pytest.raises(CloneError):
-            clone_url(url, self.world.root / "data", env=self.env)
 
 
 @pytest.mark.parametrize("level", [*REPOSITORY_LEVELS, *USER_LEVELS])

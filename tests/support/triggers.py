@@ -217,6 +217,10 @@ class World:
             for key, value in one.settings.items()
         }
 
+    def rendered(self) -> str:
+        """All settings that this git knows, as a file of configuration."""
+        return _rendered(self.settings(one for one in SETTINGS if one.since <= git_version()))
+
     def variables(self, triggers: Iterable[Trigger]) -> dict[str, str]:
         return {key: self._fill(value, one) for one in triggers for key, value in one.variables.items()}
 
