@@ -19,11 +19,12 @@ from support.triggers import make_world
 
 HOST = Path(coding_agents.__file__).parent
 # What a session's life is made of; a step that is missing here would prove nothing about its calls.
-VERBS = frozenset(
-    """--version cat-file check-ignore commit-tree config diff-files diff-tree fetch for-each-ref hash-object index-pack
-    init ls-files ls-remote ls-tree merge-base pack-objects read-tree receive-pack rev-list rev-parse show-ref
-    symbolic-ref update-index update-ref upload-pack worktree write-tree""".split()
-)
+VERBS = {
+    "--version", "cat-file", "check-ignore", "commit-tree", "config", "diff-files", "diff-tree", "fetch",
+    "for-each-ref", "hash-object", "index-pack", "init", "ls-files", "ls-remote", "ls-tree", "merge-base",
+    "pack-objects", "read-tree", "receive-pack", "rev-list", "rev-parse", "show-ref", "symbolic-ref",
+    "update-index", "update-ref", "upload-pack", "worktree", "write-tree",
+}  # fmt: skip
 
 
 @pytest.fixture
