@@ -128,6 +128,19 @@ def test_hooks_run_nowhere(tmp_path: Path) -> None:
     assert ran == dict.fromkeys(ran, NOTHING)
 
 
+def test_settings_of_our_own_stores_run_nothing(tmp_path: Path) -> None:
+    """Nobody but us writes these. Without our own value, receive-pack runs `core.alternateRefsCommand` from there."""
+    world = make_world(tmp_path)
+
+    def also_ours(root: Path) -> None:
+        for store in (root / "relay.git", *root.glob("data/bases/*.git")):
+            with (store / "config").open("a") as config:
+                config.write(world.rendered())
+
+    ran = Life(world, world.env, also_ours).live()
+    assert ran == dict.fromkeys(ran, NOTHING)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("level", ["repository", "user"])
 @pytest.mark.parametrize("trigger", named(KNOWN))
