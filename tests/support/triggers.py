@@ -174,10 +174,11 @@ class World:
 
     root: Path
     env: dict[str, str]
+    name: str = "repo"
 
     @property
     def repo(self) -> Path:
-        return self.root / "repo"
+        return self.root / self.name
 
     @property
     def cage(self) -> Path:
@@ -239,23 +240,26 @@ class World:
         return text.replace("%", str(self.program(trigger.name)))
 
 
-def make_world(root: Path) -> World:
-    """Work of the agent's that names drivers and hooks; branches to merge; a remote, a submodule; no trigger set."""
-    for name in ("cage", "sung", "programs", "exec"):
-        (root / name).mkdir(parents=True)
+def make_world(root: Path, name: str = "repo") -> World:
+    """Work of the agent's that names drivers and hooks; branches to merge; a remote, a submodule; no trigger set.
+
+    The user's repository is called `name`.
+    """
+    for place in ("cage", "sung", "programs", "exec"):
+        (root / place).mkdir(parents=True)
     env = git_env(root / "home")
-    world = World(root, {**env, "PATH": f"{root}/bin:{env['PATH']}", "TERM": "dumb"})
+    world = World(root, {**env, "PATH": f"{root}/bin:{env['PATH']}", "TERM": "dumb"}, name)
     (root / "bin").mkdir()
     for place, trigger in (("bin/git-remote-trap", "remote.origin.vcs"), ("exec/git-trap", "GIT_EXEC_PATH")):
         (root / place).symlink_to(world.program(trigger))
-    for place, name in (("template", "init.templateDir"), ("template-of-variable", "GIT_TEMPLATE_DIR")):
+    for place, trigger in (("template", "init.templateDir"), ("template-of-variable", "GIT_TEMPLATE_DIR")):
         (root / place / "hooks").mkdir(parents=True)
-        (root / place / "hooks/post-commit").symlink_to(world.program(name))
+        (root / place / "hooks/post-commit").symlink_to(world.program(trigger))
     (root / "attributes").write_text("*.far diff=far\n")
-    for name in ("up", "repo", "decoy"):
-        (root / name).mkdir()
-        sh(root / name, "init", "-q", env=env)
-        commit(root / name, "README", f"{name}\n", env=env)
+    for place in ("up", name, "decoy"):
+        (root / place).mkdir()
+        sh(root / place, "init", "-q", env=env)
+        commit(root / place, "README", f"{place}\n", env=env)
     sh(root / "decoy", "config", "core.fsmonitor", str(world.program("GIT_DIR")), env=env)
     _fill_repository(world, env)
     return world
