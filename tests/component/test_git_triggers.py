@@ -65,7 +65,7 @@ def test_git_runs_the_hook(tmp_path: Path, hook: str) -> None:
     assert world.sang() >= {f"hook.{hook}"}, said
 
 
-@pytest.mark.parametrize("level", [*REPOSITORY_LEVELS, *USER_LEVELS, "environment"])
+@pytest.mark.parametrize("level", [*REPOSITORY_LEVELS, "submodule", *USER_LEVELS, "environment"])
 def test_git_reads_the_level(tmp_path: Path, level: str) -> None:
     world = make_world(tmp_path)
     one = next(trigger for trigger in SETTINGS if trigger.name == "core.fsmonitor")
@@ -105,6 +105,15 @@ def test_settings_run_nothing_but_filters_at_launch(tmp_path: Path, level: str) 
     clone = BY_DESIGN_AT_CLONE if level in USER_LEVELS and level != "conditional" else NOTHING
     expected = {"launch": BY_DESIGN_AT_LAUNCH, "launch --clean": BY_DESIGN_AT_CLEAN_LAUNCH, "clone": clone}
     assert ran == {step: expected.get(step, NOTHING) for step in ran}
+
+
+@pytest.mark.parametrize("commit", ["HEAD", "HEAD~1"])
+def test_settings_of_a_submodule_run_nothing(tmp_path: Path, commit: str) -> None:
+    """Not even filters: nothing looks into it, whether it stands at another commit or at the recorded one."""
+    world = make_world(tmp_path)
+    sh(world.repo / "sub", "checkout", "-q", "--detach", commit, env=world.env)
+    ran = Life(world, plant(world, "submodule", KNOWN)).live()
+    assert ran == dict.fromkeys(ran, NOTHING)
 
 
 def test_the_environment_runs_nothing(tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ from support import othergit
 from support.product import ROOT
 
 TESTS = (
-    "unit/test_one_git.py", "component/test_clone.py", "component/test_git_triggers.py",
-    "component/test_gitsync.py",
-    "component/test_hostile_repositories.py", "component/test_relay.py", "component/test_return_path.py",
-    "component/test_workspace_fill.py", "component/test_workspace_listing.py",
+    "unit/test_one_git.py", "unit/test_host_git_page.py", "component/test_autosave.py", "component/test_clone.py",
+    "component/test_git_calls.py", "component/test_git_triggers.py", "component/test_gitsync.py",
+    "component/test_hostile_repositories.py", "component/test_nested.py", "component/test_relay.py",
+    "component/test_relay_budgets.py", "component/test_repository_kinds.py", "component/test_return_path.py",
+    "component/test_review.py", "component/test_work.py", "component/test_workspace_fill.py",
+    "component/test_workspace_listing.py",
 )  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def user(engine: EngineUnderTest, tmp_path: Path, log: GitLog) -> Iterator[User]
     world = make_world(tmp_path / "world", f"p{uuid.uuid4().hex[:8]}")
     known = [one for one in SETTINGS if one.since <= git_version()]
     hostile: dict[str, str] = {}
-    for level in (*REPOSITORY_LEVELS, *USER_LEVELS, "environment"):
+    for level in (*REPOSITORY_LEVELS, "submodule", *USER_LEVELS, "environment"):
         hostile |= plant(world, level, [*known, *(VARIABLES if level == "environment" else ())])
         hostile.pop("GIT_CONFIG_NOSYSTEM", None)
     world.hooks(world.repo / ".git/hooks", "hook")

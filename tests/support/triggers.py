@@ -322,6 +322,7 @@ def plant(world: World, level: str, triggers: Iterable[Trigger]) -> dict[str, st
     path = {
         "repository": dot_git / "config",
         "worktree": dot_git / "config.worktree",
+        "submodule": dot_git / "modules/sub/config",
         "included": world.root / "included",
         "user": home / ".gitconfig",
         "xdg": home / ".config/git/config",
