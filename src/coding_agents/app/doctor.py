@@ -67,6 +67,11 @@ def _git(env: HostEnvironment) -> Check:
     numbers = tuple(int(part) for part in version.split(".")[:2])
     if numbers < (2, 36):
         return Check("git", "warn", f"git {version}: no core.fsync", "Install git 2.36 or later.")
+    if numbers == (2, 54):  # docs/reference/host-git.md
+        return Check(
+            "git", "warn", f"git {version} runs hooks that are settings (hook.NAME.command), whatever we say",
+            "Install git 2.55 or later, or have no such setting.",
+        )  # fmt: skip
     return Check("git", "ok", f"git {version}")
 
 

@@ -1,0 +1,35 @@
+"""What `doctor` says of the git that is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coding_agents.app.doctor import examine
+from coding_agents.store.sessions import SessionStore
+from support.host import host_environment
+
+
+@pytest.mark.parametrize(
+    ("version", "status", "says"),
+    [
+        ("2.35.8", "warn", "no core.fsync"),
+        ("2.39.5", "ok", ""),
+        ("2.53.0", "ok", ""),
+        ("2.54.0", "warn", "hook.NAME.command"),
+        ("2.54.2.windows.1", "warn", "hook.NAME.command"),
+        ("2.55.0", "ok", ""),
+    ],
+)
+def test_versions_of_git_that_lack_something_are_named(
+    tmp_path: Path, version: str, status: str, says: str
+) -> None:
+    git = tmp_path / "git"
+    git.write_text(f"#!/bin/sh\necho git version {version}\n")
+    git.chmod(0o755)
+    env = host_environment(tmp_path / "home", PATH=f"{tmp_path}:/usr/bin:/bin")
+    found = next(one for one in examine(env, SessionStore(env.state_dir)) if one.id == "git")
+    assert (found.status, says in found.detail) == (status, True)
+    assert version in found.detail
+    assert bool(found.fix) is (status == "warn")
