@@ -21,6 +21,15 @@ TESTS = (
     "component/test_workspace_listing.py",
 )  # fmt: skip
 
+_REFUSED = (
+    "tests/component/test_repository_kinds.py::test_what_cannot_be_supported_is_refused_with_the_reason"
+)
+DIFFERENT = (
+    f"{_REFUSED}[partial-treeless]",  # refused by both, but git 2.47 does not say that a promisor lacks the object
+    f"{_REFUSED}[reftable]",  # git 2.45 and later know it
+)
+"""Where the releases differ by themselves."""
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
@@ -42,7 +51,13 @@ def test_the_other_release_gives_the_same_results(tmp_path: Path) -> None:
     )
     env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
     done = subprocess.run(
-        (*argv, "-m", "not slow", *(f"tests/{name}" for name in TESTS)),
+        (
+            *argv,
+            "-m",
+            "not slow",
+            *(f"--deselect={one}" for one in DIFFERENT),
+            *(f"tests/{name}" for name in TESTS),
+        ),  # fmt: skip
         cwd=ROOT,
         env=env,
         capture_output=True,
