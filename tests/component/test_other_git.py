@@ -57,7 +57,7 @@ def test_the_other_release_gives_the_same_results(tmp_path: Path) -> None:
             "not slow",
             *(f"--deselect={one}" for one in DIFFERENT),
             *(f"tests/{name}" for name in TESTS),
-        ),  # fmt: skip
+        ),
         cwd=ROOT,
         env=env,
         capture_output=True,

@@ -332,9 +332,6 @@ def plant(world: World, level: str, triggers: Iterable[Trigger]) -> dict[str, st
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(_rendered(settings))
-    if level == "repository":  # and that of the submodule, in which a launch runs git, too
-        with (dot_git / "modules/sub/config").open("a") as file:
-            file.write(_rendered(settings))
     if level == "worktree":
         sh(world.repo, "config", "extensions.worktreeConfig", "true", env=world.env)
     if level == "included":
