@@ -43,6 +43,7 @@ from coding_agents.model.session import SessionRecord
 from coding_agents.sandbox.invariants import check_spec
 from coding_agents.sandbox.plan import SessionPlan
 from coding_agents.sandbox.protections import Enforced
+from coding_agents.store.leftovers import finish_removals
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.guest_program import GuestProgram, ensure_guest_volume
@@ -261,6 +262,7 @@ class Launch(msgspec.Struct):
     def _record(self, record: SessionRecord, undo: Undo) -> SessionContext:
         """Make the session's directory and its record: from here on `list` and `prune` know of it."""
         undo.add(f"session {record.id}", lambda: discard(self.store, record.id))
+        finish_removals(self.store)
         self.store.create(record.id)
         if not self.store.register(record):
             raise _OutrunError

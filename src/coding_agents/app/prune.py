@@ -14,6 +14,7 @@ from coding_agents.app.remove import remove
 from coding_agents.app.sessions import observe_all
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.errors import CodingAgentsError
+from coding_agents.store.leftovers import finish_removals, is_unrecorded
 from coding_agents.store.sessions import BrokenSession, SessionStore
 from coding_agents.supervisor.context import SessionContext
 
@@ -41,9 +42,15 @@ def prune(
 
     Work is salvaged first, as with `remove`; a session whose work cannot be brought home is kept and named.
     """
+    if not dry_run:
+        finish_removals(store)
     for observed in observe_all(env, store, ended=True):
         record = observed.record
-        if isinstance(record, BrokenSession):
+        if isinstance(record, BrokenSession) and is_unrecorded(store, record.id):
+            if not dry_run:
+                store.remove(record.id)
+            yield Pruned(f"session {record.id}, which a launch left that was killed at its very beginning")
+        elif isinstance(record, BrokenSession):
             yield Pruned(f"session {record.id}", kept=f"its record cannot be read: {record.reason}")
         elif (
             observed.state in ("stopped", "failed", "lost")

@@ -20,6 +20,7 @@ from coding_agents.audit.budget import REFUSALS_AT_ONCE, REFUSALS_PER_S, GuestBu
 from coding_agents.audit.tail import find_tail
 from coding_agents.errors import AuditError, StoreError
 from coding_agents.model.audit import AuditEvent, AuditRecord, RecordType, encode_record, make_record
+from coding_agents.proc.sync import sync_dir
 from coding_agents.store.files import append_fd, locked
 
 RESERVE_BYTES = 4 << 20
@@ -37,6 +38,8 @@ def open_log(path: Path, *, session: str, time_ms: int, timeout_s: float = 10.0)
             tail = find_tail(file)
         if tail.session not in ("", session):
             raise AuditError(f"{path} is the log of session {tail.session}, not of {session}")
+        if tail.seq == 0:  # the first record must not be lost because the file has no durable name
+            _sync_name(path)
         log = AuditLog(path, fd, session=session, seq=tail.seq, head=tail.hash, guest_bytes=tail.guest_bytes)
         if tail.torn:
             log.seal_torn(tail.torn, good_bytes=tail.good_bytes, time_ms=time_ms)
@@ -197,6 +200,13 @@ def _writing_alone(path: Path, *, timeout_s: float) -> Iterator[int]:
         except StoreError as error:
             raise AuditError(error.message, hint=error.hint) from error
         yield fd
+
+
+def _sync_name(path: Path) -> None:
+    try:
+        sync_dir(path.parent)
+    except OSError as error:
+        raise AuditError(f"cannot sync {path.parent}: {_reason(error)}") from error
 
 
 def _allocate(fd: int, size: int) -> None:

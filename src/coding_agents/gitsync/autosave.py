@@ -25,8 +25,7 @@ def keep_save(store: Store, now_ms: int) -> None:
         return
     refs[f"{AUTOSAVE}/{now_ms}"] = tip
     gone = [ref for ref in thin(refs, now_ms) if ref != f"{AUTOSAVE}/{now_ms}"]
-    commands = [f"update {AUTOSAVE}/{now_ms} {tip}\n", *(f"delete {ref} {refs[ref]}\n" for ref in gone)]
-    store.git("update-ref", "--stdin", stdin="".join(commands).encode())
+    store.update_refs(f"update {AUTOSAVE}/{now_ms} {tip}", *(f"delete {ref} {refs[ref]}" for ref in gone))
 
 
 def bring_save(
@@ -40,5 +39,5 @@ def bring_save(
     known = [oid for oid in (relay.base, relay.store.resolve(relay.branch.ref)) if oid is not None]
     copy_closure(relay.store, user, tips=[tip], known=user.present(relay.store.present(known)))
     ref = f"{AUTOSAVE}/{session}"
-    user.git("update-ref", ref, tip)
+    user.update_refs(f"update {ref} {tip}")
     return ref, tip

@@ -8,16 +8,19 @@ that the guest was given anyway; borrowing from the user's repository would open
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
+from coding_agents.errors import GitError
 from coding_agents.gitsync.packs import Store, copy_closure, user_store
 from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts
 from coding_agents.proc.git import Profile, git
-from coding_agents.store.files import locked, make_dir
+from coding_agents.proc.sync import sync_dir, sync_tree
+from coding_agents.store.files import locked, make_dir, write_atomic
 
 GIVEN = "refs/given"
 _LOCK_WAIT_S = 1800.0  # another launch may be giving the whole history of a large repository
@@ -56,24 +59,53 @@ def give(base: BaseStore, repo: RepoFacts, oid: Oid) -> None:
         given = store.refs(GIVEN)
         if kept in given:
             return
+        sweep_objects(base.git_dir)
         source = user_store(repo, base.env)
         copy_closure(source, store, tips=[oid], known=source.present(given.values()))
         _keep_shallow(repo.common_dir / "shallow", store)
-        store.git("update-ref", kept, oid)
+        store.update_refs(f"update {kept} {oid}")
+
+
+def sweep_objects(git_dir: Path) -> None:
+    """Remove what a killed git left half-written among the objects of a repository in which no git of ours works."""
+    for pattern in ("pack/tmp_*", "??/tmp_*"):
+        for leftover in (git_dir / "objects").glob(pattern):
+            leftover.unlink(missing_ok=True)
 
 
 def init_bare(git_dir: Path, *, object_format: str, env: Mapping[str, str], branch: str = "main") -> None:
-    """Make an empty bare repository of ours (0700) unless one is complete there already."""
-    if (git_dir / "HEAD").exists():
+    """Make an empty bare repository of ours (0700) unless there is one; the caller sees to it that no other does.
+
+    It appears whole or not at all. Raises GitError, StoreError.
+    """
+    if git_dir.exists():
         return
-    make_dir(git_dir)
+    draft = git_dir.with_name(f"{git_dir.name}.new")
+    shutil.rmtree(draft, ignore_errors=True)  # left by an interrupted launch
+    init_draft(draft, object_format=object_format, env=env, branch=branch)
+    appear(draft, git_dir)
+
+
+def init_draft(draft: Path, *, object_format: str, env: Mapping[str, str], branch: str = "main") -> None:
+    """Make an empty bare repository (0700) at `draft`, for `appear`. Raises GitError, StoreError."""
+    make_dir(draft)
     git(
         ("init", "--bare", "--quiet", "--template=", f"--object-format={object_format}",
-         f"--initial-branch={branch}", os.fspath(git_dir)),
+         f"--initial-branch={branch}", os.fspath(draft)),
         profile=Profile.OWN,
         env=env,
-        cwd=git_dir,
+        cwd=draft,
     )  # fmt: skip
+
+
+def appear(draft: Path, git_dir: Path) -> None:
+    """Give a complete repository its name, durably; git itself syncs neither HEAD nor config. Raises GitError."""
+    try:
+        sync_tree(draft)
+        draft.rename(git_dir)
+        sync_dir(git_dir.parent)
+    except OSError as error:
+        raise GitError(f"cannot make {git_dir}: {(error.strerror or str(error)).lower()}") from error
 
 
 def _keep_shallow(source: Path, store: Store) -> None:
@@ -86,6 +118,4 @@ def _keep_shallow(source: Path, store: Store) -> None:
     before = target.read_text("ascii").split() if target.exists() else []
     after = sorted({*before, *store.present(ends)})
     if after:
-        temporary = target.with_suffix(".new")
-        temporary.write_text("".join(f"{oid}\n" for oid in after), "ascii")
-        temporary.replace(target)
+        write_atomic(target, "".join(f"{oid}\n" for oid in after).encode())

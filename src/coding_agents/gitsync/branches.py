@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from coding_agents.errors import BranchError
+from coding_agents.errors import BranchError, GitError
 from coding_agents.gitsync.packs import Store, user_store
 from coding_agents.model.refs import Branch, Oid
 from coding_agents.model.repo import RepoFacts
@@ -66,10 +66,11 @@ def archive_existing(repo: RepoFacts, branch: Branch, *, now_ms: int, env: Mappi
     taken = {ref.removeprefix(_HEADS) for ref in refs}
     if name in taken:
         name = next(free for number in range(2, len(taken) + 3) if (free := f"{name}-{number}") not in taken)
-    commands = f"create {_HEADS}{name} {tip}\ndelete {branch.ref} {tip}\n"
-    outcome = store.git("update-ref", "--stdin", stdin=commands.encode(), check=False)
-    if not outcome.ok:
-        raise BranchError(f"the branch {branch.short} cannot be renamed", details=outcome.describe())
+    try:
+        store.update_refs(f"create {_HEADS}{name} {tip}", f"delete {branch.ref} {tip}")
+    except GitError as error:
+        what = f"the branch {branch.short} cannot be renamed: {error.message}"
+        raise BranchError(what, details=error.details, hint=error.hint) from error
     return name
 
 
@@ -90,7 +91,11 @@ def delete_branch(repo: RepoFacts, branch: Branch, *, expected: Oid, env: Mappin
     store = user_store(repo, env)
     if branch.ref in _work_trees(store):
         return False
-    return store.git("update-ref", "-d", branch.ref, expected, check=False).ok
+    try:
+        store.update_refs(f"delete {branch.ref} {expected}")
+    except GitError:
+        return False
+    return True
 
 
 def collision(store: Store, branch: Branch, refs: Mapping[str, Oid]) -> str:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from msgspec.structs import replace
 
 from coding_agents.errors import CloneError, GitError
-from coding_agents.gitsync.base import init_bare
+from coding_agents.gitsync.base import appear, init_bare, init_draft
 from coding_agents.gitsync.discover import read_facts
 from coding_agents.gitsync.packs import Store
 from coding_agents.gitsync.urls import EMPTY, GitUrl
@@ -24,7 +24,7 @@ from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts, RepoKind
 from coding_agents.proc.git import Profile, git
 from coding_agents.proc.runner import Outcome
-from coding_agents.store.files import make_dir
+from coding_agents.store.files import locked, make_dir
 
 _NETWORK_S = 3600.0
 _REMOTE = "refs/remotes/origin/"
@@ -57,11 +57,11 @@ def clone_url(url: GitUrl, data_dir: Path, *, env: Mapping[str, str]) -> RepoFac
         draft = git_dir.with_name(f"{git_dir.name}.new")
         shutil.rmtree(draft, ignore_errors=True)  # left by an interrupted clone
         try:
-            init_bare(draft, object_format=object_format, env=env, branch=default)
+            init_draft(draft, object_format=object_format, env=env, branch=default)
             _store(draft, env).git("config", "remote.origin.url", url.shown)
             _store(draft, env).git("config", "remote.origin.fetch", f"+refs/heads/*:{_REMOTE}*")
             _update(draft, url, default, env)
-            draft.rename(git_dir)
+            appear(draft, git_dir)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     return _facts(RepoKind.URL, url.name, git_dir, object_format, env)
@@ -70,7 +70,9 @@ def clone_url(url: GitUrl, data_dir: Path, *, env: Mapping[str, str]) -> RepoFac
 def empty_repository(data_dir: Path, name: str, *, env: Mapping[str, str]) -> RepoFacts:
     """The bare repository for `--empty` sessions called `name` (a session's name), made when missing."""
     git_dir = data_dir / "repos" / EMPTY / f"{name}.git"
-    init_bare(git_dir, object_format="sha1", env=env)
+    make_dir(git_dir.parent)
+    with locked(git_dir.with_suffix(".lock")):
+        init_bare(git_dir, object_format="sha1", env=env)
     return _facts(RepoKind.EMPTY, name, git_dir, "sha1", env)
 
 
@@ -83,7 +85,7 @@ def _update(git_dir: Path, url: GitUrl, default: str, env: Mapping[str, str]) ->
     store = _store(git_dir, env)
     local, remote = store.resolve(f"refs/heads/{default}"), store.resolve(f"{_REMOTE}{default}")
     if remote is not None and _may_follow(store, local, remote):
-        store.git("update-ref", f"refs/heads/{default}", remote, local or "")
+        store.update_refs(f"update refs/heads/{default} {remote} {local or '0' * len(remote)}")
     store.git("symbolic-ref", "HEAD", f"refs/heads/{default}")
 
 

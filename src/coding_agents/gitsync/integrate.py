@@ -61,7 +61,7 @@ def integrate(
     user = user_store(repo, env)
     incoming = f"{INCOMING}/{session}"
     _bring(relay, user, tip, [oid for oid in (relay.base, expected_old) if oid is not None])
-    user.git("update-ref", incoming, tip)
+    user.update_refs(f"update {incoming} {tip}")
     reason = _move(user, relay.branch, incoming, tip, expected_old)
     if reason:
         return Integrated(Landing.INCOMING, incoming, tip, reason)
@@ -79,7 +79,7 @@ def keep_incoming(repo: RepoFacts, relay: Relay, *, name: str, tip: Oid, env: Ma
     names = (name if number == 1 else f"{name}-{number}" for number in range(1, len(taken) + 2))
     free = (ref for name in names if taken.get(ref := f"{INCOMING}/{name}") in (None, tip))
     ref = next(free)
-    user.git("update-ref", ref, tip)
+    user.update_refs(f"update {ref} {tip}")
     return ref
 
 
@@ -111,7 +111,7 @@ def _move(user: Store, branch: Branch, incoming: str, tip: Oid, expected_old: Oi
     refs = user.refs("refs/heads/")
     current = refs.get(branch.ref)
     if current == tip:
-        user.git("update-ref", "-d", incoming, tip)
+        user.update_refs(f"delete {incoming} {tip}")
         return ""
     if (work_tree := checked_out(user, branch)) is not None:
         return f"{branch.short} is checked out in {work_tree}"
@@ -120,9 +120,8 @@ def _move(user: Store, branch: Branch, incoming: str, tip: Oid, expected_old: Oi
     if other := collision(user, branch, refs):
         return f"{branch.short} cannot exist beside the branch {other}"
     zero = "0" * len(tip)
-    commands = f"update {branch.ref} {tip} {current or zero}\ndelete {incoming} {tip}\n"
-    outcome = user.git("update-ref", "--stdin", stdin=commands.encode(), check=False)
-    if not outcome.ok:
-        lines = outcome.stderr.decode("utf-8", "replace").strip().splitlines()
-        return f"{branch.short} cannot be written: {lines[-1][:300] if lines else 'git failed'}"
+    try:
+        user.update_refs(f"update {branch.ref} {tip} {current or zero}", f"delete {incoming} {tip}")
+    except GitError as error:
+        return f"{branch.short} cannot be written: {error.message}"
     return ""

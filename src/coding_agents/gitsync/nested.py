@@ -75,11 +75,7 @@ def _bring(relay: Relay, user: Store, wanted: Mapping[str, Oid], known: list[Oid
     if new:
         both = relay.store.present([*known, *here.values()])
         copy_closure(relay.store, user, tips=new.values(), known=user.present(both))
-        user.git(
-            "update-ref",
-            "--stdin",
-            stdin="".join(f"update {ref} {oid}\n" for ref, oid in new.items()).encode(),
-        )
+        user.update_refs(*(f"update {ref} {oid}" for ref, oid in new.items()))
 
 
 def _require_whole(relay: Relay, wanted: Mapping[str, Oid]) -> None:
@@ -167,7 +163,7 @@ def take_nested(
                 f"{branch.short} in {str(into)!r} has commits that the session's work does not contain",
                 hint="Rename it there, then run the command again.",
             )
-        target.git("update-ref", branch.ref, nested.tip, current or "0" * len(nested.tip))
+        target.update_refs(f"update {branch.ref} {nested.tip} {current or '0' * len(nested.tip)}")
     return made
 
 

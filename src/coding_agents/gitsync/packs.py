@@ -16,6 +16,7 @@ import msgspec
 from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts
 from coding_agents.proc.git import Profile, git, git_command, owner_of, require_ok
+from coding_agents.proc.git_refs import sync_objects, sync_refs, update_refs
 from coding_agents.proc.runner import Outcome, Owner, streaming
 
 _TRANSFER_S = 3600.0
@@ -51,6 +52,15 @@ class Store(msgspec.Struct, frozen=True):
         pairs = (line.split(" ", 1) for line in listing.split("\n") if line)
         return {name: Oid.parse(oid) for oid, name in pairs}
 
+    def update_refs(self, *commands: str) -> None:
+        """Move refs in one transaction, durably (`proc.git_refs`). Raises GitError; then none was moved."""
+        update_refs(commands, profile=self.profile, env=self.env, git_dir=self.git_dir, owner=self.owner)
+
+    def sync(self, *refs: str) -> None:
+        """Make durable what a git of ours has just moved there by itself: packs, and `refs`. Raises GitError."""
+        sync_objects(self.git_dir)
+        sync_refs(self.git_dir, refs)
+
     def resolve(self, ref: str) -> Oid | None:
         """The object that the full ref name `ref` names, or None."""
         found = self.git("rev-parse", "--verify", "--quiet", ref, check=False)
@@ -78,7 +88,8 @@ def user_store(repo: RepoFacts, env: Mapping[str, str]) -> Store:
 def copy_closure(source: Store, target: Store, *, tips: Iterable[Oid], known: Iterable[Oid] = ()) -> None:
     """Copy everything reachable from `tips` and not from `known` (which both sides must have).
 
-    Raises GitError when an object is missing or damaged in `source`, or `target` cannot be written.
+    They are durable when it returns, so that a ref may name them. Raises GitError when an object is missing or
+    damaged in `source`, or `target` cannot be written.
     """
     revisions = "".join([*(f"{oid}\n" for oid in tips), "--not\n", *(f"{oid}\n" for oid in known)]).encode()
     pack = git_command(
@@ -106,3 +117,4 @@ def copy_closure(source: Store, target: Store, *, tips: Iterable[Oid], known: It
             shutil.copyfileobj(producer.stdout, consumer.stdin, _MIB)
         require_ok(producer.finish(), "git pack-objects")
         require_ok(consumer.finish(), "git index-pack")
+    sync_objects(target.git_dir)

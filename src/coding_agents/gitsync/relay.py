@@ -98,6 +98,8 @@ class RelayService:
         self._one_push = asyncio.Lock()
         self._turns = Turns(limits.burst, limits.every_s)
         self._active = 0
+        self._swept = False
+        self._began = time.time()
 
     async def serve(self, stream: ByteStream, *, identity: Identity) -> None:
         """Serve one connection to its end. Raises nothing for what the guest sends or leaves out."""
@@ -192,6 +194,7 @@ class RelayService:
             if commands is None or not commands.updates:
                 return  # nothing to push
             async with self._one_push:
+                await self._sweep_once()
                 refs = await asyncio.to_thread(self._relay.store.refs)
                 usage = await asyncio.to_thread(self._usage.measure, refs)
                 decisions = await self._decide(commands, identity, usage)
@@ -200,6 +203,12 @@ class RelayService:
         # Others may push while this client sends the rest of what is refused.
         if decisions:
             await _refuse_push(stream, commands, decisions, most=self._limits.push_bytes)
+
+    async def _sweep_once(self) -> None:
+        """Remove what pushes left that were killed with an earlier supervisor, before it is measured as the relay's."""
+        if not self._swept:
+            self._swept = True
+            await asyncio.to_thread(self._usage.sweep, until=self._began)
 
     def _process_limits(self, file_bytes: int) -> ProcessLimits:
         limits = self._limits
@@ -271,6 +280,9 @@ class RelayService:
         with suppress(OSError):  # the guest may be gone; its push counts all the same
             stream.write_eof()
         after = await asyncio.to_thread(self._relay.store.refs)
+        moved = [update.ref for update in commands.updates if after.get(update.ref) != before.get(update.ref)]
+        if moved:
+            await asyncio.to_thread(self._relay.store.sync, *moved)
         await asyncio.to_thread(self._usage.measure, after, arrived=gate.unpacked)
         for update in commands.updates:
             old, new = before.get(update.ref), after.get(update.ref)
@@ -310,7 +322,7 @@ class RelayService:
             return None
         numbers = (int(ref.rpartition("/")[2]) for ref in refs if ref.startswith(f"{ARCHIVE}/"))
         ref = f"{ARCHIVE}/{1 + max(numbers, default=0)}"
-        store.git("update-ref", ref, old, "")
+        store.update_refs(f"create {ref} {old}")
         return ref
 
     async def pressure(self) -> Pressure:

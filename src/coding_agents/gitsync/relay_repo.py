@@ -28,7 +28,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from coding_agents.gitsync.base import BaseStore, init_bare
+from coding_agents.gitsync.base import BaseStore, appear, init_draft
 from coding_agents.gitsync.packs import Store
 from coding_agents.model.refs import Branch, Oid
 from coding_agents.proc.git import Profile, git_command
@@ -115,7 +115,7 @@ def create_relay(
         return relay
     draft = git_dir.with_name(f"{git_dir.name}.new")
     shutil.rmtree(draft, ignore_errors=True)  # left by an interrupted launch
-    init_bare(draft, object_format=base_store.object_format, env=base_store.env, branch=branch.short)
+    init_draft(draft, object_format=base_store.object_format, env=base_store.env, branch=branch.short)
     with (draft / "config").open("a", encoding="utf-8") as config:
         config.write(_CONFIG)
     info = draft / "objects" / "info"
@@ -126,9 +126,8 @@ def create_relay(
         shutil.copyfile(shallow, draft / "shallow")
     if base is not None:
         refs = [relay.branch.ref, *([f"refs/heads/{relay.base_branch}"] if relay.base_branch else []), BASE]
-        commands = "".join(f"create {ref} {base}\n" for ref in refs)
-        Store(draft, Profile.OWN, relay.env).git("update-ref", "--stdin", stdin=commands.encode())
-    draft.rename(git_dir)
+        Store(draft, Profile.OWN, relay.env).update_refs(*(f"create {ref} {base}" for ref in refs))
+    appear(draft, git_dir)
     return relay
 
 

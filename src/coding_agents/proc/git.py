@@ -56,8 +56,9 @@ _ALWAYS = (
     "protocol.allow=never",
 )
 _NO_CREDENTIALS = ("credential.helper=", "core.askPass=")
-# A power cut must not lose a branch that we have reported as saved (git >= 2.36; ignored before).
-_DURABLE = ("core.fsync=objects,derived-metadata,reference",)
+# A power cut must not lose a branch that we have reported as saved (git >= 2.36; ignored before). The method is
+# fixed, too: a repository may say `writeout-only`, which leaves data in the drive's cache.
+_DURABLE = ("core.fsync=objects,derived-metadata,reference", "core.fsyncMethod=fsync")
 # What came back is hostile: git streams larger files and counts no lines in them. A hundred megabytes of line
 # breaks, which fit into a hundred kilobytes of a pack, would take four gigabytes of memory to count.
 _BOUNDED = ("core.bigFileThreshold=8m",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import os
 import stat
 import tempfile
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from coding_agents.errors import StoreError
+from coding_agents.proc.sync import sync_dir
 
 _POLL_S = 0.02
+_TEMPORARY_S = 600.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -40,9 +43,14 @@ def private_dir(path: Path) -> Path:
 
 
 def make_dir(path: Path) -> Path:
-    """Make the directory `path` (new ones with mode 0700) and return it. Raises StoreError."""
+    """Make the directory `path` (new ones with mode 0700), durably, and return it. Raises StoreError."""
+    if path.is_dir():
+        return path
+    missing = [one for one in (path, *path.parents) if not one.exists()]
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for one in missing:
+            sync_dir(one.parent)
     except OSError as error:
         _fail(error, f"cannot make the directory {path}")
     return path
@@ -51,10 +59,12 @@ def make_dir(path: Path) -> Path:
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """Replace `path` by `data` so that a reader, or a power cut, sees the old content or the new one.
 
-    The file and its directory are synced. Raises StoreError and leaves the old content as it was.
+    The file and its directory are synced; what a writer left that was killed is removed when it is ten minutes old.
+    Raises StoreError and leaves the old content as it was.
     """
     temporary = ""
     try:
+        _sweep_temporaries(path)
         fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         with os.fdopen(fd, "wb") as file:
             file.write(data)
@@ -63,13 +73,21 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
             os.fsync(fd)
         Path(temporary).replace(path)
         temporary = ""
-        _sync_dir(path.parent)
+        sync_dir(path.parent)
     except OSError as error:
         _fail(error, f"cannot write {path}")
     finally:
         if temporary:
             with suppress(OSError):
                 Path(temporary).unlink()
+
+
+def rename_durably(source: Path, target: Path) -> None:
+    """Rename `source` to `target`, and make that durable in both directories. Raises OSError."""
+    source.rename(target)
+    sync_dir(target.parent)
+    if source.parent != target.parent:
+        sync_dir(source.parent)
 
 
 def append_fd(fd: int, data: bytes) -> None:
@@ -171,12 +189,12 @@ def _try_lock(path: Path, kind: int) -> int | None:
     return fd if held else None
 
 
-def _sync_dir(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _sweep_temporaries(path: Path) -> None:
+    """Remove temporary files of `write_atomic` for `path` that no living writer can still mean to rename."""
+    for entry in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(FileNotFoundError):
+            if time.time() - entry.lstat().st_mtime > _TEMPORARY_S:
+                entry.unlink()
 
 
 def _fail(error: OSError, what: str) -> NoReturn:

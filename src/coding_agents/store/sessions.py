@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,20 @@ import msgspec
 from coding_agents.errors import SessionNotFoundError, StoreError
 from coding_agents.model.session import SessionRecord, decode_session, encode_session, is_session_id
 from coding_agents.model.suggest import close_to
-from coding_agents.store.files import is_locked, locked, private_dir, read_record, write_atomic
+from coding_agents.store.files import (
+    is_locked,
+    locked,
+    private_dir,
+    read_record,
+    rename_durably,
+    write_atomic,
+)
 
-_RECORD = "session.json"
+RECORD = "session.json"
 _AUDIT = "audit.jsonl"
 _SOCKET = "control.sock"
+DOOMED = ".removed-"
+"""How the name of a session's directory begins while it is removed; then come its id and our process id."""
 _NAME = re.compile(rb'"name"\s*:\s*"([a-z0-9][a-z0-9.-]{0,127})"')  # the session's comes first in a record
 # sun_path has 104 bytes on macOS and 108 on Linux, with a NUL; some of it is left for suffixes.
 _SOCKET_BYTES = 100
@@ -80,7 +89,7 @@ class SessionStore(msgspec.Struct, frozen=True):
 
     def save(self, record: SessionRecord) -> None:
         """Write the record durably. Raises StoreError, also when its session was removed meanwhile."""
-        write_atomic(self.directory(record.id) / _RECORD, encode_session(record))
+        write_atomic(self.directory(record.id) / RECORD, encode_session(record))
 
     def update(self, session_id: str, **changes: Any) -> SessionRecord:
         """Change fields of a record on disk, whatever other processes change in it meanwhile.
@@ -94,7 +103,7 @@ class SessionStore(msgspec.Struct, frozen=True):
 
     def load(self, session_id: str) -> SessionRecord:
         """The record of a session. Raises SessionNotFoundError, or StoreError when it is corrupt."""
-        path = self.directory(session_id) / _RECORD
+        path = self.directory(session_id) / RECORD
         try:
             data = read_record(path)
         except FileNotFoundError:
@@ -121,7 +130,7 @@ class SessionStore(msgspec.Struct, frozen=True):
             except StoreError as error:
                 directory = self.directory(session_id)
                 broken.append(
-                    BrokenSession(session_id, directory, error.message, _guess_name(directory / _RECORD))
+                    BrokenSession(session_id, directory, error.message, _guess_name(directory / RECORD))
                 )
         good.sort(key=lambda record: (record.created_ms, record.id))
         return (*good, *broken)
@@ -162,7 +171,7 @@ class SessionStore(msgspec.Struct, frozen=True):
         target = place / (f"{session_id}-{taken + 1}" if taken else session_id)
         directory = self.directory(session_id)
         try:
-            directory.rename(target)
+            rename_durably(directory, target)
         except OSError as error:
             raise StoreError(f"cannot move {directory} to {target}: {error.strerror}") from error
         return target
@@ -184,6 +193,8 @@ class SessionStore(msgspec.Struct, frozen=True):
         except SessionNotFoundError:
             kept = sorted(self._kept_logs.glob("*.jsonl")) if text else []
             matches = [path for path in kept if path.stem.startswith(text)]
+            # A removal that was killed before it had moved the log.
+            matches += self.root.glob(f"{DOOMED}{text}*/{_AUDIT}") if text.isalnum() else []
             if len(matches) != 1:
                 raise
             return matches[0]
@@ -193,20 +204,19 @@ class SessionStore(msgspec.Struct, frozen=True):
 
         A missing session is fine. Raises StoreError.
         """
-        import shutil
-
         directory = self.directory(session_id)
-        if keep_log:
-            self._keep_log(directory / _AUDIT, session_id)
         try:
-            # Renamed first: a removal that is cut short must not leave half a session with a valid name.
-            doomed = self.root / f".removed-{session_id}-{os.getpid()}"
+            # Renamed first: a removal that is cut short must not leave half a session with a valid name, nor a
+            # session whose log is elsewhere, which would begin a second one. `finish_removals` does the rest.
+            if not keep_log:
+                (directory / _AUDIT).unlink(missing_ok=True)
             if directory.exists():
-                directory.rename(doomed)
-            for leftover in self.root.glob(f".removed-{session_id}-*"):
-                shutil.rmtree(leftover)
+                rename_durably(directory, self.root / f"{DOOMED}{session_id}-{os.getpid()}")
+            for leftover in self.root.glob(f"{DOOMED}{session_id}-*"):
+                self._keep_log(leftover / _AUDIT, session_id)
+                _clear(leftover)
             if (_short_root() / session_id).exists():
-                shutil.rmtree(private_dir(_short_root()) / session_id)
+                _clear(private_dir(_short_root()) / session_id)
         except OSError as error:
             hint = "Check who owns the files in it."
             raise StoreError(f"cannot remove {directory}: {error}", hint=hint) from error
@@ -241,7 +251,9 @@ class SessionStore(msgspec.Struct, frozen=True):
             return
         try:
             private_dir(self._kept_logs)
-            log.replace(self.kept_log(session_id))
+            rename_durably(log, self.kept_log(session_id))
+        except FileNotFoundError:
+            return  # another process finishes the same removal
         except OSError as error:
             raise StoreError(f"cannot keep {log}: {error}", hint="Free some space and try again.") from error
 
@@ -256,6 +268,15 @@ class SessionStore(msgspec.Struct, frozen=True):
                 hint="Check the owner and the mode of that directory, or where XDG_STATE_HOME points.",
             ) from error
         yield from (name for name in names if is_session_id(name))
+
+
+def _clear(directory: Path) -> None:
+    """Remove a tree that another process may be removing, too. Raises OSError."""
+    import shutil
+
+    while directory.exists():
+        with suppress(FileNotFoundError):
+            shutil.rmtree(directory)
 
 
 def _short_root() -> Path:

@@ -51,9 +51,9 @@ def set_aside_earlier(session: SessionContext) -> None:
     for ref, oid in store.refs(SALVAGE).items():
         if oid not in kept and not (tip is not None and store.is_ancestor(oid, tip)):
             number += 1
-            store.git("update-ref", f"{ARCHIVE}/{number}", oid, "")
+            store.update_refs(f"create {ARCHIVE}/{number} {oid}")
             kept.add(oid)
-        store.git("update-ref", "-d", ref, oid)
+        store.update_refs(f"delete {ref} {oid}")
 
 
 def adopted_tip(session: SessionContext, found: events.Salvaged) -> Oid | None:
@@ -91,7 +91,7 @@ def _adopt(session: SessionContext, oid: Oid) -> bool:
         return True
     if tip is not None and not store.is_ancestor(tip, oid):
         return False
-    store.git("update-ref", branch, oid, tip or "0" * len(oid))
+    store.update_refs(f"update {branch} {oid} {tip or '0' * len(oid)}")
     return True
 
 

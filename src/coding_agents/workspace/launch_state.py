@@ -20,7 +20,8 @@ import msgspec
 from coding_agents.model.masked import Masked
 from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts
-from coding_agents.proc.git import Profile, git, git_command, require_ok
+from coding_agents.proc.git import Profile, git_command, require_ok
+from coding_agents.proc.git_refs import sync_objects, update_refs
 from coding_agents.proc.runner import streaming
 from coding_agents.workspace.copyset import CopyPlan, Submodule, children
 from coding_agents.workspace.source import GIT_TIMEOUT_S, Source, index_env, paths_of
@@ -82,15 +83,9 @@ def record_launch_state(
         refs[f"{GIVEN_TREES}{name}"] = tree
     state, _ = _record(Source(repo, env), relay_git_dir, plan, children(plan), base=base, now_ms=now_ms)
     refs |= {INDEX_REF: state.index_commit, WORKTREE_REF: state.worktree_commit}
-    updates = "".join(f"update {ref} {commit}\n" for ref, commit in refs.items() if commit is not None)
+    updates = [f"update {ref} {commit}" for ref, commit in refs.items() if commit is not None]
     if updates:
-        git(
-            ["update-ref", "--stdin"],
-            profile=Profile.OWN,
-            env=env,
-            git_dir=relay_git_dir,
-            stdin=updates.encode(),
-        )
+        update_refs(updates, profile=Profile.OWN, env=env, git_dir=relay_git_dir)
     return msgspec.structs.replace(state, submodules=tuple(inside)) if inside else state
 
 
@@ -237,6 +232,7 @@ def _move_objects(quarantine: _Quarantine, relay_git_dir: Path, wanted: Sequence
         packed, unpacked = packer.finish(), unpacker.finish()
         require_ok(packed, "git pack-objects")
         require_ok(unpacked, "git index-pack")
+    sync_objects(relay_git_dir)
 
 
 def _conflicts(output: bytes) -> dict[str, list[Oid]]:
