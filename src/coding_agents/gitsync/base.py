@@ -60,6 +60,7 @@ def give(base: BaseStore, repo: RepoFacts, oid: Oid) -> None:
         if kept in given:
             return
         sweep_objects(base.git_dir)
+        store.sweep_locks()
         source = user_store(repo, base.env)
         copy_closure(source, store, tips=[oid], known=source.present(given.values()))
         _keep_shallow(repo.common_dir / "shallow", store)

@@ -63,11 +63,12 @@ def archive_existing(repo: RepoFacts, branch: Branch, *, now_ms: int, env: Mappi
         )
     stamp = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%d-%H%M%S")
     name = f"{branch.short}-archived-{stamp}"
-    taken = {ref.removeprefix(_HEADS) for ref in refs}
-    if name in taken:
-        name = next(free for number in range(2, len(taken) + 3) if (free := f"{name}-{number}") not in taken)
+    names = (name, *(f"{name}-{number}" for number in range(2, len(refs) + 3)))
+    # What has this very tip is what an earlier call left that was killed between the two refs.
+    name = next(free for free in names if refs.get(f"{_HEADS}{free}") in (None, tip))
+    known = refs.get(f"{_HEADS}{name}") or "0" * len(tip)
     try:
-        store.update_refs(f"create {_HEADS}{name} {tip}", f"delete {branch.ref} {tip}")
+        store.update_refs(f"update {_HEADS}{name} {tip} {known}", f"delete {branch.ref} {tip}")
     except GitError as error:
         what = f"the branch {branch.short} cannot be renamed: {error.message}"
         raise BranchError(what, details=error.details, hint=error.hint) from error

@@ -148,7 +148,9 @@ def take_nested(
         )
     refs = target.refs("refs/heads/")
     current = refs.get(branch.ref)
-    where = None if made else checked_out(target, branch)
+    # What HEAD names while there is neither a commit nor an index is no work of anybody's: the repository is new.
+    fresh = current is None and not (target_facts.git_dir / "index").exists()
+    where = None if fresh else checked_out(target, branch)
     if current != nested.tip:
         if where is not None:
             raise BranchError(

@@ -16,7 +16,7 @@ import msgspec
 from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts
 from coding_agents.proc.git import Profile, git, git_command, owner_of, require_ok
-from coding_agents.proc.git_refs import sync_objects, sync_refs, update_refs
+from coding_agents.proc.git_refs import clear_abandoned, sweep_locks, sync_objects, sync_refs, update_refs
 from coding_agents.proc.runner import Outcome, Owner, streaming
 
 _TRANSFER_S = 3600.0
@@ -61,6 +61,10 @@ class Store(msgspec.Struct, frozen=True):
         sync_objects(self.git_dir)
         sync_refs(self.git_dir, refs)
 
+    def sweep_locks(self) -> None:
+        """Remove the locks on refs that a killed git left in this repository of ours (`proc.git_refs`)."""
+        sweep_locks(self.git_dir)
+
     def resolve(self, ref: str) -> Oid | None:
         """The object that the full ref name `ref` names, or None."""
         found = self.git("rev-parse", "--verify", "--quiet", ref, check=False)
@@ -81,7 +85,11 @@ class Store(msgspec.Struct, frozen=True):
 
 
 def user_store(repo: RepoFacts, env: Mapping[str, str]) -> Store:
-    """The user's repository, to move objects and refs in and out of: hooks and the like are off."""
+    """The user's repository, to move objects and refs in and out of: hooks and the like are off.
+
+    Locks on refs that a killed git of ours has left there go first: they are in the way of the user's git, too.
+    """
+    clear_abandoned(repo.common_dir)
     return Store(repo.common_dir, Profile.USER_WRITE, env, owner_of(repo))
 
 

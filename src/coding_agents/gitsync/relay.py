@@ -205,10 +205,11 @@ class RelayService:
             await _refuse_push(stream, commands, decisions, most=self._limits.push_bytes)
 
     async def _sweep_once(self) -> None:
-        """Remove what pushes left that were killed with an earlier supervisor, before it is measured as the relay's."""
+        """Remove what pushes left that were killed with an earlier supervisor: it takes room and is in the way."""
         if not self._swept:
             self._swept = True
             await asyncio.to_thread(self._usage.sweep, until=self._began)
+            await asyncio.to_thread(self._relay.store.sweep_locks)
 
     def _process_limits(self, file_bytes: int) -> ProcessLimits:
         limits = self._limits

@@ -1,19 +1,24 @@
 """The only way to move refs: durable when the call returns, and past the locks that a killed git left behind.
 
 git makes `REF.lock` and renames it, and so with `packed-refs`. When it is killed in between, the lock stays and every
-later git refuses to touch that ref; git itself leaves it to a person to remove the file. We remove it when nobody can
-hold it any more: in our own repositories, and for refs/coding-agents/ in the user's, when it is ten seconds old, which
-we wait for (our gits hold a lock for milliseconds); for anything else in the user's repository, which the user's own
-git may hold, when it has not changed for ten minutes. Until then the error names the file.
+later git, the user's too, refuses to touch that ref; git itself leaves it to a person to remove the file. So:
+
+- In our own repositories no lock is older than our gits, which hold one for milliseconds: what does not change for
+  OWN_LOCK_S is removed, when it is in the way, and before a relay is served again.
+- In the user's repository a note in the git directory, locked as long as we live, says which refs we are about to
+  move. A note whose writer died makes the locks on these refs ours; they go in the same way, and then the note.
+  No other lock there is ever touched: the error names it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import secrets
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from coding_agents.errors import GitError
@@ -22,11 +27,13 @@ from coding_agents.proc.runner import Outcome, Owner
 from coding_agents.proc.sync import opened_below, sync_below
 
 OWN_LOCK_S = 10.0
-USER_LOCK_S = 600.0
 _POLL_S = 0.1
 _OURS = "refs/coding-agents/"
+_NOTE = "coding-agents-moving-"
+_MAX_NOTE = 1 << 20
 # `packed-refs.new` is no lock, but git makes it anew and stops when it is there.
 _SHARED = ("packed-refs.lock", "packed-refs.new", "HEAD.lock")
+_Seen = tuple[int, int, float]
 
 
 def update_refs(
@@ -55,17 +62,50 @@ def update_refs(
             check=False,
         )
 
-    outcome = attempt()
-    if not outcome.ok and _clear_stale(git_dir, refs, all_ours=profile is Profile.OWN):
+    locks = _locks(refs)
+    if profile is Profile.OWN:
         outcome = attempt()
-    if not outcome.ok and (left := [lock for lock in _locks(refs) if _seen(git_dir, lock)]):
+        if not outcome.ok and _clear(git_dir, locks):
+            outcome = attempt()
+    else:
+        clear_abandoned(git_dir)
+        with _note(git_dir, refs, owner):
+            outcome = attempt()
+            ours = locks if outcome.status < 0 else [lock for lock in locks if lock.startswith(_OURS)]
+            if not outcome.ok and _clear(git_dir, ours):
+                outcome = attempt()
+    if not outcome.ok and (left := [lock for lock in locks if _seen(git_dir, lock)]):
         raise GitError(
             f"{refs[0]} cannot be written: {git_dir / left[0]} is in the way",
             details=outcome.describe(),
-            hint="Another git is at work there, or was killed: then remove that file, or try again in ten minutes.",
+            hint="Another git is at work there, or was killed: when none runs any more, remove that file.",
         )
     require_ok(outcome, "git update-ref")
     sync_refs(git_dir, refs)
+
+
+def sweep_locks(git_dir: Path) -> None:
+    """Remove every lock on refs that a killed git left in a repository of ours. Waits for those that are fresh."""
+    names = [path.relative_to(git_dir).as_posix() for path in (git_dir / "refs").rglob("*.lock")]
+    _clear(git_dir, [*names, *_SHARED])
+
+
+def clear_abandoned(git_dir: Path) -> None:
+    """Remove the locks that our gits left in the user's repository when they were killed together with us."""
+    for note in git_dir.glob(f"{_NOTE}*"):
+        try:
+            fd = os.open(note, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            refs = os.read(fd, _MAX_NOTE).decode("utf-8", "replace").splitlines()
+            _clear(git_dir, _locks([ref for ref in refs if ref.startswith("refs/") and ".." not in ref]))
+            note.unlink(missing_ok=True)
+        except BlockingIOError:
+            continue  # its writer lives
+        finally:
+            os.close(fd)
 
 
 def sync_refs(git_dir: Path, refs: Sequence[str]) -> None:
@@ -89,38 +129,55 @@ def sync_entries(git_dir: Path, paths: Sequence[str]) -> None:
         ) from error
 
 
-def _locks(refs: Sequence[str]) -> Iterator[str]:
+@contextmanager
+def _note(git_dir: Path, refs: Sequence[str], owner: Owner | None) -> Iterator[None]:
+    """Say for the block, to whoever comes after us, that we move `refs`. Raises GitError."""
+    name = f"{_NOTE}{os.getpid()}-{secrets.token_hex(4)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(git_dir / name, flags, 0o600)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise GitError(
+            f"cannot write to {git_dir}: {reason}", hint="Check its owner and its mode."
+        ) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if owner is not None and os.geteuid() == 0:
+            os.fchown(fd, owner.uid, owner.gid)
+        with suppress(OSError):  # on a full disk git says so itself
+            os.write(fd, "".join(f"{ref}\n" for ref in refs).encode())
+            os.fsync(fd)
+        yield
+    finally:
+        (git_dir / name).unlink(missing_ok=True)
+        os.close(fd)
+
+
+def _locks(refs: Sequence[str]) -> list[str]:
     """The paths in the git directory that stop a transaction over `refs` when they are there."""
-    yield from (f"{ref}.lock" for ref in refs)
-    yield from _SHARED
+    return [*(f"{ref}.lock" for ref in refs), *_SHARED]
 
 
-def _clear_stale(git_dir: Path, refs: Sequence[str], *, all_ours: bool) -> bool:
-    """Remove the locks that nobody holds any more; whether one went away, here or by itself."""
-    gone = False
-    for lock in _locks(refs):
-        ours = all_ours or lock.startswith(_OURS)
-        if (seen := _seen(git_dir, lock)) is not None:
-            gone |= _outlive(git_dir, lock, seen, OWN_LOCK_S if ours else USER_LOCK_S, wait=ours)
-    return gone
+def _clear(git_dir: Path, locks: Sequence[str]) -> bool:
+    """Remove those of `locks` that nobody holds any more; whether one went away, here or by itself.
+
+    A wrong clock may have dated one after now: what does not change while we watch is as good as old.
+    """
+    seen = {lock: one for lock in locks if (one := _seen(git_dir, lock)) is not None}
+    deadline = time.monotonic() + OWN_LOCK_S
+    for lock, one in seen.items():
+        while time.time() - one[2] < OWN_LOCK_S and time.monotonic() < deadline:
+            if _seen(git_dir, lock) != one:
+                break  # its holder lives
+            time.sleep(_POLL_S)
+        else:
+            with suppress(FileNotFoundError), opened_below(git_dir, PurePosixPath(lock).parent) as fd:
+                os.unlink(PurePosixPath(lock).name, dir_fd=fd)
+    return bool(seen)
 
 
-def _outlive(git_dir: Path, lock: str, seen: tuple[int, int, float], age_s: float, *, wait: bool) -> bool:
-    """Remove the lock `seen` once it is `age_s` seconds old; with `wait`, watch it for so long. Whether it is gone."""
-    deadline = time.monotonic() + (age_s if wait else 0.0)
-    while time.time() - seen[2] < age_s and time.monotonic() < deadline:
-        time.sleep(_POLL_S)
-        if _seen(git_dir, lock) != seen:
-            return True  # its holder lives
-    # A wrong clock may have dated it after now: what did not change while we watched is as good as old.
-    if time.time() - seen[2] < age_s and not wait:
-        return False
-    with suppress(FileNotFoundError), opened_below(git_dir, PurePosixPath(lock).parent) as fd:
-        os.unlink(PurePosixPath(lock).name, dir_fd=fd)
-    return True
-
-
-def _seen(git_dir: Path, lock: str) -> tuple[int, int, float] | None:
+def _seen(git_dir: Path, lock: str) -> _Seen | None:
     """Device, inode and time of change of a lock; None when there is no such file."""
     path = PurePosixPath(lock)
     try:

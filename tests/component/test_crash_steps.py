@@ -1,0 +1,206 @@
+"""An operation that is killed at any system call leaves what the next verb understands, and the next try completes it.
+
+What these tests cannot do is take the disk away: SIGKILL leaves the page cache alone. The order in which things are
+synced is read from a trace instead (docs/reference/files.md, "What a crash leaves").
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from coding_agents.app.prune import prune
+from coding_agents.app.sessions import observe_all
+from coding_agents.audit.log import open_log
+from coding_agents.audit.verify import verify
+from coding_agents.errors import CodingAgentsError
+from coding_agents.gitsync.packs import user_store
+from coding_agents.store.leftovers import finish_removals
+from support.crash_operations import OPERATIONS, Operation
+from support.crash_scene import NOW_MS, Scene, build, observe
+from support.crashing import durability_faults, find_strace, run_step, steps_of, trace
+from support.repos import SESSION
+
+pytestmark = pytest.mark.skipif(not find_strace(), reason="needs strace, and leave to trace")
+_SAMPLE = 4
+_HOUR_S = 3600
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A scene that is put back before each step."""
+
+    template: Path
+    live: Path
+    scratch: Path
+
+    def reset(self) -> Scene:
+        shutil.rmtree(self.live, ignore_errors=True)
+        subprocess.run(["cp", "-a", str(self.template), str(self.live)], check=True)
+        return Scene(self.live)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
+    top = tmp_path_factory.mktemp("crash")
+    one = Prepared(top / "template", top / "live", top / "scratch")
+    one.live.mkdir()
+    build(one.live)
+    subprocess.run(["cp", "-a", str(one.live), str(one.template)], check=True)
+    yield one
+    shutil.rmtree(top)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_kill_at_some_calls(prepared: Prepared, name: str) -> None:
+    _step_through(prepared, name, sample=_SAMPLE)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_kill_at_every_call(prepared: Prepared, name: str) -> None:
+    _step_through(prepared, name, sample=None)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_what_is_told_as_done_is_on_the_disk(prepared: Prepared, name: str) -> None:
+    scene = prepared.reset()
+    before = list(scene.root.rglob("*"))
+    calls = trace(name, scene.root, prepared.live.with_name("log"))
+    assert any(call.name in ("fsync", "fdatasync") for call in calls)
+    assert durability_faults(calls, before) == []
+
+
+def _step_through(prepared: Prepared, name: str, *, sample: int | None) -> None:
+    scene = prepared.reset()
+    before = observe(scene)
+    steps = steps_of(trace(name, scene.root, prepared.live.with_name("log")))
+    after = observe(prepared_scene(prepared))
+    assert len(steps) >= 5
+    if sample is not None:
+        steps = random.Random(name).sample(steps, min(sample, len(steps)))
+    killed = 0
+    for step in steps:
+        scene = prepared.reset()
+        killed += run_step(name, scene.root, step, prepared.scratch)
+        try:
+            _require_understood(scene, OPERATIONS[name], before, after)
+            _require_completed(scene, OPERATIONS[name], after)
+        except (AssertionError, CodingAgentsError, OSError, ValueError) as error:
+            details = getattr(error, "details", "")
+            raise AssertionError(f"{name}, killed at {step}: {error}\n{details}") from error
+    # A call or two may move between runs; a step that no longer kills is one that proves nothing.
+    assert killed >= 0.9 * len(steps)
+
+
+def prepared_scene(prepared: Prepared) -> Scene:
+    """What is there now, seen afresh."""
+    return Scene(prepared.live)
+
+
+def _require_understood(
+    scene: Scene, operation: Operation, before: dict[str, str], after: dict[str, str]
+) -> None:
+    """Each thing is as before or as after, whatever reads it does so without complaint, and git finds no damage."""
+    seen = observe(scene)
+    for what in {*before, *after, *seen}:
+        value = seen.get(what)
+        if what == "log":
+            assert (value or "").startswith(before[what]), f"the log is now {value!r}"
+        elif not what.startswith(operation.passing or ("\0",)):
+            assert value in (before.get(what), after.get(what)), f"{what} is now {value!r}"
+    observe_all(_host(scene), scene.store, ended=True)
+    list(prune(_host(scene), scene.store, now_ms=NOW_MS, older_than_s=0, dry_run=True))
+    _require_sound(scene)
+    _require_log(scene)
+
+
+def _require_completed(scene: Scene, operation: Operation, after: dict[str, str]) -> None:
+    """The next run, an hour later, makes the same of it as one that was never killed, and leaves nothing behind."""
+    _age(scene.root)
+    operation.run(Scene(scene.root))
+    if scene.relay_dir.exists():
+        scene.relay.store.sweep_locks()  # as the first push does that the next supervisor serves
+        user_store(scene.facts, scene.env)  # as every verb that looks into the user's repository does
+    scene = Scene(scene.root)
+    for one in prune(_host(scene), scene.store, now_ms=NOW_MS, older_than_s=1 << 40, dry_run=False):
+        assert not one.kept, one
+    finish_removals(scene.store)
+    seen = observe(scene)
+    gone = {what for what in seen if what.startswith("unreadable ")}
+    assert not gone
+    for told in (seen, after):
+        told.pop("log", None)
+    records = [what for what in after if what.startswith("record ")]
+    assert seen.keys() == after.keys()
+    assert {what: seen[what] for what in seen if what not in records} == {
+        what: after[what] for what in after if what not in records
+    }
+    _require_sound(scene)
+    left = [str(path) for path in scene.root.rglob("*") if _is_left_over(path)]
+    assert left == []
+
+
+def _require_sound(scene: Scene) -> None:
+    for name, git_dir in scene.repositories().items():
+        done = subprocess.run(
+            ["git", "fsck", "--full", "--strict", "--no-dangling"], cwd=git_dir, env=scene.env,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        problems = [line for line in done.stderr.splitlines() if not line.startswith("notice:")]
+        assert (done.returncode, problems) == (0, []), f"{name}: {done.stdout}{done.stderr}"
+
+
+def _require_log(scene: Scene) -> None:
+    """The log verifies; a last line that is torn is told so, and taken out by whoever writes next."""
+    path = scene.store.directory(SESSION) / "audit.jsonl"
+    if not path.exists():
+        path = scene.store.kept_log(SESSION)
+    if not path.exists():
+        return
+    with path.open("rb") as lines:
+        verdict = verify(lines)
+    if not verdict.ok:
+        assert not path.read_bytes().endswith(b"\n"), verdict.describe()
+        with open_log(path, session=SESSION, time_ms=NOW_MS):
+            pass
+        with path.open("rb") as lines:
+            assert verify(lines).ok
+    assert verdict.records >= 3
+
+
+def _is_left_over(path: Path) -> bool:
+    """Whether a later run should have taken `path` away: a lock of git's, or a temporary file."""
+    inside_user = "/user/.git/objects/" in str(path)  # `git gc` removes these; nobody can tell whose they are
+    if path.name.startswith("tmp_"):
+        return not inside_user
+    ours = {"sessions.lock", "record.lock", "supervisor.lock"}
+    if path.name.endswith(".lock"):
+        return path.name not in ours and path.parent.name != "bases" and not path.name.startswith(".config")
+    return path.name.endswith((".tmp", ".new")) or path.name.startswith((".removed-", "coding-agents-q"))
+
+
+def _age(root: Path) -> None:
+    """An hour passes for what a killed process may have left."""
+    then = time.time() - _HOUR_S
+    for directory, names, files in os.walk(root):
+        for name in (*files, *names):
+            if name.endswith((".lock", ".tmp", ".new")) or name.startswith("tmp_"):
+                os.utime(Path(directory, name), (then, then))
+        if Path(directory).parent.name == "sessions":
+            os.utime(directory, (then, then))
+
+
+def _host(scene: Scene):  # type: ignore[no-untyped-def]
+    from support.host import host_environment
+
+    return host_environment(scene.root / "home")
