@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -26,37 +26,57 @@ from coding_agents.gitsync.packs import user_store
 from coding_agents.store.leftovers import finish_removals
 from support.crash_operations import OPERATIONS, Operation
 from support.crash_scene import NOW_MS, Scene, build, observe
-from support.crashing import durability_faults, find_strace, run_step, steps_of, trace
+from support.crashing import Call, durability_faults, find_strace, run_step, steps_of, trace
 from support.repos import SESSION
 
 pytestmark = pytest.mark.skipif(not find_strace(), reason="needs strace, and leave to trace")
-_SAMPLE = 4
+_SAMPLE = 2
 _HOUR_S = 3600
 
 
 @dataclass(frozen=True)
+class Traced:
+    """A run of an operation from its beginning to its end: what it called, what was there before, what is after."""
+
+    calls: list[Call]
+    there: list[Path]
+    after: dict[str, str]
+
+
+@dataclass
 class Prepared:
     """A scene that is put back before each step."""
 
-    template: Path
-    live: Path
-    scratch: Path
+    top: Path
+    before: dict[str, str] = field(default_factory=dict)
+    traced: dict[str, Traced] = field(default_factory=dict)
+
+    @property
+    def live(self) -> Path:
+        return self.top / "live"
 
     def reset(self) -> Scene:
         shutil.rmtree(self.live, ignore_errors=True)
-        subprocess.run(["cp", "-a", str(self.template), str(self.live)], check=True)
+        subprocess.run(["cp", "-a", str(self.top / "template"), str(self.live)], check=True)
         return Scene(self.live)
+
+    def trace(self, name: str) -> Traced:
+        if name not in self.traced:
+            scene = self.reset()
+            there = list(scene.root.rglob("*"))
+            calls = trace(name, scene.root, self.top / "log")
+            self.traced[name] = Traced(calls, there, observe(Scene(scene.root)))
+        return self.traced[name]
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
-    top = tmp_path_factory.mktemp("crash")
-    one = Prepared(top / "template", top / "live", top / "scratch")
+    one = Prepared(tmp_path_factory.mktemp("crash"))
     one.live.mkdir()
-    build(one.live)
-    subprocess.run(["cp", "-a", str(one.live), str(one.template)], check=True)
+    one.before.update(observe(build(one.live)))
+    one.live.rename(one.top / "template")
     yield one
-    shutil.rmtree(top)
+    shutil.rmtree(one.top)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -65,7 +85,7 @@ def test_a_kill_at_some_calls(prepared: Prepared, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_kill_at_every_call(prepared: Prepared, name: str) -> None:
     _step_through(prepared, name, sample=None)
@@ -73,38 +93,35 @@ def test_a_kill_at_every_call(prepared: Prepared, name: str) -> None:
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_what_is_told_as_done_is_on_the_disk(prepared: Prepared, name: str) -> None:
-    scene = prepared.reset()
-    before = list(scene.root.rglob("*"))
-    calls = trace(name, scene.root, prepared.live.with_name("log"))
-    assert any(call.name in ("fsync", "fdatasync") for call in calls)
-    assert durability_faults(calls, before) == []
+    traced = prepared.trace(name)
+    assert any(call.name in ("fsync", "fdatasync") for call in traced.calls)
+    assert durability_faults(traced.calls, traced.there) == []
 
 
 def _step_through(prepared: Prepared, name: str, *, sample: int | None) -> None:
-    scene = prepared.reset()
-    before = observe(scene)
-    steps = steps_of(trace(name, scene.root, prepared.live.with_name("log")))
-    after = observe(prepared_scene(prepared))
+    traced = prepared.trace(name)
+    steps = steps_of(traced.calls)
     assert len(steps) >= 5
     if sample is not None:
-        steps = random.Random(name).sample(steps, min(sample, len(steps)))
+        # One where git moves a ref or lets go of a lock, if it does, and any others.
+        critical = [
+            step for step in steps if step.process == "update-ref" and step.name in ("rename", "unlink")
+        ]
+        choose = random.Random(name)
+        steps = [*choose.sample(critical, min(1, len(critical))), *choose.sample(steps, sample)][:sample]
+    problems = []
     killed = 0
     for step in steps:
         scene = prepared.reset()
-        killed += run_step(name, scene.root, step, prepared.scratch)
+        killed += run_step(name, scene.root, step, prepared.top / "scratch")
         try:
-            _require_understood(scene, OPERATIONS[name], before, after)
-            _require_completed(scene, OPERATIONS[name], after)
+            _require_understood(scene, OPERATIONS[name], prepared.before, traced.after)
+            _require_completed(scene, OPERATIONS[name], traced.after)
         except (AssertionError, CodingAgentsError, OSError, ValueError) as error:
-            details = getattr(error, "details", "")
-            raise AssertionError(f"{name}, killed at {step}: {error}\n{details}") from error
-    # A call or two may move between runs; a step that no longer kills is one that proves nothing.
-    assert killed >= 0.9 * len(steps)
-
-
-def prepared_scene(prepared: Prepared) -> Scene:
-    """What is there now, seen afresh."""
-    return Scene(prepared.live)
+            problems.append(f"{name}, killed at {step}: {error} {getattr(error, 'details', '')}")
+    assert not problems, "\n".join(problems)
+    # A call or two may move between runs; a step that no longer kills proves nothing.
+    assert killed >= 0.8 * len(steps)
 
 
 def _require_understood(
@@ -138,13 +155,12 @@ def _require_completed(scene: Scene, operation: Operation, after: dict[str, str]
     seen = observe(scene)
     gone = {what for what in seen if what.startswith("unreadable ")}
     assert not gone
-    for told in (seen, after):
-        told.pop("log", None)
-    records = [what for what in after if what.startswith("record ")]
-    assert seen.keys() == after.keys()
-    assert {what: seen[what] for what in seen if what not in records} == {
-        what: after[what] for what in after if what not in records
+    # A launch that is tried again has a new id, and the log tells of both tries.
+    differing = ("log", "record demo-new")
+    assert {what: seen[what] for what in seen if what not in differing} == {
+        what: after[what] for what in after if what not in differing
     }
+    assert seen.keys() == after.keys()
     _require_sound(scene)
     left = [str(path) for path in scene.root.rglob("*") if _is_left_over(path)]
     assert left == []
@@ -186,7 +202,9 @@ def _is_left_over(path: Path) -> bool:
     ours = {"sessions.lock", "record.lock", "supervisor.lock"}
     if path.name.endswith(".lock"):
         return path.name not in ours and path.parent.name != "bases" and not path.name.startswith(".config")
-    return path.name.endswith((".tmp", ".new")) or path.name.startswith((".removed-", "coding-agents-q"))
+    return path.name.endswith((".tmp", ".new", "-new")) or path.name.startswith(
+        (".removed-", "coding-agents-q")
+    )
 
 
 def _age(root: Path) -> None:

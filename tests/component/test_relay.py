@@ -525,3 +525,21 @@ def test_salvage_may_push_its_refs_and_not_the_branch(scene: Scene) -> None:
         for ref in (BRANCH.ref, "refs/coding-agents/salvage/other", "refs/coding-agents/base"):
             assert "[remote rejected]" in sh_fails(scene.guest, "push", URL, f"HEAD:{ref}", env=env)
         assert tip(scene) == scene.base
+
+
+def test_what_a_killed_push_left_is_not_in_the_way(
+    scene: Scene, server: RelayServer, guest_env: dict[str, str]
+) -> None:
+    """With its supervisor: the locks that git had made, and the objects in quarantine."""
+    git_dir = scene.relay.git_dir
+    quarantine = git_dir / "objects" / "tmp_objdir-incoming-abcdef"
+    quarantine.mkdir()
+    (quarantine / "pack").write_bytes(b"x" * 4096)
+    locks = [git_dir / "HEAD.lock", git_dir / f"{BRANCH.ref}.lock"]
+    for path in (*locks, quarantine):
+        path.touch()
+        os.utime(path, (0, 0))
+    new = commit(scene.guest, "work", "done\n", env=guest_env)
+    sh(scene.guest, "push", "-q", "local", f"HEAD:{BRANCH.ref}", env=guest_env)
+    assert tip(scene) == new
+    assert [path for path in (*locks, quarantine) if path.exists()] == []

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from coding_agents.errors import SessionNotFoundError, StoreError
 from coding_agents.model.session import Saved, SessionRecord, decode_session, encode_session, to_public
+from coding_agents.store.leftovers import finish_removals, is_unrecorded
 from coding_agents.store.sessions import BrokenSession, SessionStore
 from support.sessions import REPO, session_record
 
@@ -286,3 +287,39 @@ def test_each_field_is_needed_or_has_a_default() -> None:
                 decode_session(data)
         else:
             assert decode_session(data).id == minimal["id"]
+
+
+def test_a_removal_that_was_cut_short_is_finished_and_its_log_is_found_meanwhile(store: SessionStore) -> None:
+    _add(store, _ID)
+    doomed = store.root / f".removed-{_ID}-{2**22 + 1}"  # beyond the highest process id
+    (store.directory(_ID) / "audit.jsonl").write_bytes(b"{}\n")
+    store.directory(_ID).rename(doomed)
+    assert store.find_log(_ID) == doomed / "audit.jsonl"
+    finish_removals(store)
+    assert list(store.root.iterdir()) == []
+    assert store.find_log(_ID) == store.kept_log(_ID)
+    assert store.kept_log(_ID).read_bytes() == b"{}\n"
+
+
+def test_a_removal_under_way_is_left_to_whoever_is_at_it(store: SessionStore) -> None:
+    store.create(_ID)
+    doomed = store.root / f".removed-{_ID}-{os.getpid()}"
+    store.directory(_ID).rename(doomed)
+    finish_removals(store)
+    assert doomed.exists()
+
+
+def test_only_an_old_empty_directory_is_a_launch_that_was_killed_before_its_record(
+    store: SessionStore,
+) -> None:
+    directory = store.create(_ID)
+    (directory / "lock").touch()
+    (directory / ".session.json.abc.tmp").touch()
+    assert not is_unrecorded(store, _ID)  # a launch may be right there
+    os.utime(directory, (0, 0))
+    assert is_unrecorded(store, _ID)
+    with store.lock(_ID):
+        assert not is_unrecorded(store, _ID)
+    (directory / "relay.git").mkdir()
+    os.utime(directory, (0, 0))
+    assert not is_unrecorded(store, _ID)

@@ -172,8 +172,13 @@ def observe(scene: Scene) -> dict[str, str]:
         listed = sh(git_dir, "for-each-ref", "--format=%(refname) %(objectname)", env=scene.env)
         seen |= {f"{name} {ref}": oid for ref, oid in (line.split(" ") for line in listed.splitlines())}
     seen["settings"] = scene.settings.read_text()
-    for log in sorted((*scene.store.root.glob("*/audit.jsonl"), *scene.store.root.glob(".removed-*/audit.jsonl"),
-                       *(scene.store.state_dir / "audit").glob("*.jsonl"))):  # fmt: skip
+    places = (
+        "sessions/*/audit.jsonl",
+        "sessions/.removed-*/audit.jsonl",
+        "audit/*.jsonl",
+        "set-aside/*/audit.jsonl",
+    )
+    for log in sorted({path for place in places for path in scene.store.state_dir.glob(place)}):
         seen["log"] = f"{seen.get('log', '')}{_told(log)}"
     for program in sorted((scene.data_dir / "guest").glob("*.pyz")):
         seen[f"program {program.name}"] = str(program.stat().st_size)

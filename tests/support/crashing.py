@@ -114,9 +114,12 @@ def run_step(operation: str, root: Path, step: Step, scratch: Path) -> bool:
     else:
         path = f"{_wrapped_git(step, scratch)}{os.pathsep}{path}"
     done = subprocess.run(program, env=_environ(path), capture_output=True, timeout=_TIMEOUT_S, check=False)
-    killed = done.returncode in (-9, 137) or (scratch / "killed").exists()
-    if not killed:
-        assert done.returncode == 0, done.stderr.decode()
+    if step.process == PYTHON:
+        killed = done.returncode in (-9, 137)
+        assert killed or done.returncode == 0, done.stderr.decode()
+    else:
+        # An operation whose git was killed alone may help itself, or fail.
+        killed = done.returncode != 0 or (scratch / "killed").exists()
     _wait_for_orphans(root)
     return killed
 
@@ -187,7 +190,7 @@ _SPARED = re.compile(
     r"\.lock$|/logs(/|$)|\.reserve$|\.keep$|/relay\.git/packs$|/tmp_|/branches$|\(deleted\)$|/(tmp_objdir|incoming)-"
 )
 # What gets its name, or is copied, when it is whole: only then must it be synced.
-_DRAFT = re.compile(r"\.git\.new/|/coding-agents-[a-z0-9_]{8}/")
+_DRAFT = re.compile(r"\.coding-agents-new/|\.git\.new/|/coding-agents-[a-z0-9_]{8}/")
 
 
 def _of_record(path: str) -> bool:

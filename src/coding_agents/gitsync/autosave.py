@@ -21,11 +21,16 @@ def keep_save(store: Store, now_ms: int) -> None:
     """Give the latest save a ref of its own unless it has one, and remove those that `thin` names. Raises GitError."""
     refs = store.refs(f"{AUTOSAVE}/")
     tip = refs.pop(LATEST, None)
-    if tip is None or tip in refs.values():
+    if tip is None:
         return
-    refs[f"{AUTOSAVE}/{now_ms}"] = tip
-    gone = [ref for ref in thin(refs, now_ms) if ref != f"{AUTOSAVE}/{now_ms}"]
-    store.update_refs(f"update {AUTOSAVE}/{now_ms} {tip}", *(f"delete {ref} {refs[ref]}" for ref in gone))
+    commands = []
+    if tip not in refs.values():
+        refs[f"{AUTOSAVE}/{now_ms}"] = tip
+        commands.append(f"update {AUTOSAVE}/{now_ms} {tip}")
+    # Also when the save has its ref: git may have been killed before it had removed the others.
+    commands += [f"delete {ref} {refs[ref]}" for ref in thin(refs, now_ms) if ref != f"{AUTOSAVE}/{now_ms}"]
+    if commands:
+        store.update_refs(*commands)
 
 
 def bring_save(

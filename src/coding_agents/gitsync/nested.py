@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 import msgspec
 
 from coding_agents.errors import BranchError, GitError, NotARepositoryError, WorkspaceError
+from coding_agents.gitsync.base import appear
 from coding_agents.gitsync.branches import checked_out, collision
 from coding_agents.gitsync.discover import discover
 from coding_agents.gitsync.packs import Store, copy_closure, user_store
@@ -196,10 +198,14 @@ def _make_room(into: Path, branch: Branch, repo: RepoFacts, env: Mapping[str, st
         return False
     if into.is_symlink() or (into.exists() and (not into.is_dir() or any(into.iterdir()))):
         raise WorkspaceError(f"{str(into)!r} is there already", hint="Name an empty place with --into.")
-    parent = next(one for one in into.absolute().parents if one.is_dir())
+    into = into.absolute()
+    draft = into.with_name(f".{into.name}.coding-agents-new")
+    shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
+    parent = next(one for one in into.parents if one.is_dir())
     git(
         ("init", "--quiet", "--template=", f"--object-format={repo.object_format}",
-         f"--initial-branch={branch.short}", os.fspath(into.absolute())),
+         f"--initial-branch={branch.short}", os.fspath(draft)),
         profile=Profile.USER_WRITE, env=env, cwd=parent, owner=owner_of(repo),
     )  # fmt: skip
+    appear(draft, into)
     return True

@@ -17,14 +17,14 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from coding_agents.errors import GitError
 from coding_agents.proc.git import Profile, git, require_ok
 from coding_agents.proc.runner import Outcome, Owner
-from coding_agents.proc.sync import opened_below, sync_below
+from coding_agents.proc.sync import on_the_way, opened_below, sync_below
 
 OWN_LOCK_S = 10.0
 _POLL_S = 0.1
@@ -63,6 +63,7 @@ def update_refs(
         )
 
     locks = _locks(refs)
+    changing = _changing(git_dir, commands)
     if profile is Profile.OWN:
         outcome = attempt()
         if not outcome.ok and _clear(git_dir, locks):
@@ -81,7 +82,7 @@ def update_refs(
             hint="Another git is at work there, or was killed: when none runs any more, remove that file.",
         )
     require_ok(outcome, "git update-ref")
-    sync_refs(git_dir, refs)
+    _sync(git_dir, changing)
 
 
 def sweep_locks(git_dir: Path) -> None:
@@ -110,18 +111,26 @@ def clear_abandoned(git_dir: Path) -> None:
 
 def sync_refs(git_dir: Path, refs: Sequence[str]) -> None:
     """Make durable where `refs` of the repository are now, which git leaves to the file system. Raises GitError."""
-    sync_entries(git_dir, refs)
+    _sync(git_dir, on_the_way(refs))
 
 
 def sync_objects(git_dir: Path) -> None:
     """Make durable that the packs of the repository are there; their content git has synced. Raises GitError."""
-    sync_entries(git_dir, ("objects/pack/any",))
+    _sync(git_dir, on_the_way(("objects/pack/any",)))
 
 
-def sync_entries(git_dir: Path, paths: Sequence[str]) -> None:
-    """Make the directories on the way to `paths` durable. Raises GitError."""
+def _changing(git_dir: Path, commands: Sequence[str]) -> set[PurePosixPath]:
+    """The directories whose entries these commands are about to change."""
+    directories = {PurePosixPath(command.split(" ", 2)[1]).parent for command in commands}
+    above = {parent for directory in directories for parent in (directory, *directory.parents)}
+    made = {directory.parent for directory in above if not (git_dir / directory).is_dir()}
+    packed = {PurePosixPath()} if any(command.startswith("delete ") for command in commands) else set()
+    return directories | made | packed
+
+
+def _sync(git_dir: Path, directories: Iterable[PurePosixPath]) -> None:
     try:
-        sync_below(git_dir, paths)
+        sync_below(git_dir, directories)
     except OSError as error:
         raise GitError(
             f"cannot sync {git_dir}: {(error.strerror or str(error)).lower()}",

@@ -26,13 +26,17 @@ def sync_dir(path: Path) -> None:
         os.close(fd)
 
 
-def sync_below(top: Path, paths: Iterable[str]) -> None:
-    """Make durable the entries of `top` and of every directory on the way to each of `paths`, relative to it.
+def on_the_way(paths: Iterable[str]) -> set[PurePosixPath]:
+    """The directories above each of the relative `paths`, up to the top, which is `.`."""
+    return {parent for path in paths for parent in PurePosixPath(path).parents}
+
+
+def sync_below(top: Path, directories: Iterable[PurePosixPath]) -> None:
+    """Make durable the entries of these directories below `top`, the deepest first.
 
     What is gone meanwhile is left out. No link below `top` is followed. Raises OSError.
     """
-    wanted = {parent for path in paths for parent in PurePosixPath(path).parents}
-    for directory in sorted(wanted, key=lambda one: len(one.parts), reverse=True):
+    for directory in sorted(directories, key=lambda one: len(one.parts), reverse=True):
         try:
             with opened_below(top, directory) as fd:
                 _sync(fd)

@@ -24,7 +24,7 @@ from coding_agents.proc.git import Profile, git_command, require_ok
 from coding_agents.proc.git_refs import sync_objects, update_refs
 from coding_agents.proc.runner import streaming
 from coding_agents.workspace.copyset import CopyPlan, Submodule, children
-from coding_agents.workspace.source import GIT_TIMEOUT_S, Source, index_env, paths_of
+from coding_agents.workspace.source import GIT_TIMEOUT_S, SCRATCH_PREFIX, Source, index_env, paths_of
 from coding_agents.workspace.tree import read_whole
 from coding_agents_guest.nestedref import GIVEN_HEADS, GIVEN_TREES, NESTED, nested_ref
 
@@ -70,6 +70,8 @@ def record_launch_state(
     dates the commits. Of submodules that go in the relay keeps, below GIVEN_HEADS and GIVEN_TREES, on what they
     stand and the files. Raises GitError, WorkspaceError.
     """
+    for leftover in relay_git_dir.glob(f"{SCRATCH_PREFIX}*"):  # of a launch that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     refs: dict[str, Oid | None] = {}
     inside = []
     for one in plan.submodules:
