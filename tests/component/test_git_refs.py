@@ -79,7 +79,9 @@ def test_the_next_move_of_any_ref_clears_what_was_left(git_dir: Path, env: dict[
     assert not stale.exists()
 
 
-def test_whoever_looks_into_the_users_repository_clears_what_was_left(git_dir: Path, env: dict[str, str]) -> None:
+def test_whoever_looks_into_the_users_repository_clears_what_was_left(
+    git_dir: Path, env: dict[str, str]
+) -> None:
     stale = lock(git_dir, "packed-refs.lock")
     note = git_dir / "coding-agents-moving-1-abcd"
     note.write_text(f"{BRANCH}\n")
