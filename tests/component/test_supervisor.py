@@ -34,8 +34,8 @@ from coding_agents.model.session import RepoRef
 from coding_agents.proc.runner import Command
 from coding_agents.store.files import locked
 from coding_agents.store.sessions import SessionStore
+from coding_agents.supervisor import autosaving, process
 from coding_agents.supervisor import client as client_module
-from coding_agents.supervisor import process
 from coding_agents.supervisor.client import SupervisorClient
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.guest_config import to_plain
@@ -370,8 +370,8 @@ def test_a_running_session_is_saved_again_and_again(
     expected: bool,
 ) -> None:
     """Also after one that failed, which is recorded; not with a closed gate, a nearly full relay, or push off."""
-    monkeypatch.setattr(process, "_AUTOSAVE_S", 0.005)
-    monkeypatch.setattr(process, "_SPARED", 0)
+    monkeypatch.setattr(autosaving, "_PAUSE_S", 0.005)
+    monkeypatch.setattr(autosaving, "_SPARED", 0)
     session.update(**changes)
     saves = []
 
@@ -388,10 +388,10 @@ def test_a_running_session_is_saved_again_and_again(
             async def how_full() -> Pressure:
                 return pressure
 
-            monkeypatch.setattr(supervisor, "_autosave", autosave)
+            monkeypatch.setattr(supervisor._autosaving, "save", autosave)
             monkeypatch.setattr(supervisor._relay, "pressure", how_full)
             with suppress(TimeoutError):
-                await asyncio.wait_for(supervisor._autosave_regularly(), 0.3)
+                await asyncio.wait_for(supervisor._autosaving.save_regularly(), 0.3)
 
     asyncio.run(run())
     assert (len(saves) > 2) is expected

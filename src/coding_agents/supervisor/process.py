@@ -24,19 +24,18 @@ from coding_agents.errors import (
     SupervisorError,
     SupervisorGoneError,
 )
-from coding_agents.gitsync.autosave import keep_save
 from coding_agents.gitsync.relay import RelayService, TipChange
-from coding_agents.gitsync.relay_limits import Pressure
 from coding_agents.gitsync.relay_repo import Identity
 from coding_agents.gitsync.rules import load_policy
 from coding_agents.model.audit import Outcome, RecordType
 from coding_agents.sandbox.guest import guest_argv
 from coding_agents.sandbox.spec import BRIDGE_USER
+from coding_agents.supervisor.autosaving import Autosaving
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.ending import Ending
 from coding_agents.supervisor.guest_config import parse_config
 from coding_agents.supervisor.guest_link import GuestLink, Service
-from coding_agents.supervisor.journal import Journal, now_ms
+from coding_agents.supervisor.journal import Journal
 from coding_agents.supervisor.model_forward import forward_to
 from coding_agents.supervisor.protocol import Op
 from coding_agents.supervisor.relay_budgets import relay_limits
@@ -49,8 +48,6 @@ _REOPEN_PAUSE_S = 0.5
 _REOPEN_WAIT_S = 5.0  # for who needs the channel
 # A supervisor without a running container and without a question to answer leaves after this time.
 _IDLE_S = 2.0
-_AUTOSAVE_S = 60.0
-_SPARED = 20  # the part of the time that is free of automatic saves to that of one
 
 
 class Supervisor:
@@ -63,7 +60,6 @@ class Supervisor:
         self._measurable: GuestLink | None = None  # the channel to the start whose gate may be opened
         self._watch: asyncio.Task[None] | None = None
         self._homing = asyncio.Lock()
-        self._autosaving = asyncio.Lock()
         self._arrivals: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
         self._opened = asyncio.Event()  # the channel, as long as it is open
@@ -78,6 +74,7 @@ class Supervisor:
             on_update=self._on_update,
             limits=relay_limits(session),
         )
+        self._autosaving = Autosaving(session, journal, self._relay, self._open_again)
         self._ending = Ending(session, journal, self._relay, self._homing)
 
     async def run(self) -> None:
@@ -239,32 +236,11 @@ class Supervisor:
         await link.open_gate(config)
         return {}
 
-    async def _autosave(self, *, branch: bool = False) -> dict[str, Any]:
-        """Have the guest save, and keep what then is in the relay."""
-        async with self._autosaving:
-            report = await (await self._open_again()).autosave(branch=branch)
-            await asyncio.to_thread(keep_save, self._session.relay.store, now_ms())
+    async def _autosave(self, *, branch: bool) -> dict[str, Any]:
+        saved = await self._autosaving.save(branch=branch)
         if branch:
             await self._home()  # the relay may not have told of the push yet
-        return {"commit": report.commit, "pushed": report.pushed, "message": report.message}
-
-    async def _autosave_regularly(self) -> None:
-        """Each minute of a running session, less often when that takes long.
-
-        Not at all from 80 % of a budget of the relay on: what is left is for what the agent pushes itself.
-        """
-        pause_s = _AUTOSAVE_S
-        while True:
-            await asyncio.sleep(pause_s)
-            if not self._session.record.started_at or not self._session.record.push:
-                continue
-            began = asyncio.get_running_loop().time()
-            try:
-                if await self._relay.pressure() is Pressure.NONE:
-                    await self._autosave()
-            except (CodingAgentsError, OSError) as error:
-                self._journal.note(RecordType.AUTOSAVED, outcome="failed", detail={"reason": str(error)})
-            pause_s = max(_AUTOSAVE_S, _SPARED * (asyncio.get_running_loop().time() - began))
+        return saved
 
     async def _stop(self, timeout_s: int) -> dict[str, Any]:
         record = self._session.reload()
@@ -330,7 +306,7 @@ class Supervisor:
 
         When the engine does not say whether it has, the session stays as it is for our successor.
         """
-        saving = asyncio.create_task(self._autosave_regularly())
+        saving = asyncio.create_task(self._autosaving.save_regularly())
         try:
             await self._follow(saving)
         except CodingAgentsError as error:
