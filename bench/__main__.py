@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import commands, images, launches, sessions
+from bench import commands, images, launches, returns, sessions
 from bench.report import Setting, document, table
 from bench.rows import GROSS, Row, worst
 from bench.user import new_user
 from coding_agents.engine.find import find_engine
 
 _DOCUMENT = Path(__file__).parents[1] / "docs/performance.md"
-_FILES, _MANY_FILES = 10_000, 100_000
+_FEW_FILES, _FILES, _MANY_FILES = 200, 10_000, 100_000
 
 
 def main() -> int:
@@ -45,7 +45,11 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("--engine", choices=("docker", "podman"), default="docker")
-    parser.add_argument("--full", action="store_true", help=f"also copy {_MANY_FILES:,} files, 1 GB")
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help=f"also copy {_MANY_FILES:,} files, 1 GB, and bring their work back",
+    )
     parser.add_argument(
         "--no-write", dest="write", action="store_false", help=f"leave {_DOCUMENT.name} as it is"
     )
@@ -63,6 +67,8 @@ def _measure(engine: str, scratch: Path, *, full: bool) -> Iterator[Row]:
         for files in (_FILES, *((_MANY_FILES,) if full else ())):
             yield from launches.measure_copy(user, os.environ, scratch, files=files)
         yield from sessions.measure(user)
+        for files in (_FEW_FILES, _FILES, *((_MANY_FILES,) if full else ())):
+            yield from returns.measure(user, files=files)
         yield from images.measure(user)
 
 
