@@ -191,6 +191,25 @@ def test_everything_that_is_worth_a_look(project: Project) -> None:
     assert text.endswith("before you merge, build or open the branch\n")
 
 
+@pytest.mark.parametrize("changed", ["config", "hooks/post-checkout", "commondir"])
+@pytest.mark.parametrize("place", ["", "deep/inside/"])
+def test_a_directory_that_passes_for_a_repository(project: Project, place: str, changed: str) -> None:
+    """git obeys it without a question (tests/component/test_git_triggers.py shows it)."""
+    project.write("config", "an ordinary file, with no HEAD beside it\n")
+    project.write("lib/head/config", "x\n")
+    project.write("odd\nname/config", "x\n")
+    project.commit()
+    project.push()
+    assert "git.repository" not in {rule for _, rule, _ in project.found()}
+    project.write(f"{place}HEAD", "ref: refs/heads/main\n")
+    project.write(f"{place}{changed}", "[core]\n\tfsmonitor = x\n")
+    project.commit()
+    project.push()
+    assert [found for found in project.found() if found[1] == "git.repository"] == [
+        ("block", "git.repository", f"{place}HEAD")
+    ]
+
+
 def test_what_the_agent_takes_away_runs_nothing(project: Project) -> None:
     commit(project.repo, ".envrc", "x\n", env=project.env)
     commit(project.repo, "hidden\u200bname", "x\n", env=project.env)

@@ -12,6 +12,7 @@ import msgspec
 
 from coding_agents.errors import GitError
 from coding_agents.gitsync.findings.authors import judge_people
+from coding_agents.gitsync.findings.bare import judge_repositories
 from coding_agents.gitsync.findings.content import judge_content
 from coding_agents.gitsync.findings.manifests import is_manifest, judge_manifest
 from coding_agents.gitsync.findings.model import ABSENT, YOURS, Change, Entry, Finding, Severity
@@ -81,6 +82,7 @@ def scan(
             agents.append(Change(change.path, change.old if before is None else before, change.new))
     for change in agents:
         findings += _by_entry(change, is_secret_name)
+    findings += judge_repositories(store, subject.tip, agents)
     findings += _by_content(store, agents, budget, clock)
     return findings
 
