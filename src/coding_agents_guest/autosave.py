@@ -100,7 +100,7 @@ class _Autosave:
         inner = self.git.within(GIT_INDEX_FILE=str(ours))
         deny = DenyList(self.config.deny)
         if stamp == memory.index and ours.exists():
-            snapshot = take_snapshot(inner, head=head, deny=deny)
+            snapshot = take_snapshot(inner, head=head, deny=deny, again=True)
             if snapshot.tree == memory.tree or not self._rules_changed(memory.tree, snapshot.tree):
                 return snapshot, stamp
         with suppress(FileNotFoundError):

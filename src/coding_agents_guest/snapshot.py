@@ -40,16 +40,18 @@ class Snapshot:
     nested: tuple[str, ...] = ()
 
 
-def take_snapshot(git: Git, *, head: str, deny: DenyList) -> Snapshot:
+def take_snapshot(git: Git, *, head: str, deny: DenyList, again: bool = False) -> Snapshot:
     """Add the whole work tree to the index of `git` and write it as a tree. Raises GitFailedError.
 
     `head` is the commit that says what git tracks, "" for none: a deny-listed file that is only staged counts
     as untracked. Conflicts under way are taken as they stand in the files. Of a nested repository at most the
-    id of its commit is in the tree. git itself never sees sockets, pipes and devices.
+    id of its commit is in the tree. git itself never sees sockets, pipes and devices. `again` says that the index
+    is as an earlier snapshot left it.
     """
     if head and not Path(git.environment["GIT_INDEX_FILE"]).exists():
         git.run("read-tree", head)  # or else what git tracks although a rule ignores it would be left out
-    show_hidden(git)
+    if not again:
+        show_hidden(git)
     drop_hollow(git, gitlinks(git))
     unreadable = stage_tracked(git)
     untracked, warnings = git.paths_and_warnings("ls-files", "-z", "--others", "--exclude-standard")
