@@ -19,6 +19,7 @@ from pathlib import Path
 from coding_agents_guest.deny import DenyList
 from coding_agents_guest.events import Autosave, Autosaved, GuestConfig, encode_event, parse_event
 from coding_agents_guest.gitwork import Git, identity_environment
+from coding_agents_guest.lfs import Sent, send_large_files
 from coding_agents_guest.nested import save_nested
 from coding_agents_guest.nestedref import LATEST
 from coding_agents_guest.place import Place
@@ -81,11 +82,20 @@ class _Autosave:
         branch = f"refs/heads/{self.config.branch}"
         if self.order.branch and head and git.answer("symbolic-ref", "--quiet", "HEAD") == branch:
             refspecs.append(f"+{head}:{branch}")
+        large = self._send_large(git_dir, commit, memory.commit) if commit != memory.commit else Sent()
         if refspecs:
             git.run("push", "--quiet", "--no-verify", self.place.relay, *refspecs)
         nested = save_nested(git, snapshot.nested, self.config, self.place.relay, memory.nested)
-        report = Autosaved(commit, not nested.failures, "; ".join(nested.failures))
+        missing = [*nested.failures, *([large.told()] if large.why else [])]
+        report = Autosaved(commit, not missing, "; ".join(missing))
         return report, Memory(commit, snapshot.tree, head, stamp, nested.tips)
+
+    def _send_large(self, git_dir: Path, commit: str, before: str) -> Sent:
+        """Push the content of large files that the last save did not have, ahead of what names them."""
+        known = [oid for oid in (self.config.base, before) if oid]
+        return send_large_files(
+            self.git, git_dir, tips=[commit], known=known, relay=self.place.relay, scratch=git_dir
+        )
 
     def _snapshot(self, git_dir: Path, head: str, memory: Memory) -> tuple[Snapshot, str]:
         """The work tree as a tree, with an index of our own that lives on: only what changed is read again.

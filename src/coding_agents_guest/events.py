@@ -84,6 +84,7 @@ class Salvaged:
     """guest → host: a salvage put everything that is not in `left_out` into the relay.
 
     `head` is the volume's HEAD ("" while unborn), `worktree` the commit of its files ("" if they equal `head`).
+    `kept` says what is known to be in the volume alone and must not go with it, "" for nothing.
     """
 
     head: str
@@ -91,6 +92,7 @@ class Salvaged:
     clean: bool
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    kept: str = ""
 
 
 @dataclass(frozen=True)
@@ -301,6 +303,7 @@ _EVENTS: dict[str, tuple[Any, dict[str, _Check]]] = {
             "clean": _flag,
             "left_out": _texts(MAX_ITEMS, MAX_PATH),
             "notes": _texts(MAX_ITEMS, MAX_PATH),
+            "kept": _text(MAX_TEXT),
         },
     ),
     "exit": (Exit, {"status": _count(255)}),
@@ -317,7 +320,12 @@ def _shortened(report: Report) -> Report:
     if isinstance(report, Saved):
         return replace(report, left_out=_clean_all(report.left_out), message=_clean(report.message, MAX_TEXT))
     if isinstance(report, Salvaged):
-        return replace(report, left_out=_clean_all(report.left_out), notes=_clean_all(report.notes))
+        return replace(
+            report,
+            left_out=_clean_all(report.left_out),
+            notes=_clean_all(report.notes),
+            kept=_clean(report.kept, MAX_TEXT),
+        )
     return report
 
 

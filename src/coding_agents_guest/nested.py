@@ -16,6 +16,7 @@ from pathlib import Path
 from coding_agents_guest.deny import DenyList
 from coding_agents_guest.events import GuestConfig
 from coding_agents_guest.gitwork import Git, GitFailedError
+from coding_agents_guest.lfs import send_large_files
 from coding_agents_guest.nestedref import GIVEN_HEADS, GIVEN_TREES, NESTED, nested_ref
 from coding_agents_guest.records import dataclass, replace
 from coding_agents_guest.snapshot import (
@@ -150,6 +151,11 @@ class _Saving:
         tip = commit or head
         if tip and tip != start.commit:
             if self.known.get(where) != tip:
+                known = [start.commit] if start.commit else []
+                sent = send_large_files(
+                    git, git_dir, tips=[tip], known=known, relay=self.relay, scratch=git_dir
+                )
+                self.failures.extend([f"in {where}, {sent.told()}"] if sent.why else [])
                 git.run("push", "--quiet", "--no-verify", self.relay, f"+{tip}:{nested_ref(places)}")
             self.tips[where] = tip
         self.left_out.extend(f"{where}/{path}" for path in snapshot.left_out)

@@ -37,6 +37,8 @@ from coding_agents_guest.events import (
     parse_event,
 )
 from coding_agents_guest.gitwork import Git, GitFailedError, identity_environment
+from coding_agents_guest.lfs import Sent, has_lfs, send_large_files
+from coding_agents_guest.lfsclean import with_pointers
 from coding_agents_guest.mux import Mux, Stream
 from coding_agents_guest.nested import (
     MAX_NESTED,
@@ -49,7 +51,7 @@ from coding_agents_guest.nested import (
 from coding_agents_guest.nestedref import nested_ref
 from coding_agents_guest.place import Place
 from coding_agents_guest.probe import read_facts
-from coding_agents_guest.records import dataclass, replace
+from coding_agents_guest.records import replace
 from coding_agents_guest.snapshot import Snapshot, commit_snapshot, dated, newest_change, take_snapshot
 from coding_agents_guest.sockets import Gateway, UnsafeDirectoryError, bind_unix, check_directory
 from coding_agents_guest.stdio import open_stdio
@@ -73,7 +75,7 @@ _MAX_INDEX_BYTES = 512 << 20
 _SHARED_INDEX = re.compile(r"sharedindex\.[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _MAX_RULES_BYTES = 1 << 20
 # What decides how files become blobs and which are ignored. Everything else in the volume's configuration,
-# above all what names a program, has no say; LFS files are taken whole: their filter is a program too.
+# above all what names a program, has no say; LFS files get their pointers from us (lfsclean).
 _TAKEN_SETTINGS = re.compile(
     r"core\.(?:autocrlf|checkstat|eol|filemode|ignorecase|precomposeunicode|symlinks|trustctime)"
     r"\n[A-Za-z]{1,12}"
@@ -158,11 +160,11 @@ def salvage(config: GuestConfig, place: Place, deadline: float) -> Salvaged | Fa
         try:
             try:
                 git = _fresh_git(config, place, Path(scratch, "whole"), deadline)
-                return _Salvage(config, place, git, notes, place.workspace, [], []).run()
+                return _Salvage(config, place, git, _Found(place.workspace, notes)).run()
             except _BrokenHistoryError as error:
                 notes[:] = [f"the volume's own history cannot be read: {error}"]
                 git = _fresh_git(config, place, Path(scratch, "files"), deadline)
-                return _Salvage(config, place, git, notes, place.workspace, [], []).without_history()
+                return _Salvage(config, place, git, _Found(place.workspace, notes)).without_history()
         except Exception as error:  # noqa: BLE001 - whatever a hostile volume causes, the answer must come
             return Failed("salvage", "; ".join((*notes, str(error))))
 
@@ -189,22 +191,38 @@ class _BrokenHistoryError(Exception):
     """Objects of the volume cannot be read; its files still can."""
 
 
-@dataclass(frozen=False)
+class _Found:
+    """What a salvage and those of the repositories inside of its work tree have found together.
+
+    `top` is the volume; `seen` are the repositories that were looked at, `inside` those that are no submodule as it
+    went in, and `given` how submodules went in (None: the relay is still to be asked). `kept` says what is in the
+    volume alone, and `sending` whose large files are still to be sent.
+    """
+
+    def __init__(self, top: Path, notes: list[str]) -> None:
+        self.top = top
+        self.notes = notes
+        self.seen: list[str] = []
+        self.inside: list[str] = []
+        self.given: Mapping[str, Start] | None = None
+        self.kept: list[str] = []
+        self.sending: list[tuple[_Salvage, Volume]] = []
+
+
 class _Salvage:
     """One salvage under way. `git` works on a git directory of our own with the volume as its work tree.
 
-    `top` is the volume, `seen` what was found of repositories inside of it, also in their own salvage, and `pushed`
-    what of them is no submodule as it went in; `given` is how those stood (None: the relay is still to be asked).
+    `found` is shared with the salvages of repositories inside of it. `pushed` are the commits that are in the volume
+    alone no more, `large` says where large files of the work tree are by SHA-256.
     """
 
-    config: GuestConfig
-    place: Place
-    git: Git
-    notes: list[str]
-    top: Path
-    seen: list[str]
-    pushed: list[str]
-    given: Mapping[str, Start] | None = None
+    def __init__(self, config: GuestConfig, place: Place, git: Git, found: _Found) -> None:
+        self.config = config
+        self.place = place
+        self.git = git
+        self.found = found
+        self.pushed: list[str] = []
+        self.large: dict[str, Path] = {}
 
     def run(self) -> Salvaged:
         """Raises GitFailedError, UnreadableVolumeError and OSError."""
@@ -219,8 +237,14 @@ class _Salvage:
         if worktree:
             self._push(worktree, f"{REFS}/worktree")
         self._push_branches(volume, head or relay_tip)
+        self.found.sending.append((self, volume))
         left_out = (*snapshot.left_out, *self._push_nested(snapshot.nested))
-        return Salvaged(head, worktree, not worktree, left_out, tuple(self.notes))
+        # Last, as it may take all the time that is left.
+        for salvage_of, its_volume in self.found.sending:
+            salvage_of._send_large(its_volume)
+        return Salvaged(
+            head, worktree, not worktree, left_out, tuple(self.found.notes), "; ".join(self.found.kept[:10])
+        )
 
     def without_history(self) -> Salvaged:
         """The files alone, on top of what the relay has. Raises as `run`."""
@@ -231,7 +255,32 @@ class _Salvage:
         if worktree:
             self._push(worktree, f"{REFS}/worktree")
         left_out = (*snapshot.left_out, *self._push_nested(snapshot.nested))
-        return Salvaged("", worktree, not worktree, left_out, tuple(self.notes))
+        for salvage_of, its_volume in self.found.sending:
+            salvage_of._send_large(its_volume)
+        return Salvaged(
+            "", worktree, not worktree, left_out, tuple(self.found.notes), "; ".join(self.found.kept[:10])
+        )
+
+    def _send_large(self, volume: Volume) -> None:
+        """Push the content of large files that the pushed commits name, and HEAD, which the relay may have had."""
+        if volume.git_dir is None or not (self.large or has_lfs(volume.git_dir)):
+            return
+        try:
+            tips = self._commits([tip for tip in (*self.pushed, volume.head) if tip])
+            known = self._commits([self.config.base]) if self.config.base else set()
+            sent = send_large_files(
+                self._to_relay(),
+                volume.git_dir,
+                tips=self._whole(sorted(tips), sorted(known)),
+                known=sorted(known),
+                relay=self.place.relay,
+                scratch=Path(self.git.environment["GIT_DIR"]),
+                others=self.large,
+            )
+        except GitFailedError as error:
+            sent = Sent(why=str(error))
+        if sent.why:
+            self.found.kept.append(sent.told())
 
     def _push_nested(self, nested: Sequence[str], outer: tuple[str, ...] = ()) -> list[str]:
         """Push the repositories `nested` in that at `outer`, and those in them. Returns what they lack.
@@ -242,18 +291,18 @@ class _Salvage:
         for path in nested:
             places = (*outer, path)
             where = "/".join(places)
-            if _is_empty(self.top / where):
+            if _is_empty(self.found.top / where):
                 continue  # a submodule that was never filled
-            full = len(self.pushed) >= MAX_NESTED or len(self.seen) >= _MAX_SEEN
+            full = len(self.found.inside) >= MAX_NESTED or len(self.found.seen) >= _MAX_SEEN
             if full or len(places) > MAX_NESTED_DEPTH:
-                self.notes.append(f"too many repositories are inside: {where} was not read")
+                self.found.notes.append(f"too many repositories are inside: {where} was not read")
                 lacking.append(f"{where}/")
                 continue
-            self.seen.append(where)
+            self.found.seen.append(where)
             try:
                 inner, snapshot = self._salvage_nested(places)
             except (GitFailedError, UnreadableVolumeError, _BrokenHistoryError, OSError) as error:
-                self.notes.append(f"the repository {where} cannot be read: {error}")
+                self.found.notes.append(f"the repository {where} cannot be read: {error}")
                 lacking.append(f"{where}/")
                 continue
             lacking += [f"{where}/{lost}" for lost in snapshot.left_out]
@@ -263,17 +312,17 @@ class _Salvage:
     def _salvage_nested(self, places: tuple[str, ...]) -> tuple[_Salvage, Snapshot]:
         """Push the one at `places`, its commits or without them its files."""
         where = "/".join(places)
-        scratch = self.git.directory / f"nested-{len(self.seen)}"
-        place = replace(self.place, workspace=self.top / where)
-        if self.given is None:
-            self.given = {}
+        scratch = self.git.directory / f"nested-{len(self.found.seen)}"
+        place = replace(self.place, workspace=self.found.top / where)
+        if self.found.given is None:
+            self.found.given = {}
             with suppress(GitFailedError):  # without the answer all of them are pushed, and lost is nothing
-                self.given = read_given(self._to_relay(), self.place.relay)
-        start = start_of(self.git, places, self.given, self.config.base)
+                self.found.given = read_given(self._to_relay(), self.place.relay)
+        start = start_of(self.git, places, self.found.given, self.config.base)
         config = replace(self.config, base=start.commit, launch_tree=start.tree, message=NESTED_MESSAGE)
         git = _fresh_git(self.config, place, scratch, self.git.deadline)
-        inner = _Salvage(config, place, git, self.notes, self.top, self.seen, self.pushed, self.given)
-        volume = read_volume(self.top, inside=where)
+        inner = _Salvage(config, place, git, self.found)
+        volume = read_volume(self.found.top, inside=where)
         inner._prepare(volume)
         head = volume.head if volume.head and inner._commits([volume.head]) else ""
         whole = head and inner._is_whole([head], ())
@@ -283,13 +332,14 @@ class _Salvage:
             Path(git.environment["GIT_DIR"], "shallow").write_bytes(volume.shallow)
             whole = inner._is_whole([head], ())
         if head and not whole:
-            self.notes.append(f"the history of the repository {where} cannot be read")
+            self.found.notes.append(f"the history of the repository {where} cannot be read")
             head = ""
         commit, snapshot = inner._commit_worktree(volume if head else Volume(None), head)
         tip = commit or head
         if tip and tip != start.commit:
-            self.pushed.append(where)
+            self.found.inside.append(where)
             inner._push(tip, nested_ref(places))
+            self.found.sending.append((inner, volume))
         return inner, snapshot
 
     def _prepare(self, volume: Volume) -> None:
@@ -345,9 +395,9 @@ class _Salvage:
                 if self._is_whole([volume.head], known):
                     return volume.head
         if volume.git_dir is None:
-            self.notes.append("the volume has no git directory")
+            self.found.notes.append("the volume has no git directory")
         elif volume.head or self.config.base:
-            self.notes.append("the volume's own history cannot be read")
+            self.found.notes.append("the volume's own history cannot be read")
         self._fetch_relay()
         return ""
 
@@ -361,13 +411,15 @@ class _Salvage:
             name for name, oid in volume.branches.items() if oid not in commits or oid in beyond - whole
         ]
         if broken:
-            self.notes.append(f"{len(broken)} branches cannot be read: {', '.join(sorted(broken)[:10])}")
+            self.found.notes.append(
+                f"{len(broken)} branches cannot be read: {', '.join(sorted(broken)[:10])}"
+            )
         for name in [name for name in left if _can_be_pushed(name, left)][:_MAX_BRANCHES]:
             self._push(left.pop(name), f"{REFS}/heads/{name}")
-            self.notes.append(f"branch {name} is not part of HEAD: it is kept in {REFS}/heads/{name}")
+            self.found.notes.append(f"branch {name} is not part of HEAD: it is kept in {REFS}/heads/{name}")
         if left:
             self._push(self._bundled(left), f"{REFS}/heads/{_BUNDLE}")
-            self.notes.append(f"{len(left)} more branches are the parents of {REFS}/heads/{_BUNDLE}")
+            self.found.notes.append(f"{len(left)} more branches are the parents of {REFS}/heads/{_BUNDLE}")
 
     def _bundled(self, branches: Mapping[str, str]) -> str:
         """A commit without files that has all `branches` in its history and names them; always the same one."""
@@ -424,13 +476,18 @@ class _Salvage:
                 self._take_index(volume.git_dir, index)
             snapshot = take_snapshot(self.git, head=parent, deny=deny)
         except GitFailedError:
-            self.notes.append("the volume's index cannot be used")
+            self.found.notes.append("the volume's index cannot be used")
             for leftover in (index, index.with_name("index.lock")):
                 with suppress(FileNotFoundError):
                     leftover.unlink()
             if parent:
                 self.git.run("read-tree", parent)
             snapshot = take_snapshot(self.git, head=parent, deny=deny)
+        if volume.git_dir is not None and has_lfs(volume.git_dir):
+            scratch = Path(self.git.environment["GIT_DIR"])
+            snapshot, self.large = with_pointers(
+                self.git, snapshot, parent=parent, top=self.place.workspace, scratch=scratch
+            )
         message = self.config.message.strip() or DEFAULT_MESSAGE
         git = dated(self.git, newest_change(self.git, snapshot.tree, parent, self.place.workspace))
         commit = commit_snapshot(git, snapshot, self.config, parent=parent, message=message)
@@ -454,6 +511,7 @@ class _Salvage:
             if self.git.status_and_output(*packed, stdin=f"{what}\n".encode(), discard=True)[0]:
                 raise _BrokenHistoryError(str(error)) from error
             raise
+        self.pushed.append(what)
 
 
 def _is_empty(place: Path) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from coding_agents_guest.deny import DenyList
 from coding_agents_guest.events import MAX_ITEMS, GuestConfig, Saved
 from coding_agents_guest.gitwork import Git, GitFailedError, identity_environment
+from coding_agents_guest.lfs import Sent, send_large_files
 from coding_agents_guest.nested import save_nested
 from coding_agents_guest.place import Place
 from coding_agents_guest.records import dataclass
@@ -60,6 +61,7 @@ def save(config: GuestConfig, place: Place, *, deadline: float) -> Saved:
     try:
         head = _read_head(git)
         work = _commit_work(git, head, config)
+        large = _send_large(git, head, work, config, place.relay)
         pushed, note = _push_work(git, head, work, config, place.relay)
     except Exception as error:  # noqa: BLE001 - whatever state it is in, the answer must come
         return Saved(head.commit, pushed=False, committed=False, message=f"not saved: {error}")
@@ -69,7 +71,9 @@ def save(config: GuestConfig, place: Place, *, deadline: float) -> Saved:
         nested = save_nested(git, work.nested, config, place.relay)
         left_out += nested.left_out
         notes += nested.failures
-        pushed = pushed and not nested.failures  # or else the host would not look into the volume
+        notes += [large.told()] if large.why else []
+        # Or else the host would not look into the volume.
+        pushed = pushed and not nested.failures and not large.why
     if len(left_out) > MAX_ITEMS:
         notes.append(f"{len(left_out)} files were left out")
     return Saved(work.commit, pushed, work.committed, left_out, "; ".join(notes))
@@ -114,6 +118,16 @@ def _commit_work(git: Git, head: _Head, config: GuestConfig) -> _Work:
         for leftover in (ours, ours.with_name(ours.name + ".lock")):
             with suppress(FileNotFoundError):
                 leftover.unlink()
+
+
+def _send_large(git: Git, head: _Head, work: _Work, config: GuestConfig, relay: str) -> Sent:
+    """Push the content of large files that the work names."""
+    if not config.push or not work.commit:
+        return Sent()
+    known = [config.base] if config.base else []
+    return send_large_files(
+        git, head.git_dir, tips=[work.commit], known=known, relay=relay, scratch=head.git_dir
+    )
 
 
 def _push_work(git: Git, head: _Head, work: _Work, config: GuestConfig, relay: str) -> tuple[bool, str]:

@@ -6,6 +6,7 @@ relay is served on a socket there. What came back is judged by reading the files
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import subprocess
@@ -15,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coding_agents.gitsync.integrate import Integrated, Landing, integrate
+from coding_agents.gitsync.lfs import Brought, bring_large_files
 from coding_agents.gitsync.relay_repo import Relay, open_relay
 from coding_agents.model.refs import Oid
 from coding_agents.workspace.deny import load_deny_list
 from coding_agents.workspace.launch_state import WORKTREE_REF
 from coding_agents_guest.events import GuestConfig, Identity, Saved
 from coding_agents_guest.gitwork import Git
+from coding_agents_guest.lfspointer import parse_pointer
 from coding_agents_guest.place import Place
 from coding_agents_guest.save import save
 from coding_agents_guest.steps import STEPS, Setup
@@ -64,9 +67,13 @@ class Session:
 
     def bring(self, *, expected_old: Oid | None = None) -> Integrated:
         """What the host does when the relay's tip has moved."""
+        self.bring_large()
         return integrate(
             self.host.facts(), self.relay, session=SESSION, expected_old=expected_old, env=self.host.env
         )
+
+    def bring_large(self, *, most_bytes: int = 1 << 30) -> Brought:
+        return bring_large_files(self.host.facts(), self.relay, env=self.host.env, most_bytes=most_bytes)
 
 
 def begin(host: Host, *include: str, clean: bool = False) -> Session:
@@ -106,7 +113,20 @@ def round_trip(
     inside = {path: (mode, stored(path, content)) for path, (mode, content) in files_of(session).items()}
     assert came_back == {**{path: came_back.get(path) for path in unseen}, **inside}
     assert host.git("fsck", "--full", "--no-dangling", str(landed.tip)) == ""
+    require_large_files(session, came_back)
     return session
+
+
+def require_large_files(session: Session, came_back: dict[str, Entry]) -> None:
+    """Require that the host has the content behind every pointer that came back, where it was known inside."""
+    inside = files_of(session)
+    for path, (_, content) in came_back.items():
+        pointer = parse_pointer(content)
+        if pointer is not None and inside[path][1] != content:
+            place = session.host.facts().common_dir / "lfs/objects" / pointer.oid[:2] / pointer.oid[2:4]
+            kept = (place / pointer.oid).read_bytes()
+            assert kept == inside[path][1]
+            assert hashlib.sha256(kept).hexdigest() == pointer.oid
 
 
 def files_of(session: Session) -> dict[str, Entry]:

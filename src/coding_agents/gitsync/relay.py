@@ -46,6 +46,7 @@ from coding_agents.model.refs import Oid, RefUpdate
 from coding_agents.policy.decide import Allow, Decision, Deny, PushRequest, decide, decide_push
 from coding_agents.policy.matrix import Operation, Policy, Tier
 from coding_agents.proc.runner import ProcessLimits, restrict
+from coding_agents_guest.lfspointer import LFS
 from coding_agents_guest.nestedref import LATEST, NESTED
 
 _MIB = 1 << 20
@@ -221,7 +222,7 @@ class RelayService:
         own = frozenset(SALVAGE_REFS if salvage else (self._relay.branch.ref,))
         prefix = SALVAGE_HEADS if salvage else ""
         latest = "" if salvage else LATEST
-        request = PushRequest(commands.updates, own, salvage, prefix, NESTED, latest)
+        request = PushRequest(commands.updates, own, salvage, prefix, NESTED, latest, LFS)
         decisions = decide_push(self._policy, request)
         wanted = [update.ref for update in commands.updates]
         if full := used_up(usage, self._limits, wanted=wanted, salvage=salvage):
@@ -319,7 +320,7 @@ class RelayService:
         store = self._relay.store
         if old is not None and moved.startswith(NESTED):
             old = store.resolve(f"{old}^")
-        if old is None or moved == LATEST or store.is_ancestor(old, new):
+        if old is None or moved == LATEST or moved.startswith(LFS) or store.is_ancestor(old, new):
             return None
         numbers = (int(ref.rpartition("/")[2]) for ref in refs if ref.startswith(f"{ARCHIVE}/"))
         ref = f"{ARCHIVE}/{1 + max(numbers, default=0)}"

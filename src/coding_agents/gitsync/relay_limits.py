@@ -14,7 +14,7 @@ _GIB = 1 << 30
 _THIN_FROM = 0.8
 
 _PRIVATE = "refs/coding-agents/"
-_AGENTS_OWN = tuple(f"{_PRIVATE}{kind}/" for kind in ("archive", "autosave", "nested"))
+_AGENTS_OWN = tuple(f"{_PRIVATE}{kind}/" for kind in ("archive", "autosave", "nested", "lfs"))
 _SALVAGED = f"{_PRIVATE}salvage/"
 
 
@@ -22,10 +22,10 @@ class RelayLimits(msgspec.Struct, frozen=True):
     """Bounds on what a guest can make the host spend; bytes, seconds and numbers.
 
     Of the whole relay: `disk_bytes` on disk, `unpacked_bytes` of all objects as they are unpacked, `refs` of old
-    tips, automatic saves and nested repositories; what salvage found is counted apart, against the same number, so
-    that no agent can use up the place of its own rescue. Of one push: `push_bytes` on the wire, `object_bytes` of
-    one object unpacked, `objects` in its pack. Pushes are carried out one at a time (an archive's number is
-    chosen so); one that sends nothing for `idle_s` in the middle of its pack makes place for the next.
+    tips, automatic saves, nested repositories and large files; what salvage found is counted apart, against the same
+    number, so that no agent can use up the place of its own rescue. Of one push: `push_bytes` on the wire,
+    `object_bytes` of one object unpacked, `objects` in its pack. Pushes are carried out one at a time (an archive's
+    number is chosen so); one that sends nothing for `idle_s` in the middle of its pack makes place for the next.
 
     Of conversations `conversations` are served at the same time; `burst` may follow each other at once, then one
     begins every `every_s`, and one that would wait longer than `patience_s` is refused. An agent that pushes each
@@ -65,7 +65,7 @@ class Usage(msgspec.Struct, frozen=True):
 
     @property
     def kept(self) -> int:
-        """Refs that agents cause to be kept: old tips, automatic saves, nested repositories."""
+        """Refs that agents cause to be kept: old tips, automatic saves, nested repositories, large files."""
         return sum(ref.startswith(_AGENTS_OWN) for ref in self.refs)
 
     @property

@@ -10,6 +10,9 @@ Layout of refs (all but the first two, the nested and the given ones are hidden 
                                          agent may push them, too
     refs/coding-agents/given/{head,tree}/<path>  submodules that went in: their commit, and their files where the
                                          user had changed some; read only
+    refs/coding-agents/lfs/<tree>        content of large files (coding_agents_guest.lfspointer); the agent may push
+                                         them, too
+    refs/coding-agents/lfs-home          which of them need not be sent (gitsync.lfs); the agent may read it
     refs/coding-agents/autosave/latest   the last automatic save; the agent may push it, too
     refs/coding-agents/autosave/<ms>     earlier ones by the host's time in milliseconds since the epoch
     refs/coding-agents/archive/<n>       old tips of non-fast-forward pushes
@@ -33,6 +36,7 @@ from coding_agents.gitsync.packs import Store
 from coding_agents.model.refs import Branch, Oid
 from coding_agents.proc.git import Profile, git_command
 from coding_agents.proc.runner import Command, ProcessLimits
+from coding_agents_guest.lfspointer import LFS, LFS_HOME
 from coding_agents_guest.nestedref import LATEST, NESTED
 
 PRIVATE = "refs/coding-agents"
@@ -157,7 +161,7 @@ def receive_pack_command(
     # that it may not push there is the policy's decision, before git sees the command.
     salvage = (*SALVAGE_REFS, SALVAGE_HEADS.rstrip("/"))  # a pattern stands for all below it, too
     # And what went in of submodules, for the same reason; that is what GIVEN holds, and nobody may push there.
-    mine = (relay.branch.ref, NESTED.rstrip("/"), LATEST, GIVEN)
+    mine = (relay.branch.ref, NESTED.rstrip("/"), LFS.rstrip("/"), LATEST, GIVEN)
     visible = (*mine, *(salvage if identity is Identity.SALVAGE else ()))
     refuse_rewrite = "false" if rewrite else "true"
     settings = (f"receive.maxInputSize={max_input}", f"receive.denyNonFastForwards={refuse_rewrite}")
@@ -173,11 +177,13 @@ def receive_pack_command(
 
 
 def upload_pack_command(relay: Relay, *, limits: ProcessLimits, timeout_s: float) -> Command:
-    """`git upload-pack` for one fetch of the session's branch, of the base branch or of what went in of submodules."""
+    """`git upload-pack` for one fetch of the session's branch, of the base branch, of what went in of submodules or of
+    LFS_HOME."""
     readable = (
         relay.branch.ref,
         *([f"refs/heads/{relay.base_branch}"] if relay.base_branch else []),
         GIVEN,
+        LFS_HOME,
     )
     return _service(
         relay, "upload-pack", readable, settings=(), env_extra={}, limits=limits, timeout_s=timeout_s

@@ -172,7 +172,8 @@ SETTINGS: tuple[Setting, ...] = (
         measure(parse_relay_size), _SIZE_SCHEMA, Tighten.LOWER, unit="bytes",
     ),
     Setting(
-        "relay.object", 100 * MIB, "Largest file, or other git object, that a session may push.",
+        "relay.object", 100 * MIB,
+        "Largest file, or other git object, that a session may push; a large file of Git LFS goes in pieces.",
         measure(parse_relay_size), _SIZE_SCHEMA, Tighten.LOWER, unit="bytes",
     ),
     Setting(

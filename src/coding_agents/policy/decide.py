@@ -35,8 +35,8 @@ class PushRequest(msgspec.Struct, frozen=True):
 
     `salvage` tells a salvage container (which owns the salvage refs, and all below `own_prefix`) from the
     session's agent (which owns the session's branch). Both own all below `nested_prefix`, the
-    agent `autosave_ref` as well. Whether an update is a fast-forward is known only after its objects arrived, so
-    it is a question of its own (`decide(policy, Operation.PUSH_REWRITE)`).
+    agent `autosave_ref` as well, and both all below `lfs_prefix`. Whether an update is a fast-forward is known only
+    after its objects arrived, so it is a question of its own (`decide(policy, Operation.PUSH_REWRITE)`).
     """
 
     updates: tuple[RefUpdate, ...]
@@ -45,6 +45,7 @@ class PushRequest(msgspec.Struct, frozen=True):
     own_prefix: str = ""
     nested_prefix: str = ""
     autosave_ref: str = ""
+    lfs_prefix: str = ""
 
 
 def decide(policy: Policy, operation: Operation) -> Decision:
@@ -65,13 +66,16 @@ def decide_push(policy: Policy, request: PushRequest) -> tuple[Decision, ...]:
 def _operation(update: RefUpdate, request: PushRequest) -> Operation:
     below = _is_below(update.ref, request.own_prefix)
     nested = _is_below(update.ref, request.nested_prefix)
+    large = _is_below(update.ref, request.lfs_prefix)
     autosave = bool(request.autosave_ref) and update.ref == request.autosave_ref
-    if update.ref not in request.own_refs and not (below or nested or autosave):
+    if update.ref not in request.own_refs and not (below or nested or large or autosave):
         return Operation.PUSH_OTHER_REF
     if update.new is None:
         return Operation.PUSH_DELETE
     if nested:
         return Operation.PUSH_NESTED
+    if large:
+        return Operation.PUSH_LFS
     if autosave:
         return Operation.PUSH_AUTOSAVE
     return Operation.PUSH_SALVAGE if request.salvage else Operation.PUSH_SESSION_BRANCH

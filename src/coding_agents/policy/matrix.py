@@ -27,6 +27,7 @@ class Operation(Enum):
     PUSH_SESSION_BRANCH = "push.session-branch"
     PUSH_AUTOSAVE = "push.autosave"
     PUSH_NESTED = "push.nested"
+    PUSH_LFS = "push.lfs"
     PUSH_REWRITE = "push.rewrite"
     PUSH_OTHER_REF = "push.other-ref"
     PUSH_DELETE = "push.delete"

@@ -117,8 +117,8 @@ class Ending:
         )
         async with self._homing:
             beside = await asyncio.to_thread(adopted_tip, self._session, found)
-            saved = await self._all_home({} if beside is None else {"salvage": beside})
-        saved = replace(saved, left_out=found.left_out, verified=True)
+            saved = await self._all_home({} if beside is None else {"salvage": beside}, kept=found.kept)
+        saved = replace(saved, left_out=found.left_out, verified=not found.kept)
         self._note_saved(saved)
         return saved
 
@@ -136,10 +136,14 @@ class Ending:
         self._note_saved(saved)
         return saved
 
-    async def _all_home(self, beside: dict[str, Oid]) -> Saved:
-        """Bring home everything in the relay; `beside` are commits that the branch does not contain, by origin."""
+    async def _all_home(self, beside: dict[str, Oid], kept: str = "") -> Saved:
+        """Bring home everything in the relay; `beside` are commits that the branch does not contain, by origin.
+
+        `kept` says what is in the volume alone, "" for nothing.
+        """
         result, trouble = await self._bring_home()
-        notes: list[str] = []
+        notes = [kept] if kept else []
+        reason = result.reason
         nested: tuple[str, ...] = ()
         if not trouble:
             for origin, tip in beside.items():
@@ -147,10 +151,11 @@ class Ending:
                 notes.append(
                     f"history was rewritten: the last state of the {_ORIGIN[origin]} is {result.ref}"
                 )
-            kept = await asyncio.to_thread(keep_other_branches, self._session)
-            notes += [f"other branches: {', '.join(kept)}"] if kept else []
+            others = await asyncio.to_thread(keep_other_branches, self._session)
+            notes += [f"other branches: {', '.join(others)}"] if others else []
             nested = await asyncio.to_thread(bring_nested_home, self._session)
-        return saved_of(result, nested=nested, trouble=trouble, note="; ".join(notes))
+        note = "; ".join(filter(None, (*notes, "" if beside else reason)))
+        return saved_of(result, nested=nested, trouble=trouble, note=note)
 
     async def _unverified(self, left_out: tuple[str, ...]) -> Saved:
         """Bring home what the relay has; the volume was not looked at."""

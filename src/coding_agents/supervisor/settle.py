@@ -10,14 +10,18 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from coding_agents.errors import CodingAgentsError, GitError
 from coding_agents.gitsync.integrate import Integrated, Landing, integrate, keep_incoming
+from coding_agents.gitsync.lfs import Brought, bring_large_files
 from coding_agents.gitsync.nested import bring_nested
 from coding_agents.gitsync.packs import Store
 from coding_agents.gitsync.relay_repo import ARCHIVE, SALVAGE, SALVAGE_HEADS
 from coding_agents.model.refs import Oid
 from coding_agents.model.session import Saved, SessionRecord
 from coding_agents.supervisor.context import SessionContext, facts_of
+from coding_agents.supervisor.relay_budgets import relay_limits
 from coding_agents_guest import events
 from coding_agents_guest.nestedref import LATEST
 
@@ -173,12 +177,41 @@ def saved_of(
 
 
 async def bring_home_or_say_why(session: SessionContext) -> tuple[Integrated, str]:
-    """`bring_home` in a thread; a failure is told, not raised: the work is still in the relay."""
+    """`bring_home` in a thread, after the large files; a failure is told, not raised: the work is in the relay."""
+    trouble = ""
     try:
-        return await asyncio.to_thread(bring_home, session), ""
+        brought = await asyncio.to_thread(bring_large_files_home, session)
+        if brought.too_large:
+            trouble = _not_brought(session.record, f"{name_oids(brought.too_large)} exceed relay.unpacked")
+    except CodingAgentsError as error:
+        brought, trouble = Brought(), _not_brought(session.record, error.message)
+    try:
+        result = await asyncio.to_thread(bring_home, session)
     except CodingAgentsError as error:
         kept = Integrated(Landing.NOTHING, reason=error.message)
         return kept, f"not brought into the repository: {error.message}; {_what_then(session.record)}"
+    if brought.refused:
+        refused = f"large files (Git LFS) refused, as they are not what they are called: {name_oids(brought.refused)}"
+        result = replace(result, reason="; ".join(filter(None, (result.reason, refused))))
+    return result, trouble
+
+
+def bring_large_files_home(session: SessionContext) -> Brought:
+    """Bring home the content of large files. Raises GitError, StoreError."""
+    most = relay_limits(session).unpacked_bytes
+    return bring_large_files(
+        facts_of(session.record), session.relay, env=session.env.for_git(), most_bytes=most
+    )
+
+
+def name_oids(oids: tuple[str, ...]) -> str:
+    """The first of `oids`, and how many more there are."""
+    more = f" and {len(oids) - 3} more" if len(oids) > 3 else ""
+    return ", ".join(oids[:3]) + more
+
+
+def _not_brought(record: SessionRecord, reason: str) -> str:
+    return f"large files (Git LFS) were not brought home: {reason}; {_what_then(record)}"
 
 
 def _what_then(record: SessionRecord) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from coding_agents.model.refs import Oid
@@ -26,6 +26,7 @@ _BOM = b"\xef\xbb\xbf"
 
 def dot_git_files(
     source: Source,
+    configured: Sequence[Setting],
     *,
     base: Oid | None,
     base_branch: str | None,
@@ -34,6 +35,7 @@ def dot_git_files(
 ) -> Iterator[tuple[str, bytes]]:
     """Names below the git directory and contents of all files but index, objects and `shallow`.
 
+    `configured` is what `read_settings` returned.
     `base` is what HEAD stands on, detached until the guest makes its branch; None leaves HEAD unborn.
     `base_branch` is the branch that names it, None for none. `submodule` is the one whose git directory it is,
     None for `.git` itself; `inner` are the submodules that stand in it.
@@ -49,8 +51,7 @@ def dot_git_files(
     attributes = b""
     settings: list[Setting] = []
     if repo.kind is RepoKind.PATH:
-        listed = source.git(["config", "--list", "--null", "--show-scope", "--includes"])
-        settings = travelling(parse_config(listed.stdout))
+        settings = travelling(configured)
         attributes = source.read(_rules_file(source, "core.attributesFile", "attributes"))
         yield from _rules(source)
     if attributes:
@@ -66,6 +67,14 @@ def dot_git_files(
 def dot_git_link(submodule: Submodule) -> bytes:
     """The file `.git` in the work tree of a submodule, which leads to its git directory."""
     return b"gitdir: " + os.fsencode(posixpath.relpath(submodule.git_dir, submodule.path)) + b"\n"
+
+
+def read_settings(source: Source) -> list[Setting]:
+    """The configuration of the user's repository and of the user; nothing of a clone of ours. Raises GitError."""
+    if source.repo.kind is not RepoKind.PATH:
+        return []
+    listed = source.git(["config", "--list", "--null", "--show-scope", "--includes"])
+    return parse_config(listed.stdout)
 
 
 def _fixed(object_format: str, global_attributes: str) -> list[Setting]:

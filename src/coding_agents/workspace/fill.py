@@ -19,13 +19,16 @@ from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts
 from coding_agents.proc.git import Profile, git, git_command, require_ok
 from coding_agents.proc.runner import streaming
+from coding_agents.store.lfs import LfsStore, lfs_store
 from coding_agents.workspace.copyset import CopyPlan, Submodule, children
-from coding_agents.workspace.dotgit import dot_git_files, dot_git_link
+from coding_agents.workspace.dotgit import dot_git_files, dot_git_link, read_settings
 from coding_agents.workspace.launch_state import LaunchState
+from coding_agents.workspace.lfs import large_files
 from coding_agents.workspace.packindex import holds
 from coding_agents.workspace.source import GIT_TIMEOUT_S, SCRATCH_PREFIX, Source, index_env
 from coding_agents.workspace.tar import TarWriter
 from coding_agents.workspace.tree import Tree, mtime_s, open_file, read_whole
+from coding_agents_guest.lfspointer import Pointer
 
 
 def write_workspace_tar(
@@ -48,15 +51,20 @@ def write_workspace_tar(
     source = Source(repo, env)
     files = _Files(TarWriter(out))
     with _packed(relay_git_dir, [base, *launch.staged], env) as finished_packs:
+        settings = read_settings(source)
+        store = lfs_store(repo, dict(settings).get("lfs.storage", ""))
         index = launch.index, launch.index_mtime_s
         if plan.clean:
-            index = _add_commit(files, source, plan, relay_git_dir, base)
+            index = _add_commit(files, source, plan, relay_git_dir, base, store)
         elif repo.work_tree is not None:
             with Tree(repo.work_tree) as tree:
                 files.add(tree, plan.paths, empty=plan.nested)
         base_branch = _base_branch(source, relay_git_dir)
-        made = dot_git_files(source, base=base, base_branch=base_branch, inner=children(plan))
+        made = dot_git_files(source, settings, base=base, base_branch=base_branch, inner=children(plan))
         _add_git_dir(files, ".git", made, index, finished_packs, shallow=_shallow(relay_git_dir))
+        trees = [tree for tree in (base, launch.index_commit) if tree is not None]
+        for pointer, file in large_files(store, relay_git_dir, trees, env):
+            files.large(pointer, file)
     for submodule, state in zip(plan.submodules, launch.submodules, strict=True):
         _add_submodule(files, repo, plan, submodule, state, relay_git_dir, env)
     files.tar.close()
@@ -74,11 +82,13 @@ def _add_submodule(
     """Add the files of a submodule, the file that leads to its git directory, and that directory."""
     source, place = Source(submodule.repo, env), submodule.path
     head = submodule.repo.head
+    settings = read_settings(source)
+    store = lfs_store(submodule.repo, dict(settings).get("lfs.storage", ""))
     with _packed(relay_git_dir, [head, *state.staged], env) as finished_packs:
         index = state.index, state.index_mtime_s
         files.made_directory(place)
         if plan.clean:
-            index = _add_commit(files, source, submodule.plan, relay_git_dir, head, at=f"{place}/")
+            index = _add_commit(files, source, submodule.plan, relay_git_dir, head, store, at=f"{place}/")
         elif repo.work_tree is not None:
             with Tree(repo.work_tree) as tree:  # from the top: no link is followed on the way to it either
                 files.add(
@@ -86,8 +96,11 @@ def _add_submodule(
                 )
         files.made(f"{place}/.git", dot_git_link(submodule))
         inner = children(plan, submodule.places)
-        made = dot_git_files(source, base=head, base_branch=None, submodule=submodule, inner=inner)
+        made = dot_git_files(source, settings, base=head, base_branch=None, submodule=submodule, inner=inner)
         _add_git_dir(files, submodule.git_dir, made, index, finished_packs, shallow=_shallow(relay_git_dir))
+        trees = [tree for tree in (head, state.index_commit) if tree is not None]
+        for pointer, file in large_files(store, relay_git_dir, trees, env):
+            files.large(pointer, file, submodule.git_dir)
 
 
 def _add_git_dir(
@@ -158,6 +171,20 @@ class _Files:
             path = f"{git_dir}/objects/pack/{pack.name}"
             self.tar.file(path, file.fileno(), size=size, mode=0o444, mtime_s=0)
 
+    def large(self, pointer: Pointer, file: int, git_dir: str = ".git") -> None:
+        """Add the content of a large file where git-lfs looks for it, and close it."""
+        oid = pointer.oid
+        directory = f"{git_dir}/lfs/objects/{oid[:2]}/{oid[2:4]}"
+        try:
+            self.made_directory(directory)
+            self.tar.file(f"{directory}/{oid}", file, size=pointer.size, mode=0o644, mtime_s=0)
+        except EOFError as error:
+            raise WorkspaceError(
+                f"cannot copy the large file {oid}: it changed meanwhile", hint="Try again."
+            ) from error
+        finally:
+            os.close(file)
+
     def _enter(self, tree: Tree, path: str, at: str) -> int | None:
         """Add the directory `path` of `tree` and those above it, and open it; None when it is not there."""
         for ancestor in self._new(at + path):
@@ -213,14 +240,21 @@ class _Files:
 
 
 def _add_commit(
-    files: _Files, source: Source, plan: CopyPlan, near: Path, base: Oid | None, *, at: str = ""
+    files: _Files,
+    source: Source,
+    plan: CopyPlan,
+    near: Path,
+    base: Oid | None,
+    store: LfsStore,
+    *,
+    at: str = "",
 ) -> tuple[bytes, int]:
     """Add the files of `base` as git checks them out, below `at`; returns the index for them and its time."""
     with source.scratch(near) as checkout, source.scratch(near) as aside:
         if base is None:
             return b"", 0
         # Large files come from what the host has; others stay pointers, for nothing is fetched for a copy.
-        (aside / "objects").symlink_to(source.repo.common_dir / "lfs/objects")
+        (aside / "objects").symlink_to(store.path / "objects")
         lfs = {"lfs.storage": str(aside), "lfs.url": "file:///dev/null", "lfs.skipdownloaderrors": "true"}
         source.git(
             ["read-tree", "-m", "-u", base], work_tree=checkout, env_extra=index_env(aside / "index", lfs)
