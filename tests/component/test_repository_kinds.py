@@ -37,7 +37,7 @@ def test_clean_means_clean(tmp_path: Path, kind: Kind) -> None:
     assert guest_git(filled.inside, "status", "--porcelain=v1", "-z") == outside
     assert guest_git(filled.inside, "fsck", "--full", "--strict", "--no-dangling") in ("", _UNBORN)
     assert host.git("status", "--porcelain=v1", "-z") == outside
-    assert host.git("count-objects", "-v") == objects
+    assert kind.fetches or host.git("count-objects", "-v") == objects
 
 
 _UNBORN = "notice: HEAD points to an unborn branch (main)\nnotice: No default references"

@@ -47,13 +47,15 @@ def lfs_pointer(path: str, content: bytes) -> bytes:
 @dataclass(frozen=True)
 class Kind:
     """`build` makes the repository below a directory. `refused`: the code of the error with which a launch
-    refuses it, "" when it works, `says` what the message must contain. `stored` is how git stores a file."""
+    refuses it, "" when it works, `says` what the message must contain. `stored` is how git stores a file, `fetches`
+    whether a launch adds what the repository was promised."""
 
     name: str
     build: Callable[[Path], Host]
     refused: str = ""
     says: str = ""
     stored: Callable[[str, bytes], bytes] = as_it_is
+    fetches: bool = False
 
 
 def plain(root: Path) -> Host:
@@ -114,6 +116,12 @@ def partial(root: Path) -> Host:
 
 def treeless(root: Path) -> Host:
     return _partial(root, "tree:0")
+
+
+def unreachable(root: Path) -> Host:
+    host = partial(root)
+    (root / "work").rename(root / "away")
+    return host
 
 
 def alternates(root: Path) -> Host:
@@ -399,9 +407,9 @@ KINDS = (
     Kind("detached", detached),
     Kind("linked-worktree", linked),
     Kind("shallow", shallow),
-    # A launch reaches no remote by itself, so objects that a partial clone lacks stop it.
-    Kind("partial", partial, refused="git", says="promisor remote"),
-    Kind("partial-treeless", treeless, refused="git", says="promisor remote"),
+    Kind("partial", partial, fetches=True),
+    Kind("partial-treeless", treeless, fetches=True),
+    Kind("partial-unreachable", unreachable, refused="git", says="of HEAD's history, such as "),
     Kind("alternates", alternates),
     Kind("lfs", lfs, stored=lfs_pointer),
     Kind("lfs-changed", lfs_changed, stored=lfs_pointer),

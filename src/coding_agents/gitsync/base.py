@@ -16,6 +16,7 @@ import msgspec
 
 from coding_agents.errors import GitError
 from coding_agents.gitsync.packs import Store, copy_closure, user_store
+from coding_agents.gitsync.promisor import complete
 from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts
 from coding_agents.proc.git import Profile, git
@@ -50,8 +51,9 @@ def open_base(data_dir: Path, repo: RepoFacts, *, env: Mapping[str, str]) -> Bas
 def give(base: BaseStore, repo: RepoFacts, oid: Oid) -> None:
     """Bring exactly the closure of commit `oid` from the user's repository into `base` and keep it.
 
-    A shallow repository stays shallow at the same commits. Safe against concurrent launches; a call that
-    was interrupted leaves no ref, so the next one completes it. Raises GitError for missing objects.
+    A shallow repository stays shallow at the same commits, and what a partial clone lacks is fetched first. Safe
+    against concurrent launches; a call that was interrupted leaves no ref, so the next one completes it. Raises
+    GitError for missing objects.
     """
     kept = f"{GIVEN}/{oid}"
     store = base.store
@@ -62,7 +64,9 @@ def give(base: BaseStore, repo: RepoFacts, oid: Oid) -> None:
         sweep_objects(base.git_dir)
         store.sweep_locks()
         source = user_store(repo, base.env)
-        copy_closure(source, store, tips=[oid], known=source.present(given.values()))
+        known = source.present(given.values())
+        complete(repo, oid, known=known, env=base.env)
+        copy_closure(source, store, tips=[oid], known=known)
         _keep_shallow(repo.common_dir / "shallow", store)
         store.update_refs(f"update {kept} {oid}")
 
