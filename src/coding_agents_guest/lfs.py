@@ -32,6 +32,7 @@ _BATCH_BYTES = (
 )  # a push is let through whole or not at all, and stands on the disk beside the original
 _BATCH_PIECES = 1000
 _MOST = 100_000
+_SCRATCH = "coding-agents-lfs-"
 _GIVE_UP = 3  # so many refusals of a single piece: the relay is full, and others would not fare better
 _SETTINGS = ("pack.window=0", "pack.compression=1", "core.looseCompression=1")  # what is large is seldom text
 
@@ -104,7 +105,9 @@ def _send(
     here = [file for file in wanted if _is_here(file)]
     if not here:
         return Sent()
-    with tempfile.TemporaryDirectory(prefix="coding-agents-lfs-", dir=scratch) as name:
+    for leftover in scratch.glob(f"{_SCRATCH}*"):  # of a save that was killed; one runs at a time
+        shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=scratch) as name:
         sender = _Sender(git, Path(name), relay, {}, [])
         at_home = sender.at_home()
         sender.send([file for file in here if file.pointer.oid not in at_home])

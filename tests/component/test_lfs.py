@@ -26,7 +26,7 @@ from coding_agents_guest.salvage import salvage
 from coding_agents_guest.save import save
 from support.kinds import lfs, lfs_changed, lfs_pointers, plain
 from support.relay_server import serving
-from support.repos import sh
+from support.repos import sh, sh_fails
 from support.roundtrip import Session, begin, tree_of
 
 NEW = b"\0new content\n" * 100
@@ -272,6 +272,15 @@ def test_a_file_larger_than_a_piece_and_a_push_comes_home(session: Session, smal
     assert session.relay.store.refs(LFS) == {}
 
 
+def test_what_a_killed_save_left_is_removed(session: Session) -> None:
+    leftover = session.work / ".git/coding-agents-lfs-killed"
+    leftover.mkdir()
+    (leftover / "half").write_bytes(NEW)
+    (session.work / "new.bin").write_bytes(NEW)
+    assert saved(session).pushed
+    assert list((session.work / ".git").glob("coding-agents-*")) == []
+
+
 def test_a_large_file_of_a_repository_inside_comes_home(session: Session) -> None:
     inner = session.work / "inner"
     inner.mkdir()
@@ -314,6 +323,25 @@ def test_pointers_without_content_cost_nothing(tmp_path: Path) -> None:
     report = saved(session)
     assert (report.pushed, report.message) == (True, "")
     assert salvaged(session).kept == ""
+
+
+def test_the_agent_cannot_say_what_is_home(session: Session) -> None:
+    def push() -> str:
+        (session.work / "list").write_text(f"{oid_of(NEW)}\n")
+        blob = session.git("hash-object", "-w", "list")
+        env = {**session.place.environment(), "GIT_CONFIG_NOSYSTEM": "1"}
+        return sh_fails(session.work, "push", session.place.relay, f"{blob}:{LFS_HOME}", env=env)
+
+    assert "only the session's branch" in str(served(session, push))
+    assert session.relay.store.resolve(LFS_HOME) is None
+
+
+def test_refs_of_large_files_are_held_to_the_budget_of_refs(session: Session, small_pieces: int) -> None:
+    (session.work / "huge.bin").write_bytes(os.urandom(40 * small_pieces))
+    report = saved(session, limits=RelayLimits(refs=3))
+    assert not report.pushed
+    assert "relay.refs" in report.message
+    assert len(session.relay.store.refs(LFS)) <= 3
 
 
 # --- attacks ----------------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ from coding_agents.supervisor.model_forward import forward_to
 from coding_agents.supervisor.protocol import Op
 from coding_agents.supervisor.relay_budgets import relay_limits
 from coding_agents.supervisor.settle import bring_home_or_say_why, saved_of
+from coding_agents_guest.lfspointer import LFS
 from coding_agents_guest.mux import Stream
 
 # How often a bridge that dies under a running container is started again before we give up serving it.
@@ -289,8 +290,11 @@ class Supervisor:
         }
 
     async def _on_update(self, change: TipChange) -> None:
-        """A push of the agent arrived in the relay: bring it home at once, after the guest has its answer."""
-        if change.identity is Identity.AGENT:
+        """A push of the agent arrived in the relay: bring it home at once, after the guest has its answer.
+
+        Large files go ahead of the commit that names them, and home with it.
+        """
+        if change.identity is Identity.AGENT and not change.ref.startswith(LFS):
             task = asyncio.create_task(self._home())
             self._arrivals.add(task)
             task.add_done_callback(self._arrivals.discard)
