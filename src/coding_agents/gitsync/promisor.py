@@ -119,8 +119,7 @@ def _reason(remote: _Remote, outcome: Outcome) -> str:
         return f"{where} did not give them within {_NETWORK_S / 60:.0f} minutes"
     lines = outcome.stderr.decode("utf-8", "replace").strip().splitlines()
     fatal = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines or ["git fetch failed"]
-    said = fatal[0].replace(remote.url, strip_userinfo(remote.url)) if remote.url else fatal[0]
-    return f"{where} does not give them: {said[:300]}"
+    return f"{where} does not give them: {fatal[0][:300]}"
 
 
 def _incomplete(
