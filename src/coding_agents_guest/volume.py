@@ -22,6 +22,8 @@ _REF = re.compile(rb"ref:\s*(refs/[^\0\n]{1,1000})\s*")
 _OBJECT_DIRECTORY = re.compile(r"[0-9a-f]{2}|pack")
 _MAX_SMALL = 1 << 16
 _MAX_SHALLOW = 16 << 20
+_MAX_STASHES = 100
+_MAX_STASH_LOG = 1 << 20
 _MAX_PACKED_REFS = 512 << 20
 _MAX_REFS = 1_000_000
 _MAX_DEPTH = 40
@@ -36,8 +38,9 @@ class UnreadableVolumeError(Exception):
 
 @dataclass(frozen=True)
 class Volume:
-    """`head` is what HEAD names and `branches` the short names below refs/heads with their objects: claims, not
-    yet looked up. `git_dir` is None when the volume has none; `objects` are object directories inside it."""
+    """`head` is what HEAD names and `branches` the short names below refs/heads with their objects: claims, not yet
+    looked up. Stashes are among the branches, as `stash-1` (the latest) and so on. `git_dir` is None when the volume
+    has none; `objects` are object directories inside it."""
 
     git_dir: Path | None
     head: str = ""
@@ -61,6 +64,7 @@ def read_volume(workspace: Path, *, inside: str = "") -> Volume:
     found = _refs(common)
     head = _head(git_dir, common, found)
     branches = {name[len(_HEADS) :]: oid for name, oid in found.items() if name.startswith(_HEADS)}
+    branches.update(_stashes(common, found, branches))
     shallow = read_small(common / "shallow", _MAX_SHALLOW)
     return Volume(git_dir, head, branches, tuple(_object_directories(top, common / "objects")), shallow)
 
@@ -168,6 +172,21 @@ def _refs(common: Path) -> dict[str, str]:
         if _OID.fullmatch(oid):
             found[str(path.relative_to(common))] = oid.decode()
             _check_number(found)
+    return found
+
+
+def _stashes(common: Path, refs: Mapping[str, str], branches: Mapping[str, str]) -> dict[str, str]:
+    """The stashes, latest first, by names that no branch has. All but the latest are in the log of its ref alone."""
+    lines = read_small(common / "logs/refs/stash", _MAX_STASH_LOG).split(b"\n")
+    logged = [parts[1] for line in reversed(lines) if len(parts := line.split(b" ", 2)) == 3]
+    latest = read_small(common / "refs/stash").strip() or refs.get("refs/stash", "").encode()
+    oids = [oid.decode() for oid in (latest, *logged) if _OID.fullmatch(oid)]
+    found: dict[str, str] = {}
+    for number, oid in enumerate(list(dict.fromkeys(oids))[:_MAX_STASHES], start=1):
+        name = f"stash-{number}"
+        while name in branches:
+            name += "-"
+        found[name] = oid
     return found
 
 

@@ -238,6 +238,34 @@ def test_a_refused_push_is_no_success(repo: AgentRepo, ref: str) -> None:
     assert "pre-receive hook declined" in failed(repo).message
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_stashes_are_kept(repo: AgentRepo, packed: bool) -> None:
+    for number in (1, 2):
+        repo.write("README", f"{number}\n")
+        repo.write("new", f"untracked {number}\n")
+        repo.git("stash", "push", "--quiet", "--include-untracked")
+    repo.git("branch", "stash-1")
+    repo.write("README", "later\n")
+    repo.git("commit", "--quiet", "--all", "-m", "later")
+    if packed:
+        repo.git("pack-refs", "--all")
+    stashes = repo.git("log", "-g", "--format=%H", "refs/stash").split()
+    found = salvaged(repo)
+    heads = "refs/coding-agents/salvage/heads"
+    assert [repo.in_relay("rev-parse", f"{heads}/{name}") for name in ("stash-1-", "stash-2")] == stashes
+    assert repo.in_relay("show", f"{heads}/stash-2^3:new") == "untracked 1"
+    assert found.head == repo.git("rev-parse", "HEAD")
+
+
+def test_a_planted_log_of_stashes_is_no_harm(repo: AgentRepo) -> None:
+    (repo.work / ".git/logs/refs").mkdir(parents=True, exist_ok=True)
+    lines = ["x", f"{'0' * 40} {'1' * 40} a <b> 1 +0000\tx", f"{'0' * 40} ../../x y", "\0", "a " * 9]
+    (repo.work / ".git/logs/refs/stash").write_text("\n".join(lines * 200))
+    found = salvaged(repo)
+    assert found.head == repo.git("rev-parse", "HEAD")
+    assert any("1 branches cannot be read: stash-1" in note for note in found.notes)
+
+
 def test_a_branch_that_the_relay_does_not_take_fails_the_salvage(repo: AgentRepo) -> None:
     repo.git("checkout", "--quiet", "-b", "idea")
     repo.commit("idea.txt")

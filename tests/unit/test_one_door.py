@@ -57,6 +57,7 @@ OUTSIDE = {
     "tools/build_test_images.py": set(),  # images between the test engines
     "bench/commands.py": set(),  # measures a bare interpreter
     "bench/launches.py": set(),  # measures cp
+    "bench/returns.py": {("sh", "call user.run")},  # in the container, by `exec`
     "bench/user.py": {("git", "call subprocess.run")},  # makes the repository that it measures with
 }
 """What is not the product: it may start processes, and git only on repositories of its own."""
