@@ -14,7 +14,7 @@ _MODULES = {
     "git-relay": "coding_agents_guest.relay_client",
     "holder": "coding_agents_guest.holder",
     "probe": "coding_agents_guest.probe",
-    "salvage": "coding_agents_guest.salvage",
+    "salvage": "coding_agents_guest.salvage_process",
 }
 
 

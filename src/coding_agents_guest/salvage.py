@@ -6,40 +6,29 @@ what we push like any push of an agent. What the volume holds beyond the relay e
 there: `head` (its HEAD), `worktree` (its files, on top of it), `heads/…` (branches that HEAD lacks); repositories
 inside of it go to refs of their own (nestedref). A history
 that cannot be read costs nobody the files: they are then taken without it.
-
-Standard input and output are the channel: this process is bridge and client in one.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import shutil
 import stat
-import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from coding_agents_guest import __version__
+from coding_agents_guest import volume_history as history
 from coding_agents_guest.deny import DenyList
 from coding_agents_guest.events import (
-    MAX_LINE,
     Failed,
-    Go,
     GuestConfig,
-    Ready,
     Salvaged,
-    encode_event,
-    parse_event,
 )
 from coding_agents_guest.gitwork import Git, GitFailedError, identity_environment
 from coding_agents_guest.lfs import Sent, has_lfs, send_large_files
 from coding_agents_guest.lfsclean import with_pointers
-from coding_agents_guest.mux import Mux, Stream
 from coding_agents_guest.nested import (
     MAX_NESTED,
     MAX_NESTED_DEPTH,
@@ -50,11 +39,8 @@ from coding_agents_guest.nested import (
 )
 from coding_agents_guest.nestedref import nested_ref
 from coding_agents_guest.place import Place
-from coding_agents_guest.probe import read_facts
 from coding_agents_guest.records import replace
 from coding_agents_guest.snapshot import Snapshot, commit_snapshot, dated, newest_change, take_snapshot
-from coding_agents_guest.sockets import Gateway, UnsafeDirectoryError, bind_unix, check_directory
-from coding_agents_guest.stdio import open_stdio
 from coding_agents_guest.volume import (
     UnreadableVolumeError,
     Volume,
@@ -63,13 +49,10 @@ from coding_agents_guest.volume import (
     pipes_in_the_way,
     read_volume,
 )
-from coding_agents_guest.wire import PROTOCOL, Hello, WireError
 
 REFS = "refs/coding-agents/salvage"
 DEFAULT_MESSAGE = "Uncommitted work, salvaged (coding-agents)"
 
-_BUDGET_S = 300.0
-_RELAY_CONNECTIONS = 8
 _MAX_BRANCHES = 20
 _MAX_INDEX_BYTES = 512 << 20
 _SHARED_INDEX = re.compile(r"sharedindex\.[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -88,64 +71,7 @@ _NO_SHORTCUTS = (
     "core.multiPackIndex=false",
     "pack.useBitmaps=false",
 )
-_NAME = re.compile(r"(?!-)(?!.*(?:\.\.|@\{))[^\x00-\x20\x7f~^:?*\[\\\udc80-\udcff]{1,200}")
-_BUNDLE = "coding-agents-more-branches"
-_BUNDLE_SIZE = 500
 _MAX_SEEN = 1000  # repositories inside, of which most are submodules as they went in
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run a salvage over standard input and output; takes no arguments. Returns 0 when a report was sent."""
-    if arguments:
-        print("salvage: takes no arguments", file=sys.stderr)
-        return 2
-    try:
-        asyncio.run(serve(Place()))
-    except (UnsafeDirectoryError, WireError, OSError) as error:
-        print(f"salvage: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-async def serve(place: Place) -> None:
-    """Speak with the host: ready, wait for go, salvage, report. Raises OSError or WireError without one."""
-    check_directory(place.sockets, owner_uid=os.geteuid())
-    listener = bind_unix(place.sockets / "relay.sock")
-    reader, writer = await open_stdio()
-    mux = Mux(reader, writer, on_open=_refuse, hello=Hello(PROTOCOL, __version__, read_facts()))
-    gateway = Gateway(mux)
-    carrying = asyncio.ensure_future(mux.run())
-    try:
-        await gateway.serve(listener, "relay", limit=_RELAY_CONNECTIONS)
-        events = mux.open("events", os.geteuid())
-        await events.write(encode_event(Ready()))
-        config = await _wait_for_go(events)
-        deadline = time.monotonic() + _BUDGET_S
-        report = await asyncio.get_running_loop().run_in_executor(None, salvage, config, place, deadline)
-        await events.write(encode_event(report))
-        events.write_eof()
-        await mux.flush()
-    finally:
-        await gateway.close()
-        mux.close()
-        await carrying
-
-
-async def _refuse(stream: Stream) -> None:
-    stream.reset("no such service")
-
-
-async def _wait_for_go(events: Stream) -> GuestConfig:
-    buffer = b""
-    while b"\n" not in buffer:
-        data = await events.read()
-        buffer += data
-        if not data or len(buffer) > MAX_LINE:
-            raise WireError("no go")
-    event = parse_event(buffer.split(b"\n")[0])
-    if not isinstance(event, Go):
-        raise WireError("something else than go")
-    return event.config
 
 
 def salvage(config: GuestConfig, place: Place, deadline: float) -> Salvaged | Failed:
@@ -266,12 +192,12 @@ class _Salvage:
         if volume.git_dir is None or not (self.large or has_lfs(volume.git_dir)):
             return
         try:
-            tips = self._commits([tip for tip in (*self.pushed, volume.head) if tip])
-            known = self._commits([self.config.base]) if self.config.base else set()
+            tips = history.commits(self.git, [tip for tip in (*self.pushed, volume.head) if tip])
+            known = history.commits(self.git, [self.config.base]) if self.config.base else set()
             sent = send_large_files(
                 self._to_relay(),
                 volume.git_dir,
-                tips=self._whole(sorted(tips), sorted(known)),
+                tips=history.whole(self.git, sorted(tips), sorted(known)),
                 known=sorted(known),
                 relay=self.place.relay,
                 scratch=Path(self.git.environment["GIT_DIR"]),
@@ -324,13 +250,13 @@ class _Salvage:
         inner = _Salvage(config, place, git, self.found)
         volume = read_volume(self.found.top, inside=where)
         inner._prepare(volume)
-        head = volume.head if volume.head and inner._commits([volume.head]) else ""
-        whole = head and inner._is_whole([head], ())
+        head = volume.head if volume.head and history.commits(inner.git, [volume.head]) else ""
+        whole = head and history.is_whole(inner.git, [head], ())
         if (
             head and not whole and volume.shallow
         ):  # only now: a planted one would cut off history that is there
             Path(git.environment["GIT_DIR"], "shallow").write_bytes(volume.shallow)
-            whole = inner._is_whole([head], ())
+            whole = history.is_whole(inner.git, [head], ())
         if head and not whole:
             self.found.notes.append(f"the history of the repository {where} cannot be read")
             head = ""
@@ -386,13 +312,13 @@ class _Salvage:
 
     def _read_head(self, volume: Volume, relay_tip: str) -> str:
         """The volume's HEAD, with its whole history at hand; "" when it is unborn or broken."""
-        known = [tip for tip in (relay_tip, self.config.base) if tip and self._commits([tip])]
-        if volume.head and self._commits([volume.head]):
-            if self._is_whole([volume.head], known):
+        known = [tip for tip in (relay_tip, self.config.base) if tip and history.commits(self.git, [tip])]
+        if volume.head and history.commits(self.git, [volume.head]):
+            if history.is_whole(self.git, [volume.head], known):
                 return volume.head
             if volume.shallow:  # only now: a planted one would cut off history that is there
                 Path(self.git.environment["GIT_DIR"], "shallow").write_bytes(volume.shallow)
-                if self._is_whole([volume.head], known):
+                if history.is_whole(self.git, [volume.head], known):
                     return volume.head
         if volume.git_dir is None:
             self.found.notes.append("the volume has no git directory")
@@ -403,69 +329,23 @@ class _Salvage:
 
     def _push_branches(self, volume: Volume, head: str) -> None:
         """Push the volume's branches that `head` does not contain. Raises GitFailedError when one stays behind."""
-        commits = self._commits(sorted(set(volume.branches.values())))
-        beyond = self._beyond(sorted(commits), head) if commits else set()
-        whole = set(self._whole(sorted(beyond), [head] if head else []))
+        there = history.commits(self.git, sorted(set(volume.branches.values())))
+        beyond = history.beyond(self.git, sorted(there), head) if there else set()
+        whole = set(history.whole(self.git, sorted(beyond), [head] if head else []))
         left = {name: oid for name, oid in sorted(volume.branches.items()) if oid in whole}
-        broken = [
-            name for name, oid in volume.branches.items() if oid not in commits or oid in beyond - whole
-        ]
+        broken = [name for name, oid in volume.branches.items() if oid not in there or oid in beyond - whole]
         if broken:
             self.found.notes.append(
                 f"{len(broken)} branches cannot be read: {', '.join(sorted(broken)[:10])}"
             )
-        for name in [name for name in left if _can_be_pushed(name, left)][:_MAX_BRANCHES]:
+        for name in [name for name in left if history.can_be_pushed(name, left)][:_MAX_BRANCHES]:
             self._push(left.pop(name), f"{REFS}/heads/{name}")
             self.found.notes.append(f"branch {name} is not part of HEAD: it is kept in {REFS}/heads/{name}")
         if left:
-            self._push(self._bundled(left), f"{REFS}/heads/{_BUNDLE}")
-            self.found.notes.append(f"{len(left)} more branches are the parents of {REFS}/heads/{_BUNDLE}")
-
-    def _bundled(self, branches: Mapping[str, str]) -> str:
-        """A commit without files that has all `branches` in its history and names them; always the same one."""
-        git = self.git.within(GIT_AUTHOR_DATE="@1 +0000", GIT_COMMITTER_DATE="@1 +0000")
-        tree = git.text("mktree")
-        tip = ""
-        names = list(branches)
-        for start in range(0, len(names), _BUNDLE_SIZE):
-            some = names[start : start + _BUNDLE_SIZE]
-            parents = ([tip] if tip else []) + sorted({branches[name] for name in some})
-            message = "Branches of the volume (coding-agents)\n\n" + "".join(
-                f"{branches[name]} {name}\n" for name in some
+            self._push(history.bundled(self.git, left), f"{REFS}/heads/{history.BUNDLE}")
+            self.found.notes.append(
+                f"{len(left)} more branches are the parents of {REFS}/heads/{history.BUNDLE}"
             )
-            options = [word for parent in parents for word in ("-p", parent)]
-            tip = os.fsdecode(git.run("commit-tree", tree, *options, stdin=os.fsencode(message))).strip()
-        return tip
-
-    def _commits(self, oids: Sequence[str]) -> set[str]:
-        """Those of `oids` that are commits here."""
-        listed = self.git.run(
-            "cat-file", "--batch-check=%(objectname) %(objecttype)", stdin="\n".join(oids).encode()
-        )
-        lines = (line.split() for line in listed.decode("ascii", "replace").splitlines())
-        return {line[0] for line in lines if line[1:] == ["commit"]}
-
-    def _beyond(self, tips: Sequence[str], head: str) -> set[str]:
-        """Those of `tips` that `head` does not contain; all, when a broken one keeps git from telling."""
-        wanted = "".join(f"{oid}\n" for oid in tips) + (f"^{head}\n" if head else "")
-        status, listed = self.git.status_and_output("rev-list", "--stdin", stdin=wanted.encode())
-        return set(tips) if status else set(tips).intersection(listed.decode().split())
-
-    def _whole(self, tips: Sequence[str], known: Sequence[str]) -> Sequence[str]:
-        """Those of `tips` whose history, as far as `known` does not contain it, is here."""
-        if not tips or self._is_whole(tips, known):
-            return tips
-        half = len(tips) // 2
-        return [*self._whole(tips[:half], known), *self._whole(tips[half:], known)] if half else []
-
-    def _is_whole(self, tips: Sequence[str], known: Sequence[str]) -> bool:
-        wanted = "".join([*(f"{oid}\n" for oid in tips), *(f"^{oid}\n" for oid in known)])
-        return (
-            self.git.status_and_output("rev-list", "--objects", "--quiet", "--stdin", stdin=wanted.encode())[
-                0
-            ]
-            == 0
-        )
 
     def _commit_worktree(self, volume: Volume, parent: str) -> tuple[str, Snapshot]:
         """Commit the files on top of `parent`. Returns the commit ("" if not needed) and what was taken."""
@@ -523,17 +403,6 @@ def _is_empty(place: Path) -> bool:
         return True
     except OSError:
         return False
-
-
-def _can_be_pushed(name: str, others: Mapping[str, str]) -> bool:
-    """Whether git takes `name` for a branch beside `others`: planted ones need not be so."""
-    parts = name.split("/")
-    return (
-        _NAME.fullmatch(name) is not None
-        and name != _BUNDLE
-        and not any(part.startswith(".") or part.endswith((".", ".lock")) or not part for part in parts)
-        and not any("/".join(parts[:end]) in others for end in range(1, len(parts)))
-    )
 
 
 def _take_file(source: Path, target: Path, limit: int) -> None:

@@ -302,7 +302,7 @@ import asyncio, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from coding_agents_guest.place import Place
-from coding_agents_guest.salvage import serve
+from coding_agents_guest.salvage_process import serve
 values = dict(item.split("=", 1) for item in sys.argv[2:])
 paths = {name: Path(values[name]) for name in ("workspace", "home", "sockets")}
 asyncio.run(serve(Place(**{**values, **paths, "bridge_uid": int(values["bridge_uid"])})))

@@ -21,7 +21,7 @@ from coding_agents.workspace import submodules
 from coding_agents_guest.events import Salvaged
 from coding_agents_guest.nestedref import GIVEN_HEADS, NESTED, nested_ref
 from coding_agents_guest.records import replace as replaced
-from coding_agents_guest.salvage import salvage
+from coding_agents_guest.salvage import REFS, salvage
 from support import kinds
 from support.kinds import add_submodule, origin_of, plain
 from support.relay_server import serving
@@ -210,14 +210,15 @@ def test_what_stands_as_it_went_in_does_not_come_back(
 
 @pytest.mark.parametrize("had_been_there", [True, False])
 def test_files_where_a_submodule_has_no_git_directory_are_salvaged(host: Host, had_been_there: bool) -> None:
-    """git sees nothing there: neither the repository around it, nor one of its own."""
+    """git sees nothing there, neither the repository around it nor one of its own; they are taken as files of it."""
     if not had_been_there:
         host.git("submodule", "--quiet", "deinit", INNER)
     session = begin(host)
     (session.work / INNER / ".git").unlink(missing_ok=True)
     (session.work / INNER / "new").write_text("by the agent\n")
     keep_by_salvage(session)
-    assert session.relay.store.git("show", f"{nested_tips(session)[INNER]}:new").text() == "by the agent\n"
+    store = session.relay.store
+    assert store.git("show", f"{REFS}/worktree:{INNER}/new").text() == "by the agent\n"
 
 
 @HOW

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -106,7 +107,8 @@ def serving(
     `journal` is told of every event, too.
     """
     directory.mkdir(exist_ok=True)
-    server = RelayServer(directory / "s", directory / "git-relay", identity=identity)
+    short = tempfile.TemporaryDirectory(prefix="ca-")  # the path of a socket has 108 bytes (unix(7))
+    server = RelayServer(Path(short.name, "s"), directory / "git-relay", identity=identity)
     server.proxy.write_text(_PROXY.format(python=sys.executable, path=str(server.socket_path)))
     server.proxy.chmod(0o755)
     started, failures = threading.Event(), list[BaseException]()
@@ -162,5 +164,6 @@ def serving(
         loop.call_soon_threadsafe(stop.set)
         thread.join(20)
         loop.close()
+        short.cleanup()
     if failures:
         raise failures[0]
