@@ -82,8 +82,8 @@ def bring_large_files(repo: RepoFacts, relay: Relay, *, env: Mapping[str, str], 
     at_home = wanted.keys() - missing.keys() | set(added)
     _note_home(relay.store, sorted(at_home))
     done = [ref for ref, oids in names.items() if oids and oids <= at_home]
-    commands = "".join(f"delete {ref} {trees[ref]}\n" for ref in done)
-    relay.store.git("update-ref", "--stdin", stdin=commands.encode())
+    if done:
+        relay.store.update_refs(*(f"delete {ref} {trees[ref]}" for ref in done))
     return Brought(tuple(added), tuple(refused), tuple(too_large))
 
 
@@ -185,7 +185,7 @@ def _note_home(store: Store, oids: list[str]) -> None:
     text = "".join(f"{oid}\n" for oid in oids).encode("ascii")
     blob = store.git("hash-object", "-w", "--stdin", stdin=text).text().strip()
     if blob != store.resolve(LFS_HOME):
-        store.git("update-ref", LFS_HOME, blob)
+        store.update_refs(f"update {LFS_HOME} {blob}")
 
 
 def _cat_file(store: Store) -> Command:
