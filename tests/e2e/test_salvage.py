@@ -233,14 +233,52 @@ def test_a_session_that_runs_again_is_not_verified_any_more(product: Product, re
     assert not product.session(name)["saved"]["verified"]
 
 
+@pytest.mark.parametrize("supervisor", ["lives", "is killed"])
+def test_an_upgrade_in_the_middle_of_a_session(
+    product: Product, repo: Path, tmp_path: Path, supervisor: str
+) -> None:
+    """Launched by another version, whose supervisor and guest run on; all later verbs are of this one."""
+    earlier = other_version(tmp_path)
+    product.extra["PYTHONPATH"] = str(earlier)
+    name = product.launch_detached(
+        repo, "echo c > c.txt; git add c.txt; git commit -qm mine; echo u > u.txt; touch .git/ok; sleep 600"
+    )
+    volume = product.session(name)["guest_volume"]
+    del product.extra["PYTHONPATH"]
+    try:
+        wait_for(lambda: product.exec(name, "test -e .git/ok", status=None).status == 0, "the agent's files")
+        if supervisor == "is killed":
+            kill_supervisor(product)
+        assert "u.txt" in product.run("diff", "--stat", name).out
+        product.run("pull", name)
+        assert git(repo, "log", "-1", "--format=%s", "demo/session-1") == "mine"
+        product.run("stop", name)
+        assert git(repo, "show", "demo/session-1:u.txt") == "u"
+        product.run("start", name)
+        product.exec(name, "echo v > v.txt")
+        kill(product, name)
+        product.run("recover", name)
+        assert git(repo, "show", "demo/session-1:v.txt") == "v"
+        product.run("remove", name)
+        assert product.leftovers() == []
+    finally:
+        product.clean_up()
+        product.engine_run("volume", "rm", volume, f"{volume}-ready", check=False)
+
+
+def other_version(directory: Path) -> Path:
+    """The sources as another version of the product, with a guest program of its own."""
+    shutil.copytree(ROOT / "src", directory / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    for shared in ("agents", "images"):
+        (directory / shared).symlink_to(ROOT / shared)
+    with (directory / "src/coding_agents_guest/__init__.py").open("a") as source:
+        source.write(f"# {directory}\n")
+    return directory / "src"
+
+
 def test_a_guest_program_that_was_changed_never_runs(product: Product, repo: Path, tmp_path: Path) -> None:
     """In a version of its own, because the volume is shared with the sessions of other tests."""
-    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    for shared in ("agents", "images"):
-        (tmp_path / shared).symlink_to(ROOT / shared)
-    with (tmp_path / "src/coding_agents_guest/__init__.py").open("a") as source:
-        source.write(f"# {tmp_path}\n")
-    product.extra["PYTHONPATH"] = str(tmp_path / "src")
+    product.extra["PYTHONPATH"] = str(other_version(tmp_path))
     name = product.launch_detached(repo, "echo w > w.txt; sleep 600")
     volume = product.session(name)["guest_volume"]
     try:
