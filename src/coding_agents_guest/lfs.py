@@ -26,6 +26,7 @@ from coding_agents_guest.lfspointer import (
     piece_name,
 )
 from coding_agents_guest.records import dataclass, replace
+from coding_agents_guest.regular import open_regular
 
 _BATCH_BYTES = (
     4 * PIECE
@@ -144,15 +145,13 @@ def named_pointers(git: Git, tips: Sequence[str], known: Sequence[str]) -> dict[
 
 def digest(path: Path) -> Pointer | None:
     """What would stand for the regular file at `path`, None when there is none that can be read."""
-    with suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                sha256, size = hashlib.sha256(), 0
-                while chunk := file.read(1 << 20):
-                    sha256.update(chunk)
-                    size += len(chunk)
-                return Pointer(sha256.hexdigest(), size)
+    with suppress(OSError), open_regular(path) as file:
+        if file is not None:
+            sha256, size = hashlib.sha256(), 0
+            while chunk := file.read(1 << 20):
+                sha256.update(chunk)
+                size += len(chunk)
+            return Pointer(sha256.hexdigest(), size)
     return None
 
 

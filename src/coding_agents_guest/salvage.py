@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import stat
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -40,6 +39,7 @@ from coding_agents_guest.nested import (
 from coding_agents_guest.nestedref import nested_ref
 from coding_agents_guest.place import Place
 from coding_agents_guest.records import replace
+from coding_agents_guest.regular import open_regular
 from coding_agents_guest.snapshot import Snapshot, commit_snapshot, dated, newest_change, take_snapshot
 from coding_agents_guest.volume import (
     UnreadableVolumeError,
@@ -407,14 +407,12 @@ def _is_empty(place: Path) -> bool:
 
 def _take_file(source: Path, target: Path, limit: int) -> None:
     """Copy a regular file of at most `limit` bytes, if there is one."""
-    with suppress(OSError):
-        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode) and file.seek(0, os.SEEK_END) <= limit:
-                file.seek(0)
-                target.parent.mkdir(exist_ok=True)
-                with target.open("wb") as copy:
-                    shutil.copyfileobj(file, copy)
-                # An index younger than it was would hide what changed in the second of its last writing.
-                times = os.fstat(file.fileno())
-                os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with suppress(OSError), open_regular(source) as file:
+        if file is not None and file.seek(0, os.SEEK_END) <= limit:
+            file.seek(0)
+            target.parent.mkdir(exist_ok=True)
+            with target.open("wb") as copy:
+                shutil.copyfileobj(file, copy)
+            # An index younger than it was would hide what changed in the second of its last writing.
+            times = os.fstat(file.fileno())
+            os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from coding_agents_guest.records import dataclass
+from coding_agents_guest.regular import open_regular
 
 _OID = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _REF = re.compile(rb"ref:\s*(refs/[^\0\n]{1,1000})\s*")
@@ -71,12 +72,10 @@ def read_volume(workspace: Path, *, inside: str = "") -> Volume:
 
 def read_small(path: Path, limit: int = _MAX_SMALL) -> bytes:
     """The content of a regular file of at most `limit` bytes; b"" for everything else."""
-    with suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                data = file.read(limit + 1)
-                return data if len(data) <= limit else b""
+    with suppress(OSError), open_regular(path) as file:
+        if file is not None:
+            data = file.read(limit + 1)
+            return data if len(data) <= limit else b""
     return b""
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
-from coding_agents_guest.events import Saved
+from coding_agents_guest.events import Salvaged, Saved
+from coding_agents_guest.salvage import salvage
 from coding_agents_guest.save import DEFAULT_MESSAGE, save
 from support.agentrepo import BRANCH, REF, AgentRepo, make_agent_repo
+from support.faults import fill, small_disk
 
 DENY = (".env", ".env.*", "*.pem", ".aws/", "!*.example")
 
@@ -208,6 +212,24 @@ def test_rebase_under_way_keeps_the_branch_as_it_was(repo: AgentRepo) -> None:
     assert "rebase is under way" in report.message
     assert repo.tip() == tip
     assert (repo.work / ".git/rebase-merge").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_volume_is_told_and_salvaged(repo: AgentRepo) -> None:
+    """What the agent has filled up has no room for our commit; what stands there is read all the same."""
+    aside = repo.work.rename(repo.work.with_name("aside"))
+    with small_disk(repo.work, "8m"):
+        shutil.copytree(aside, repo.work, dirs_exist_ok=True)
+        repo.write("last.txt", "before the disk was full\n")
+        hog = fill(repo.work)
+        report = saved(repo)
+        assert not report.pushed
+        assert "No space left" in report.message
+        found = salvage(repo.config, repo.place, time.monotonic() + 60)
+        assert isinstance(found, Salvaged), found
+        assert repo.in_relay("show", f"{found.worktree}:last.txt") == "before the disk was full"
+        hog.unlink()
+        assert saved(repo).pushed  # and nothing of the failed save is in the way
 
 
 def test_dead_lock_does_not_stop_the_last_save(repo: AgentRepo) -> None:
