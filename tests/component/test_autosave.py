@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from coding_agents.gitsync.autosave import bring_save, keep_save, latest_save
-from coding_agents.gitsync.base import give, open_base
 from coding_agents.gitsync.discover import discover
-from coding_agents.gitsync.relay_repo import Relay, create_relay
+from coding_agents.gitsync.relay_repo import Relay
 from coding_agents.gitsync.thinning import AUTOSAVE, NEWEST
 from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts
 from coding_agents_guest.nestedref import LATEST
+from support.relay_scene import relay_of
 from support.repos import BRANCH, SESSION, commit, git_env, head, make_repo, sh
 
 HOUR = 3_600_000
@@ -31,12 +31,7 @@ def facts(tmp_path: Path, env: dict[str, str]) -> RepoFacts:
 
 @pytest.fixture
 def relay(tmp_path: Path, facts: RepoFacts, env: dict[str, str]) -> Relay:
-    store = open_base(tmp_path / "data", facts, env=env)
-    assert facts.head is not None
-    give(store, facts, facts.head)
-    return create_relay(
-        tmp_path / "relay.git", base_store=store, branch=BRANCH, base=facts.head, base_branch="main"
-    )
+    return relay_of(tmp_path, facts, env)
 
 
 def push_save(tmp_path: Path, relay: Relay, text: str, env: dict[str, str]) -> Oid:

@@ -13,15 +13,15 @@ from coding_agents.cli import nested as nested_verb
 from coding_agents.cli.context import AppContext
 from coding_agents.cli.output import Output
 from coding_agents.errors import BranchError, UsageError, WorkspaceError
-from coding_agents.gitsync.base import give, open_base
 from coding_agents.gitsync.discover import discover
 from coding_agents.gitsync.nested import Nested, bring_nested, list_nested, place_of, take_nested
-from coding_agents.gitsync.relay_repo import Relay, create_relay
+from coding_agents.gitsync.relay_repo import Relay
 from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts
 from coding_agents.model.session import RepoRef
 from coding_agents_guest.nestedref import NESTED, nested_ref
 from support.host import host_environment
+from support.relay_scene import relay_of
 from support.repos import BRANCH, SESSION, commit, git_env, head, make_repo, sh
 from support.sessions import session_record
 
@@ -38,12 +38,7 @@ def facts(tmp_path: Path, env: dict[str, str]) -> RepoFacts:
 
 @pytest.fixture
 def relay(tmp_path: Path, facts: RepoFacts, env: dict[str, str]) -> Relay:
-    store = open_base(tmp_path / "data", facts, env=env)
-    assert facts.head is not None
-    give(store, facts, facts.head)
-    return create_relay(
-        tmp_path / "relay.git", base_store=store, branch=BRANCH, base=facts.head, base_branch="main"
-    )
+    return relay_of(tmp_path, facts, env)
 
 
 def push_nested(tmp_path: Path, relay: Relay, path: str, *, env: dict[str, str]) -> Oid:

@@ -14,6 +14,7 @@ from coding_agents.gitsync.discover import discover
 from coding_agents.gitsync.pktline import FLUSH
 from coding_agents.gitsync.relay_repo import Relay, create_relay
 from coding_agents.model.refs import Oid
+from coding_agents.model.repo import RepoFacts
 from support.relay_server import URL
 from support.repos import BRANCH, commit, git_env, head, make_repo, sh
 
@@ -59,6 +60,16 @@ def make_scene(tmp_path: Path) -> Scene:
     sh(guest, "init", "-q", env=env)
     sh(guest, "remote", "add", "local", URL, env=env)
     return Scene(user, guest, relay, base_store, base, private, sibling, env, tmp_path)
+
+
+def relay_of(tmp_path: Path, facts: RepoFacts, env: dict[str, str]) -> Relay:
+    """The relay of a session that began on `main` of the repository of `facts`."""
+    store = open_base(tmp_path / "data", facts, env=env)
+    assert facts.head is not None
+    give(store, facts, facts.head)
+    return create_relay(
+        tmp_path / "relay.git", base_store=store, branch=BRANCH, base=facts.head, base_branch="main"
+    )
 
 
 def eventually(what: Callable[[], bool]) -> None:
