@@ -26,6 +26,7 @@ from coding_agents.errors import (
 )
 from coding_agents.gitsync.base import give, open_base
 from coding_agents.gitsync.discover import discover
+from coding_agents.gitsync.lfs import Brought
 from coding_agents.gitsync.relay_limits import Pressure
 from coding_agents.gitsync.relay_repo import create_relay
 from coding_agents.model.audit import RecordType, decode_record
@@ -34,7 +35,7 @@ from coding_agents.model.session import RepoRef
 from coding_agents.proc.runner import Command
 from coding_agents.store.files import locked
 from coding_agents.store.sessions import SessionStore
-from coding_agents.supervisor import autosaving, process
+from coding_agents.supervisor import autosaving, process, settle
 from coding_agents.supervisor import client as client_module
 from coding_agents.supervisor.client import SupervisorClient
 from coding_agents.supervisor.context import SessionContext
@@ -430,6 +431,47 @@ def test_work_that_cannot_come_home_is_told_and_kept(session: SessionContext) ->
     session.update(phase="running")
     supervise(session)
     assert home(session) == pushed
+
+
+@pytest.mark.parametrize(
+    ("brought", "where", "says"),
+    [
+        (Brought(too_large=("a" * 64,)), "volume", f"{'a' * 64} exceed relay.unpacked"),
+        (
+            Brought(refused=("b" * 64,)),
+            "incoming",
+            f"refused, as they are not what they are called: {'b' * 64}",
+        ),
+        (GitError("cannot read them"), "volume", "were not brought home: cannot read them"),
+    ],
+)
+def test_large_files_that_do_not_come_home_hold_nothing_else_up(
+    session: SessionContext,
+    monkeypatch: pytest.MonkeyPatch,
+    brought: Brought | GitError,
+    where: str,
+    says: str,
+) -> None:
+    """Neither the branch, nor what does not continue it, nor repositories inside; and they are named."""
+    pushed = commit(session, "pushed")
+    aside = commit(session, "aside", ref=LATEST, content="other\n")
+    inside = commit(session, "inside", ref=f"{NESTED}lib")
+
+    def bring(*_: object, **__: object) -> Brought:
+        if isinstance(brought, GitError):
+            raise brought
+        return brought
+
+    monkeypatch.setattr(settle, "bring_large_files", bring)
+    supervise(session)
+    saved = session.reload().saved
+    repo = Path(session.record.repo.work_tree)
+    assert home(session) == pushed
+    assert git(repo, "rev-parse", f"refs/coding-agents/incoming/{session.record.id}-autosave") == aside
+    assert git(repo, "rev-parse", *saved.nested) == inside
+    assert saved.where == where
+    assert says in saved.note
+    assert "history was rewritten" in saved.note
 
 
 def test_an_unchanged_work_tree_that_is_salvaged_again_is_nothing_new(session: SessionContext) -> None:

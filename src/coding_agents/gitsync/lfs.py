@@ -15,7 +15,7 @@ import msgspec
 
 from coding_agents.errors import GitError
 from coding_agents.gitsync.packs import Store
-from coding_agents.gitsync.relay_repo import Relay
+from coding_agents.gitsync.relay_repo import GIVEN, Relay
 from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts
 from coding_agents.proc.git import git_command, require_ok
@@ -29,6 +29,7 @@ from coding_agents_guest.lfspointer import (
     parse_piece_name,
     parse_pointer,
 )
+from coding_agents_guest.nestedref import GIVEN_HEADS
 
 MAX_ENTRIES = 1_000_000
 """So many names of pieces are read, of all trees together; a hostile guest can push more."""
@@ -88,11 +89,12 @@ def bring_large_files(repo: RepoFacts, relay: Relay, *, env: Mapping[str, str], 
 
 
 def _wanted(relay: Relay) -> dict[str, Pointer]:
-    """The pointers in all commits of the relay beyond the base, by SHA-256."""
+    """The pointers in all commits of the relay beyond the base and what went in of submodules, by SHA-256."""
     base = (f"^{relay.base}",) if relay.base is not None else ()
     small = relay.store.git(
         "rev-list", "--objects", "--no-object-names", f"--filter=blob:limit={MAX_POINTER + 1}",
-        f"--exclude={LFS}*", f"--exclude={LFS_HOME}", "--all", *base, timeout_s=_READ_S,
+        f"--exclude={LFS}*", f"--exclude={LFS_HOME}", f"--exclude={GIVEN}/*", "--all", *base,
+        "--not", f"--glob={GIVEN_HEADS}*", timeout_s=_READ_S,
     ).stdout  # fmt: skip
     checked = relay.store.git(
         "cat-file", "--batch-check=%(objectname) %(objecttype) %(objectsize)", stdin=small, timeout_s=_READ_S

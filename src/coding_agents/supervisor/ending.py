@@ -8,7 +8,6 @@ from msgspec.structs import replace
 
 from coding_agents.engine.api import ContainerState
 from coding_agents.errors import CodingAgentsError
-from coding_agents.gitsync.integrate import Integrated
 from coding_agents.gitsync.relay import RelayService
 from coding_agents.model.audit import RecordType
 from coding_agents.model.refs import Oid
@@ -20,6 +19,7 @@ from coding_agents.supervisor.journal import Journal
 from coding_agents.supervisor.removal import remove_engine_objects
 from coding_agents.supervisor.salvage import salvage
 from coding_agents.supervisor.settle import (
+    Homecoming,
     adopt_saves,
     adopted_tip,
     bring_home_beside,
@@ -141,11 +141,10 @@ class Ending:
 
         `kept` says what is in the volume alone, "" for nothing.
         """
-        result, trouble = await self._bring_home()
-        notes = [kept] if kept else []
-        reason = result.reason
+        came = await self._bring_home()
+        result, notes = came.result, [*filter(None, (kept, came.refused))]
         nested: tuple[str, ...] = ()
-        if not trouble:
+        if not came.trouble:
             for origin, tip in beside.items():
                 result = await asyncio.to_thread(bring_home_beside, self._session, tip, origin)
                 notes.append(
@@ -154,33 +153,34 @@ class Ending:
             others = await asyncio.to_thread(keep_other_branches, self._session)
             notes += [f"other branches: {', '.join(others)}"] if others else []
             nested = await asyncio.to_thread(bring_nested_home, self._session)
-        note = "; ".join(filter(None, (*notes, "" if beside else reason)))
-        return saved_of(result, nested=nested, trouble=trouble, note=note)
+        notes += [] if beside or not came.result.reason else [came.result.reason]
+        return saved_of(result, nested=nested, trouble=came.failure, note="; ".join(notes))
 
     async def _unverified(self, left_out: tuple[str, ...]) -> Saved:
         """Bring home what the relay has; the volume was not looked at."""
         async with self._homing:
-            result, trouble = await self._bring_home()
+            came = await self._bring_home()
+            trouble = came.failure
             nested: tuple[str, ...] = ()
-            if not trouble:
+            if not came.trouble:
                 try:
                     nested = await asyncio.to_thread(bring_nested_home, self._session)
                 except CodingAgentsError as error:  # they are in the relay, as the rest is then
                     trouble = f"nested repositories were not brought home: {error.message}"
-        saved = saved_of(result, left_out=left_out, nested=nested, trouble=trouble)
+        saved = saved_of(came.result, left_out=left_out, nested=nested, trouble=trouble, note=came.refused)
         if not self._session.record.push:
             note = "left in the session's volume by --no-push; `coding-agents recover` brings it back"
             saved = replace(saved, where="volume", note=note)
         self._note_saved(saved)
         return saved
 
-    async def _bring_home(self) -> tuple[Integrated, str]:
+    async def _bring_home(self) -> Homecoming:
         """`bring_home_or_say_why`, recorded when that was not done already as the last push arrived."""
         known = self._session.record.branch_tip
-        result, trouble = await bring_home_or_say_why(self._session)
-        if trouble or str(result.tip or "") not in ("", known):
-            self._journal.integrated(result, trouble)
-        return result, trouble
+        came = await bring_home_or_say_why(self._session)
+        if came.failure or str(came.result.tip or "") not in ("", known):
+            self._journal.integrated(came.result, came.failure)
+        return came
 
     def _note_saved(self, saved: Saved) -> None:
         self._journal.note(

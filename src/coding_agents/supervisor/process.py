@@ -301,9 +301,9 @@ class Supervisor:
 
     async def _home(self) -> None:
         async with self._homing:
-            result, trouble = await bring_home_or_say_why(self._session)
-            self._journal.integrated(result, trouble)
-            self._session.update(saved=saved_of(result, trouble=trouble))
+            came = await bring_home_or_say_why(self._session)
+            self._journal.integrated(came.result, came.failure)
+            self._session.update(saved=saved_of(came.result, trouble=came.failure, note=came.refused))
 
     async def _watch_container(self) -> None:
         """Follow the channel until the container has ended, then settle.

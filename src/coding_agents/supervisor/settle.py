@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from msgspec.structs import replace
+import msgspec
 
 from coding_agents.errors import CodingAgentsError, GitError
 from coding_agents.gitsync.integrate import Integrated, Landing, integrate, keep_incoming
@@ -172,28 +172,46 @@ def saved_of(
         verified=verified,
         left_out=left_out,
         nested=nested,
-        note=trouble or note or result.reason,
+        note="; ".join(filter(None, (trouble, note))) or result.reason,
     )
 
 
-async def bring_home_or_say_why(session: SessionContext) -> tuple[Integrated, str]:
+class Homecoming(msgspec.Struct, frozen=True):
+    """What came of bringing work home: `result` of the branch.
+
+    `trouble` says why the branch is not home, `lacking` why large files are not (all else may be), and `refused` which
+    of them never will be.
+    """
+
+    result: Integrated
+    trouble: str = ""
+    lacking: str = ""
+    refused: str = ""
+
+    @property
+    def failure(self) -> str:
+        """Why not all is home, "" when it is."""
+        return self.trouble or self.lacking
+
+
+async def bring_home_or_say_why(session: SessionContext) -> Homecoming:
     """`bring_home` in a thread, after the large files; a failure is told, not raised: the work is in the relay."""
-    trouble = ""
+    lacking = refused = ""
     try:
         brought = await asyncio.to_thread(bring_large_files_home, session)
         if brought.too_large:
-            trouble = _not_brought(session.record, f"{name_oids(brought.too_large)} exceed relay.unpacked")
+            lacking = _not_brought(session.record, f"{name_oids(brought.too_large)} exceed relay.unpacked")
+        if brought.refused:
+            names = name_oids(brought.refused)
+            refused = f"large files (Git LFS) refused, as they are not what they are called: {names}"
     except CodingAgentsError as error:
-        brought, trouble = Brought(), _not_brought(session.record, error.message)
+        lacking = _not_brought(session.record, error.message)
     try:
-        result = await asyncio.to_thread(bring_home, session)
+        result, trouble = await asyncio.to_thread(bring_home, session), ""
     except CodingAgentsError as error:
-        kept = Integrated(Landing.NOTHING, reason=error.message)
-        return kept, f"not brought into the repository: {error.message}; {_what_then(session.record)}"
-    if brought.refused:
-        refused = f"large files (Git LFS) refused, as they are not what they are called: {name_oids(brought.refused)}"
-        result = replace(result, reason="; ".join(filter(None, (result.reason, refused))))
-    return result, trouble
+        result = Integrated(Landing.NOTHING, reason=error.message)
+        trouble = f"not brought into the repository: {error.message}; {_what_then(session.record)}"
+    return Homecoming(result, trouble, lacking, refused)
 
 
 def bring_large_files_home(session: SessionContext) -> Brought:
