@@ -24,7 +24,8 @@ from coding_agents_guest.lfspointer import LFS, LFS_HOME, Pointer, parse_pointer
 from coding_agents_guest.place import Place
 from coding_agents_guest.salvage import salvage
 from coding_agents_guest.save import save
-from support.kinds import lfs, lfs_changed, lfs_pointers, plain
+from support.kinds import LFS as LFS_SETTINGS
+from support.kinds import add_submodule, lfs, lfs_changed, lfs_pointers, plain
 from support.relay_server import serving
 from support.repos import sh, sh_fails
 from support.roundtrip import Session, begin, tree_of
@@ -291,6 +292,26 @@ def test_a_large_file_of_a_repository_inside_comes_home(session: Session) -> Non
     (inner / "in.bin").write_bytes(NEW)
     session.git("add", ".", cwd=inner)
     assert saved(session).pushed
+    session.bring()
+    assert at_home(session, NEW)
+
+
+def test_large_files_of_a_submodule_go_in_and_come_home(tmp_path: Path) -> None:
+    """Into its own git directory, and home into the storage of the repository around it."""
+    host = plain(tmp_path)
+    origin = lfs(tmp_path / "origin")
+    inner = add_submodule(host, origin.work, "inner")
+    host.configure(LFS_SETTINGS)
+    inner.git("lfs", "pull")
+    inner.write("large.bin", "large\n")
+    inner.git("add", "large.bin")
+    session = begin(host)
+    there = session.work / ".git/modules/inner/lfs"
+    assert place_of(there, oid_of(b"large\n")).read_bytes() == b"large\n"
+    (session.work / "inner/large.bin").write_bytes(NEW)
+    session.git("add", "large.bin", cwd=session.work / "inner")
+    session.git("commit", "--quiet", "-m", "new", cwd=session.work / "inner")
+    saved(session)
     session.bring()
     assert at_home(session, NEW)
 
