@@ -102,6 +102,10 @@ class RelayService:
         self._swept = False
         self._began = time.time()
 
+    def limit(self, limits: RelayLimits) -> None:
+        """Hold to `limits` from the next conversation on."""
+        self._limits = limits
+
     async def serve(self, stream: ByteStream, *, identity: Identity) -> None:
         """Serve one connection to its end. Raises nothing for what the guest sends or leaves out."""
         counted = identity is Identity.AGENT

@@ -16,6 +16,7 @@ from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.guest_config import salvage_config
 from coding_agents.supervisor.guest_link import GuestLink
 from coding_agents.supervisor.journal import Journal
+from coding_agents.supervisor.relay_budgets import relay_limits
 from coding_agents.supervisor.removal import remove_engine_objects
 from coding_agents.supervisor.salvage import salvage
 from coding_agents.supervisor.settle import (
@@ -110,6 +111,8 @@ class Ending:
             return await self._without_volume()
         config = await asyncio.to_thread(salvage_config, self._session)
         await asyncio.to_thread(set_aside_earlier, self._session)
+        # As the settings are now: a person may have raised a budget to get at what exceeded it.
+        self._relay.limit(await asyncio.to_thread(relay_limits, self._session))
         found = await salvage(self._session, self._relay, config, self._journal.guest)
         self._journal.note(
             RecordType.SALVAGED,

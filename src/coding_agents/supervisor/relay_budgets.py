@@ -1,4 +1,4 @@
-"""The budgets of a session's relay, from the settings as they are when its supervisor starts."""
+"""The budgets of a session's relay, from the settings as they are when its supervisor or a salvage starts."""
 
 from __future__ import annotations
 
