@@ -7,7 +7,6 @@ the step.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 
@@ -31,7 +30,7 @@ from coding_agents.app.prepare import (
     prepare_source,
     require_own_volumes,
 )
-from coding_agents.app.steps import Parallel, Trace, Undo
+from coding_agents.app.steps import Parallel, Step, Trace, Undo
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
 from coding_agents.errors import BranchError, SessionExistsError
@@ -214,8 +213,8 @@ class Launch(msgspec.Struct):
         fill_home(facts.engine, container, facts.manifest.seed_files())
 
     def _make_holder(
-        self, steps: Parallel, engine: Engine, plan: SessionPlan, guest: Future[None]
-    ) -> Future[str] | None:
+        self, steps: Parallel, engine: Engine, plan: SessionPlan, guest: Step[None]
+    ) -> Step[str] | None:
         if plan.holder is None:
             return None
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import msgspec
 
 from coding_agents.errors import CodingAgentsError
-from coding_agents.proc.runner import end_running
+from coding_agents.proc.runner import TURN_S, end_running
 
 T = TypeVar("T")
 
@@ -100,6 +100,24 @@ def _interrupts_held() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class Step(Generic[T]):
+    """One of the steps of `Parallel`."""
+
+    def __init__(self, future: Future[T]) -> None:
+        self._future = future
+
+    def result(self) -> T:
+        """What the step returns, when it has ended. Raises what it raised."""
+        _await([self._future])
+        return self._future.result()
+
+
+def _await(futures: Sequence[Future[Any]]) -> None:
+    """Wait for all of them, and for no signal longer than TURN_S (`proc.runner`)."""
+    while wait(futures, timeout=TURN_S).not_done:
+        pass
+
+
 class Parallel:
     """Independent steps in threads. Leaving the block waits for all of them, also when one has failed.
 
@@ -115,7 +133,7 @@ class Parallel:
     def __enter__(self) -> Self:
         return self
 
-    def run(self, name: str, work: Callable[[], T]) -> Future[T]:
+    def run(self, name: str, work: Callable[[], T]) -> Step[T]:
         """Start `work` as the step `name`."""
 
         def timed() -> T:
@@ -124,7 +142,7 @@ class Parallel:
 
         future = self._pool.submit(timed)
         self._futures.append(future)  # type: ignore[arg-type]
-        return future
+        return Step(future)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -134,7 +152,7 @@ class Parallel:
             if error is not None:
                 self._cancel()
             if not interrupted:
-                wait(self._futures)
+                _await(self._futures)
         except BaseException:
             interrupted = True
             raise

@@ -34,6 +34,10 @@ _running: set[int] = set()
 _running_lock = threading.Lock()
 
 
+TURN_S = 0.5
+"""The longest time for which a wait of the main thread may keep a signal from being handled."""
+
+
 class Owner(msgspec.Struct, frozen=True):
     """The host user that a process runs as (root launching on a user's repository)."""
 
@@ -110,7 +114,7 @@ def run(command: Command) -> Outcome:
     with spawn(command, stdin=stdin) as process, interruptible(process.pid):
         timed_out = False
         try:
-            out, err = process.communicate(command.stdin, timeout=command.timeout_s)
+            out, err = _communicate(process, command)
         except subprocess.TimeoutExpired:
             timed_out = True
             kill_group(process.pid)
@@ -119,6 +123,23 @@ def run(command: Command) -> Outcome:
             kill_group(process.pid)
             raise
     return Outcome(command.argv, process.returncode, out, err, time.monotonic() - began, timed_out)
+
+
+def _communicate(process: subprocess.Popen[bytes], command: Command) -> tuple[bytes, bytes]:
+    """Its output at its end. Raises subprocess.TimeoutExpired when its time is over, and takes signals meanwhile.
+
+    Python runs a signal's handler between two instructions: one that arrives in the moment before the system call
+    that waits, or at another thread, would be handled when the wait is over. So no wait is longer than `TURN_S`.
+    """
+    stdin, deadline = command.stdin, time.monotonic() + command.timeout_s
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            return process.communicate(stdin, timeout=min(TURN_S, max(left, 0.0)))
+        except subprocess.TimeoutExpired:
+            if left <= TURN_S:
+                raise
+            stdin = None  # what is left of it is sent by the next call
 
 
 @contextmanager
