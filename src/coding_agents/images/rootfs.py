@@ -21,6 +21,7 @@ from coding_agents.images.apt import SUITE, base_sources, host_suite, read_sourc
 from coding_agents.images.data import write_tree
 from coding_agents.images.recipes import Recipe, base_packages
 from coding_agents.proc import runner
+from coding_agents.proc.alive import is_alive
 from coding_agents.proc.runner import Command
 
 NEEDED_BYTES = 3 << 30
@@ -106,7 +107,7 @@ def scratch_dir(environment: Mapping[str, str]) -> Iterator[Path]:
     prefix = f"coding-agents-build-{os.geteuid()}-"
     for leftover in parent.glob(f"{prefix}*"):
         pid = leftover.name.removeprefix(prefix).split("-")[0]
-        if leftover.lstat().st_uid == os.geteuid() and pid.isdigit() and not _is_alive(int(pid)):
+        if leftover.lstat().st_uid == os.geteuid() and pid.isdigit() and not is_alive(int(pid)):
             _remove(leftover, environment)
     path = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent))
     path.chmod(0o711)
@@ -114,16 +115,6 @@ def scratch_dir(environment: Mapping[str, str]) -> Iterator[Path]:
         yield path
     finally:
         _remove(path, environment)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _remove(path: Path, environment: Mapping[str, str]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 
+from coding_agents.proc.alive import is_alive
 from coding_agents.store.sessions import DOOMED, RECORD, SessionStore
 
 _LAUNCH_S = 600.0
@@ -15,7 +15,7 @@ def finish_removals(store: SessionStore) -> None:
     """Carry removals to their end that were cut short: the log to its place, the rest away. Raises StoreError."""
     for leftover in store.root.glob(f"{DOOMED}*"):
         session_id, _, pid = leftover.name.removeprefix(DOOMED).partition("-")
-        if pid.isdecimal() and not _lives(int(pid)):
+        if pid.isdecimal() and not is_alive(int(pid)):
             store.remove(session_id)
 
 
@@ -33,13 +33,3 @@ def is_unrecorded(store: SessionStore, session_id: str) -> bool:
     draft = f".{RECORD}."
     harmless = (name in ("lock", "record.lock") or name.startswith(draft) for name in names)
     return age_s > _LAUNCH_S and all(harmless) and not store.is_busy(session_id)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
