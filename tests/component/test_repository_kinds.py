@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from coding_agents.errors import CodingAgentsError
+from support.agent_at_work import work
 from support.kinds import KINDS, Kind, global_rules
-from support.roundtrip import Session, begin, round_trip, tree_of
+from support.roundtrip import begin, round_trip, tree_of
 from support.workspaces import guest_git
 
 WORKING = [kind for kind in KINDS if not kind.refused]
@@ -60,7 +61,7 @@ def test_comes_back_whole(tmp_path: Path, kind: Kind) -> None:
     host = kind.build(tmp_path)
     head = (host.facts().git_dir / "HEAD").read_bytes()
     before = host.git("status", "--porcelain=v1", "-z")
-    session = round_trip(host, work_of_an_agent, stored=kind.stored)
+    session = round_trip(host, lambda inside: work(inside.work, inside.git), stored=kind.stored)
     assert (session.work / "moved").exists()
     assert host.git("status", "--porcelain=v1", "-z") == before
     assert (host.facts().git_dir / "HEAD").read_bytes() == head
@@ -74,32 +75,6 @@ def test_what_cannot_be_supported_is_refused_with_the_reason(tmp_path: Path, kin
     assert refused.value.code == kind.refused
     assert kind.says in f"{refused.value.message} {refused.value.hint}"
     assert refused.value.hint
-
-
-def work_of_an_agent(session: Session) -> None:
-    """Some of it committed, some staged, some neither."""
-    work = session.work
-    unmerged = bool(session.git("ls-files", "--unmerged"))
-    _write(work / "committed", b"committed\n")
-    if not unmerged:
-        session.git("add", "committed")
-        session.git("commit", "--quiet", "-m", "an agent's commit")
-    _write(work / "sub/new.py", b"new\n")
-    _write(work / "sub/large.bin", b"\0binary\n\xff" * 1000)
-    _write(work / "-x\n y", b"odd\n")
-    _write(work / "kept", b"changed inside\n")
-    (work / "run").unlink(missing_ok=True)
-    _write(work / "run", b"#!/bin/sh\n")
-    (work / "run").chmod(0o755)
-    (work / "link").symlink_to("../elsewhere")
-    if (work / "gone").exists():
-        (work / "gone").unlink()
-        (work / "old").rename(work / "moved")
-    else:
-        _write(work / "moved", b"moved\n")
-    _write(work / "staged", b"staged\n")
-    session.git("add", "staged")
-    _write(work / "staged", b"staged, then changed\n")
 
 
 def _make_stale(root: Path) -> None:

@@ -75,7 +75,10 @@ def test_a_launch_whose_engine_dies_leaves_nothing(
     product = elsewhere
     if product.engine == "podman":
         pytest.skip("Podman has no daemon to kill")
-    launch = product.start("launch", str(repo), "--agent", "demo", "--network-proxy", "restricted", "-d")
+    idle = ("--", "sleep", "600")  # a launch that is faster than its engine's death has no work to bring home
+    launch = product.start(
+        "launch", str(repo), "--agent", "demo", "--network-proxy", "restricted", "-d", *idle
+    )
     wait_for(lambda: product.engine_run("volume", "ls", "-q", check=False), "the launch to be under way")
     second.crash("engine")
     out, err = launch.communicate(timeout=120)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,13 +26,11 @@ from coding_agents_guest.lfspointer import parse_pointer
 from coding_agents_guest.place import Place
 from coding_agents_guest.save import save
 from coding_agents_guest.steps import STEPS, Setup
+from support.agent_at_work import Entry, files, not_checked_out
 from support.kinds import as_it_is
 from support.relay_server import URL, serving
 from support.repos import BRANCH, SESSION
 from support.workspaces import Filled, Host, run_git
-
-Entry = tuple[str, bytes]
-"""Mode as git has it, and content as git stores it (of a link its target)."""
 
 
 @dataclass(frozen=True)
@@ -103,27 +100,34 @@ def round_trip(
     """Let `edit` work in a session and require that what came back is what stands inside."""
     session = begin(host)
     edit(session)
-    unseen = _not_checked_out(session)
+    unseen = not_checked_out(session.git)
     saved = session.save()
     assert saved.pushed, saved
     landed = session.bring()
     assert landed.where is Landing.BRANCH, landed
     assert landed.tip == saved.head
-    came_back = tree_of(host, str(landed.tip))
-    inside = {path: (mode, stored(path, content)) for path, (mode, content) in files_of(session).items()}
-    assert came_back == {**{path: came_back.get(path) for path in unseen}, **inside}
-    assert host.git("fsck", "--full", "--no-dangling", str(landed.tip)) == ""
-    require_large_files(session, came_back)
+    require_whole(host, str(landed.tip), files_of(session), unseen=unseen, stored=stored)
     return session
 
 
-def require_large_files(session: Session, came_back: dict[str, Entry]) -> None:
-    """Require that the host has the content behind every pointer that came back, where it was known inside."""
-    inside = files_of(session)
+def require_whole(
+    host: Host,
+    tip: str,
+    inside: dict[str, Entry],
+    *,
+    unseen: Sequence[str],
+    stored: Callable[[str, bytes], bytes],
+) -> None:
+    """Require that `tip` has exactly the files that stand `inside` (and what was not checked out there), and that the
+    host has the content behind every pointer that came back, where it was known inside."""
+    came_back = tree_of(host, tip)
+    wanted = {path: (mode, stored(path, content)) for path, (mode, content) in inside.items()}
+    assert came_back == {**{path: came_back.get(path) for path in unseen}, **wanted}
+    assert host.git("fsck", "--full", "--no-dangling", tip) == ""
     for path, (_, content) in came_back.items():
         pointer = parse_pointer(content)
         if pointer is not None and inside[path][1] != content:
-            place = session.host.facts().common_dir / "lfs/objects" / pointer.oid[:2] / pointer.oid[2:4]
+            place = host.facts().common_dir / "lfs/objects" / pointer.oid[:2] / pointer.oid[2:4]
             kept = (place / pointer.oid).read_bytes()
             assert kept == inside[path][1]
             assert hashlib.sha256(kept).hexdigest() == pointer.oid
@@ -131,26 +135,7 @@ def require_large_files(session: Session, came_back: dict[str, Entry]) -> None:
 
 def files_of(session: Session) -> dict[str, Entry]:
     """Every file and link in the workspace that its ignore rules do not name, read from disk."""
-    found: dict[str, Entry] = {}
-    for directory, directories, names in os.walk(session.work):
-        if Path(directory) == session.work:
-            directories.remove(".git")
-        elif {".git"}.intersection((*names, *directories)):  # a submodule: the tree has the id of its commit
-            oid = session.git("rev-parse", "HEAD", cwd=Path(directory))
-            found[str(Path(directory).relative_to(session.work))] = ("160000", oid.encode())
-            directories.clear()
-            continue
-        linked = [name for name in directories if (Path(directory) / name).is_symlink()]
-        for name in [*names, *linked]:
-            path = Path(directory, name)
-            info = path.lstat()
-            if stat.S_ISLNK(info.st_mode):
-                entry = ("120000", os.fsencode(path.readlink()))
-            else:
-                entry = ("100755" if info.st_mode & 0o100 else "100644", path.read_bytes())
-            found[str(path.relative_to(session.work))] = entry
-    ignored = session.git("ls-files", "-z", "--others", "--ignored", "--exclude-standard").split("\0")
-    return {path: entry for path, entry in found.items() if path not in ignored}
+    return files(session.work, session.git)
 
 
 def tree_of(host: Host, commit: str) -> dict[str, Entry]:
@@ -173,9 +158,3 @@ def tree_of(host: Host, commit: str) -> dict[str, Entry]:
         found[path] = (mode, batch[:size])
         batch = batch[size + 1 :]
     return found
-
-
-def _not_checked_out(session: Session) -> dict[str, None]:
-    """Tracked paths that a sparse checkout keeps out of the work tree: they come back as they were."""
-    listed = session.git("ls-files", "-z", "-t").split("\0")
-    return {record[2:]: None for record in listed if record.startswith("S ")}
