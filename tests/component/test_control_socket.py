@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from coding_agents.errors import SessionStateError
+import pytest
+
+from coding_agents.errors import SessionStateError, SupervisorGoneError
 from coding_agents.supervisor.control import serving
 from coding_agents.supervisor.protocol import Op, decode, encode
 
@@ -55,3 +59,41 @@ def test_a_bug_in_a_handler_ends_the_connection(tmp_path: Path) -> None:
 def test_the_socket_is_private_and_gone_afterwards(tmp_path: Path) -> None:
     _answer_to(tmp_path / "s", encode({"op": "status"}))
     assert not (tmp_path / "s").exists()
+
+
+async def _leaving(path: Path, connect: Callable[[], None], *, accepted: bool) -> None:
+    """Serve until `connect` has returned, or what connected is `accepted`; every question is sent away."""
+
+    async def handler(op: Op, request: dict[str, Any]) -> dict[str, Any]:
+        raise SupervisorGoneError("the supervisor is leaving")
+
+    async with serving(path, handler):
+        connect()
+        if accepted:
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("asks_after_s", [None, 0.1, 0.3])
+def test_who_has_connected_before_the_end_learns_that_nobody_took_the_request(
+    tmp_path: Path, asks_after_s: float | None
+) -> None:
+    """Asked before anybody accepts, and when all have turned to leave: an answer or a reset, never a silent end."""
+    path = tmp_path / "s"
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(5)
+    line = encode({"op": "attach"})
+
+    def connect() -> None:
+        client.connect(str(path))
+        if asks_after_s is None:
+            client.sendall(line)
+        else:
+            asyncio.get_running_loop().call_later(asks_after_s, client.sendall, line)
+
+    with client:
+        asyncio.run(_leaving(path, connect, accepted=asks_after_s is not None))
+        try:
+            answer = client.recv(65536)
+        except ConnectionResetError:
+            return
+    assert decode(answer)["code"] == SupervisorGoneError.code

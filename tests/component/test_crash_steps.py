@@ -148,7 +148,7 @@ def _require_completed(scene: Scene, operation: Operation, after: dict[str, str]
     _age(scene.root)
     operation.run(Scene(scene.root))
     if scene.relay_dir.exists():
-        scene.relay.store.sweep_locks()  # as the first push does that the next supervisor serves
+        scene.relay.store.sweep()  # as the first push does that the next supervisor serves
         user_store(scene.facts, scene.env)  # as every verb that looks into the user's repository does
     scene = Scene(scene.root)
     for one in prune(_host(scene), scene.store, now_ms=NOW_MS, older_than_s=1 << 40, dry_run=False):
@@ -198,9 +198,8 @@ def _require_log(scene: Scene) -> None:
 
 def _is_left_over(path: Path) -> bool:
     """Whether a later run should have taken `path` away: a lock of git's, or a temporary file."""
-    inside_user = "/user/.git/objects/" in str(path)  # `git gc` removes these; nobody can tell whose they are
-    if path.name.startswith("tmp_"):
-        return not inside_user
+    if path.name.startswith("tmp_"):  # the user's `git gc` removes these; nobody can tell whose they are
+        return not any(f"/{users}/.git/objects/" in str(path) for users in ("user", "taken"))
     ours = {"sessions.lock", "record.lock", "supervisor.lock"}
     if path.name.endswith(".lock"):
         return path.name not in ours and path.parent.name != "bases" and not path.name.startswith(".config")

@@ -61,21 +61,13 @@ def give(base: BaseStore, repo: RepoFacts, oid: Oid) -> None:
         given = store.refs(GIVEN)
         if kept in given:
             return
-        sweep_objects(base.git_dir)
-        store.sweep_locks()
+        store.sweep()
         source = user_store(repo, base.env)
         known = source.present(given.values())
         complete(repo, oid, known=known, env=base.env)
         copy_closure(source, store, tips=[oid], known=known)
         _keep_shallow(repo.common_dir / "shallow", store)
         store.update_refs(f"update {kept} {oid}")
-
-
-def sweep_objects(git_dir: Path) -> None:
-    """Remove what a killed git left half-written among the objects of a repository in which no git of ours works."""
-    for pattern in ("pack/tmp_*", "??/tmp_*"):
-        for leftover in (git_dir / "objects").glob(pattern):
-            leftover.unlink(missing_ok=True)
 
 
 def init_bare(git_dir: Path, *, object_format: str, env: Mapping[str, str], branch: str = "main") -> None:

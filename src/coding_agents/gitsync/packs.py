@@ -6,6 +6,7 @@ no advertised ref, and the two ends may run as different host users (root's rela
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -61,8 +62,16 @@ class Store(msgspec.Struct, frozen=True):
         sync_objects(self.git_dir)
         sync_refs(self.git_dir, refs)
 
-    def sweep_locks(self) -> None:
-        """Remove the locks on refs that a killed git left in this repository of ours (`proc.git_refs`)."""
+    def sweep(self, *, until: float = math.inf) -> None:
+        """Remove what a killed git left in this repository of ours: objects half-written, and locks on refs.
+
+        No git may be writing here whose files are older than `until` (epoch).
+        """
+        for pattern in ("pack/tmp_*", "??/tmp_*"):
+            for leftover in (self.git_dir / "objects").glob(pattern):
+                with suppress(FileNotFoundError):
+                    if leftover.lstat().st_mtime <= until:
+                        leftover.unlink()
         sweep_locks(self.git_dir)
 
     def resolve(self, ref: str) -> Oid | None:

@@ -214,7 +214,7 @@ class RelayService:
         if not self._swept:
             self._swept = True
             await asyncio.to_thread(self._usage.sweep, until=self._began)
-            await asyncio.to_thread(self._relay.store.sweep_locks)
+            await asyncio.to_thread(self._relay.store.sweep, until=self._began)
 
     def _process_limits(self, file_bytes: int) -> ProcessLimits:
         limits = self._limits

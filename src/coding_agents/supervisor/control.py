@@ -13,19 +13,33 @@ from coding_agents.supervisor.protocol import MAX_LINE, Op, decode, encode, fail
 
 Handler = Callable[[Op, dict[str, Any]], Awaitable[dict[str, Any]]]
 
+_ACCEPTING_TURNS = 5  # of the event loop: more than asyncio needs from accept(2) to the callback
+_LAST_WORDS_S = 1.0
+
 
 @asynccontextmanager
 async def serving(path: Path, handler: Handler) -> AsyncIterator[None]:
-    """Answer requests on a Unix socket at `path` while the block runs; the socket is gone afterwards."""
+    """Answer requests on a Unix socket at `path` while the block runs; the socket is gone afterwards.
+
+    Who has connected by then is still heard, so that `handler` can send them away: an end without an answer would
+    leave them in doubt whether it has taken the request.
+    """
 
     open_connections: set[asyncio.Task[None]] = set()
+    unheard: set[asyncio.Task[None]] = set()
 
     async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if (task := asyncio.current_task()) is not None:
-            open_connections.add(task)
-            task.add_done_callback(open_connections.discard)
+            for known in (open_connections, unheard):
+                known.add(task)
+                task.add_done_callback(known.discard)
+
+        async def heard(op: Op, request: dict[str, Any]) -> dict[str, Any]:
+            unheard.discard(task)
+            return await handler(op, request)
+
         try:
-            writer.write(encode(await _answer(reader, handler)))
+            writer.write(encode(await _answer(reader, heard)))
             await writer.drain()
         except ConnectionError:
             pass  # whoever asked has gone
@@ -40,6 +54,10 @@ async def serving(path: Path, handler: Handler) -> AsyncIterator[None]:
     finally:
         server.close()
         path.unlink(missing_ok=True)
+        for _ in range(_ACCEPTING_TURNS):
+            await asyncio.sleep(0)
+        if unheard:
+            await asyncio.wait(tuple(unheard), timeout=_LAST_WORDS_S)
         # One by one, not by asyncio.run, which cancels all tasks at once: a process that a question is just
         # starting (Ctrl-C during a launch) would then be waited for without end (CPython 3.11).
         for task in tuple(open_connections):
