@@ -51,10 +51,11 @@ def the_power_fails(product: Product, second: SecondEngine) -> None:
 def test_a_session_is_found_again_after_the_machine_was_restarted(
     elsewhere: Product, second: SecondEngine, repo: Path
 ) -> None:
-    """From session.json and the engine alone, with no process of ours left."""
+    """From session.json and the engine alone, with no process of ours left; with a network, whose addresses Podman
+    does not take back by itself then."""
     product = elsewhere
     script = "echo c > c.txt; git add c.txt; git commit -qm mine; echo u > u.txt; touch .git/ok; sleep 600"
-    name = product.launch_detached(repo, script)
+    name = product.launch_detached(repo, script, "--network-proxy", "allow-all")
     wait_for(lambda: product.exec(name, "test -e .git/ok", status=None).status == 0, "the agent's files")
     the_power_fails(product, second)
     assert product.state(name) == "stopping"  # ended, and its work is not known to be home
@@ -64,6 +65,7 @@ def test_a_session_is_found_again_after_the_machine_was_restarted(
     assert git(repo, "show", "demo/session-1:u.txt") == "u"
     assert product.session(name)["saved"]["verified"]
     product.run("start", name)
+    assert product.exec(name, "cat u.txt").out == "u\n"
     product.run("stop", name)
     product.run("remove", name)
     assert product.leftovers() == []

@@ -9,9 +9,10 @@ from msgspec.structs import replace
 from coding_agents.app.bring_up import Guarding, bring_up
 from coding_agents.app.failed_start import enforcement_failures_recorded
 from coding_agents.app.guest import restart_config
-from coding_agents.app.holder import times_ready
+from coding_agents.app.holder import require_holder, times_ready
 from coding_agents.app.steps import Trace
 from coding_agents.app.stop import SETTLE_S
+from coding_agents.engine.failures import is_stale_address
 from coding_agents.errors import CodingAgentsError, EngineError, SessionStateError, SupervisorGoneError
 from coding_agents.images.manifests import load_manifest
 from coding_agents.network.dns import read_resolvers
@@ -52,7 +53,7 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
             mode = record.mode if record.command else "tmux"
             session.update(phase="starting", started_at="", mode=mode)
             with trace.step("start"):
-                engine.start(record.container_id)
+                engine.start(session.record.container_id)
             return bring_up(
                 session,
                 plan,
@@ -110,8 +111,31 @@ def _restart_holder(session: SessionContext, plan: SessionPlan) -> int:
     # Always from a stop: the rules are set before anything else at its start, and nothing of an earlier one stays.
     engine.stop(holder, timeout_s=5)
     earlier = times_ready(engine.logs(holder))
-    engine.start(holder)
+    try:
+        engine.start(holder)
+    except EngineError as error:
+        if not is_stale_address(error):
+            raise
+        _make_anew(session, plan)
+        return 0
     return earlier
+
+
+def _make_anew(session: SessionContext, plan: SessionPlan) -> None:
+    """Replace both containers by new ones of the same plan and start the holder.
+
+    Nothing is lost with them but what the engine has logged: their root file system is read-only, what is in
+    their tmpfs went with the stop. Killed in between, the session has no container; `recover` reads its volumes.
+    """
+    if plan.holder is None:
+        raise AssertionError("only a session with a network has a holder")
+    engine, record = session.engine, session.record
+    for container in (record.container_id, record.holder_id):
+        engine.remove(container)
+    holder = engine.create(plan.holder)
+    session.update(container_id=engine.create(plan.sandbox.joined_to(holder)), holder_id=holder)
+    engine.start(holder)
+    require_holder(engine, holder, plan)
 
 
 def _stop_again(session: SessionContext) -> None:

@@ -57,6 +57,14 @@ _HINTS = (
 )
 
 
+def is_stale_address(error: EngineError) -> bool:
+    """Whether a container cannot start because the engine still counts an address of its earlier start as given out.
+
+    Podman with CNI does after a machine that lost its power, and for ever: containers/podman issue 3759.
+    """
+    return "duplicate allocation is not allowed" in error.details
+
+
 def is_missing(outcome: Outcome) -> bool:
     """Whether the engine said that there is no such object."""
     return _says(_MISSING, _said(outcome))
