@@ -58,7 +58,8 @@ def take_snapshot(git: Git, *, head: str, deny: DenyList, again: bool = False) -
     wanted = [path for path in untracked if _is_wanted(git, path, deny)]
     refused = stage_untracked(git, wanted)
     staged = [path for path in _staged_new(git, head) if deny.denies(path)]
-    git.run("update-index", "--force-remove", "-z", "--stdin", stdin=records(staged))
+    if staged:
+        git.run("update-index", "--force-remove", "-z", "--stdin", stdin=records(staged))
     new = {path for path in untracked if path.endswith("/")}
     left_out = (set(untracked) - set(wanted) - new).union(
         staged, unreadable, refused, _SHUT_DIRECTORY.findall(warnings)

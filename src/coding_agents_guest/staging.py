@@ -59,6 +59,8 @@ def stage_tracked(git: Git) -> list[str]:
 
 def stage_untracked(git: Git, paths: list[str]) -> list[str]:
     """Bring the untracked `paths` into the index. Returns those that git takes under no circumstances."""
+    if not paths:
+        return []  # git would read the whole index to do nothing
     try:
         warned = git.warnings("update-index", "--add", "--remove", "-z", "--stdin", stdin=records(paths))
     except GitFailedError:
