@@ -276,6 +276,22 @@ def test_next_verb_after_the_supervisors_death(product: Product, repo: Path, ver
     assert_nothing_left(product)
 
 
+def test_recover_stops_a_container_in_which_no_agent_has_begun(product: Product, repo: Path) -> None:
+    """As a `start` leaves it that is killed before it opens the gate."""
+    name = product.launch_detached(repo, _WORK)
+    ready(product, name)
+    product.run("stop", name)
+    product.engine_run("start", name)
+    product.run("recover", name)
+    assert product.state(name) == "stopped"
+    assert product.engine_run("inspect", "--format", "{{.State.Running}}", name).strip() == "false"
+    assert product.session(name)["saved"]["verified"]
+    product.run("start", name)
+    product.run("stop", name)
+    product.run("remove", name)
+    assert_nothing_left(product)
+
+
 def test_container_that_ended_without_a_supervisor_is_settled_by_the_next_verb(
     product: Product, repo: Path
 ) -> None:

@@ -25,7 +25,6 @@ from support.product import Product, git, wait_for
 
 _REACH_S = 8.0  # how long a kill waits for its victim to be there
 _SETTLE_S = 120.0
-_WRONG_STATE = 19  # SessionStateError
 _STALE_S = 10.0  # how long `list` may call running what has been killed
 
 
@@ -97,19 +96,10 @@ class Scene:
         if chance.random() < 0.5:
             self.product.run("wait", self.name, status=None)
         if chance.random() < 0.5:
-            self._recover()
+            self.product.run("recover", self.name)
         self._remove_mark()
         self.product.run("start", self.name)
         self.wait_until_busy()
-
-    def _recover(self) -> None:
-        """As a person does: a `start` that was killed leaves a container at its gate, and the error says what to do."""
-        done = self.product.run("recover", self.name, status=None)
-        if done.status == _WRONG_STATE:
-            assert f"coding-agents stop {self.name}" in done.err, done
-            self.product.run("stop", self.name)
-            done = self.product.run("recover", self.name)
-        assert done.status == 0, done
 
     def state(self) -> str:
         return self.product.state(self.name)

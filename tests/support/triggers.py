@@ -79,8 +79,8 @@ SETTINGS: tuple[Trigger, ...] = (
     Trigger("init.templateDir", "git init -q ../new; git -C ../new commit -q --allow-empty -m x", {
         "init.templateDir": "@ROOT/template"}, user_only=True),
     _key("core.fsmonitor", "git status"),
-    # Not `required`: git refuses a file whose driver lacks the other filter then, and each is planted alone, too.
-    Trigger("filter.clean", "git add a.txt", {"filter.evil.clean": "%"}),
+    Trigger("filter.clean", "git add a.txt", {"filter.evil.clean": "%", "filter.evil.required": "true"}),
+    # Not `required`: git refuses to read a file whose driver has no clean filter then.
     Trigger("filter.smudge", "rm a.txt; git checkout a.txt", {"filter.evil.smudge": "%"}),
     _key("filter.long.process", "git add c.lng"),
     _key("diff.external", "git diff"),

@@ -12,6 +12,7 @@ import pytest
 from coding_agents.app import start as module
 from coding_agents.app.bring_up import Guarding
 from coding_agents.app.steps import Trace
+from coding_agents.errors import EngineError
 
 
 class Engine:
@@ -51,3 +52,65 @@ def test_reports_of_earlier_starts_are_handed_on(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(module, name, stub)
     module.start(session, Trace())
     assert seen == [Guarding(("192.0.2.1",), (), earlier=2)]
+
+
+class Refusing:
+    """An engine whose holder does not start, for a reason."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        self.did: list[str] = []
+
+    def inspect(self, container: str) -> Any:
+        return SimpleNamespace(running=False)
+
+    def logs(self, container: str) -> bytes:
+        return b"ready\n"
+
+    def stop(self, container: str, *, timeout_s: int) -> None:
+        pass
+
+    def start(self, container: str) -> None:
+        if container == "h":
+            raise EngineError("cannot start container h", details=self.why)
+        self.did.append(f"start {container}")
+
+    def remove(self, container: str) -> None:
+        self.did.append(f"remove {container}")
+
+    def create(self, spec: str) -> str:
+        self.did.append(f"create {spec}")
+        return spec
+
+
+def _refused(monkeypatch: pytest.MonkeyPatch, why: str) -> tuple[Refusing, SimpleNamespace]:
+    record = SimpleNamespace(name="demo-x", container_id="c", holder_id="h")
+    engine = Refusing(why)
+    session: Any = SimpleNamespace(
+        record=record, engine=engine, update=lambda **changes: vars(record).update(changes)
+    )
+    plan: Any = SimpleNamespace(
+        holder="h2", sandbox=SimpleNamespace(joined_to=lambda holder: f"c2 joined to {holder}")
+    )
+    monkeypatch.setattr(module, "require_holder", lambda *args: None)
+    module._restart_holder(session, plan)
+    return engine, record
+
+
+def test_an_address_that_the_engine_did_not_take_back_costs_the_containers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, record = _refused(
+        monkeypatch, "10.89.0.2 has been allocated to h, duplicate allocation is not allowed"
+    )
+    made = ["create h2", "create c2 joined to h2", "start h2"]
+    assert engine.did == ["remove c", "remove h", *made]
+    assert (record.container_id, record.holder_id) == ("c2 joined to h2", "h2")
+
+
+def test_any_other_refusal_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(module, "_make_anew", lambda *args: made.append(args))
+    with pytest.raises(EngineError):
+        _refused(monkeypatch, "no space left on device")
+    assert made == []

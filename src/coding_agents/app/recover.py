@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from coding_agents.app.stop import Ended, salvage
+from coding_agents.app.stop import Ended, salvage, stop_at_gate
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.errors import CodingAgentsError, SessionStateError, UsageError
 from coding_agents.gitsync.discover import discover
@@ -27,15 +27,12 @@ class Recovered(msgspec.Struct, frozen=True):
 def recover(session: SessionContext, *, repo: Path | None = None) -> Ended:
     """Salvage one session that does not run. Raises SessionStateError while it runs.
 
+    A container at a closed gate, of a `start` that was killed or of somebody else's, is stopped first.
     `repo` is where its repository is now, or another one that is to have the work; the session belongs to that
     one from here on. Raises NotARepositoryError when there is none, UsageError when it cannot have the work.
     """
-    record = session.reload()
-    state = session.engine.inspect(record.container_id) if record.container_id else None
-    if state is not None and state.running:
-        raise SessionStateError(
-            f"session {record.name} is running", hint=f"Stop it first: coding-agents stop {record.name}."
-        )
+    if _is_running(session):
+        _require_closed_gate(session)
     if repo is not None:
         _move(session, repo)
     return salvage(session)
@@ -71,5 +68,20 @@ def recover_all(env: HostEnvironment, store: SessionStore) -> tuple[Recovered, .
 
 
 def _is_running(session: SessionContext) -> bool:
-    state = session.engine.inspect(session.record.container_id)
+    container = session.reload().container_id
+    state = session.engine.inspect(container) if container else None
     return state is not None and state.running
+
+
+def _require_closed_gate(session: SessionContext) -> None:
+    """Stop a running container in which no agent has begun. Raises SessionStateError when one has."""
+    with session.store.lock(session.record.id):  # who opens gates holds it
+        record = session.reload()
+        state = session.engine.inspect(record.container_id)
+        if state is None or not state.running:
+            return
+        if record.started_at == state.started_at:
+            raise SessionStateError(
+                f"session {record.name} is running", hint=f"Stop it first: coding-agents stop {record.name}."
+            )
+        stop_at_gate(session)

@@ -1,4 +1,4 @@
-"""Start a stopped session again: the same container, measured anew, with a gate for this start."""
+"""Start a stopped session again: the same container, or one like it, measured anew, with a gate for this start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coding_agents.app.failed_start import enforcement_failures_recorded
 from coding_agents.app.guest import restart_config
 from coding_agents.app.holder import require_holder, times_ready
 from coding_agents.app.steps import Trace
-from coding_agents.app.stop import SETTLE_S
+from coding_agents.app.stop import SETTLE_S, stop_at_gate
 from coding_agents.engine.failures import is_stale_address
 from coding_agents.errors import CodingAgentsError, EngineError, SessionStateError, SupervisorGoneError
 from coding_agents.images.manifests import load_manifest
@@ -64,7 +64,7 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
             )
         except BaseException:
             with suppress(CodingAgentsError):  # the first error is the one to be told
-                _stop_again(session)
+                stop_at_gate(session)
             raise
 
 
@@ -136,12 +136,3 @@ def _make_anew(session: SessionContext, plan: SessionPlan) -> None:
     session.update(container_id=engine.create(plan.sandbox.joined_to(holder)), holder_id=holder)
     engine.start(holder)
     require_holder(engine, holder, plan)
-
-
-def _stop_again(session: SessionContext) -> None:
-    record, engine = session.record, session.engine
-    for container in (record.container_id, record.holder_id):
-        if container:
-            engine.stop(container, timeout_s=10)
-    session.update(phase="stopped", started_at="")
-    session.supervisor().quit()

@@ -12,6 +12,7 @@ from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.protocol import Op
 
 _REMOVED_S = 10.0
+_GATE_STOP_S = 10  # nothing but our own program runs there
 SETTLE_S = 900.0  # a salvage of a large volume comes on top of the stop timeout
 
 
@@ -26,6 +27,16 @@ class Ended(msgspec.Struct, frozen=True):
 def stop(session: SessionContext, *, timeout_s: int) -> Ended:
     """Save and stop; returns when the work is settled. A session that has ended already is no error."""
     return _ended(session.supervisor().ask(Op.STOP, timeout_s=timeout_s + SETTLE_S, stop_timeout_s=timeout_s))
+
+
+def stop_at_gate(session: SessionContext) -> None:
+    """Stop a start whose gate stays closed: there is nothing to save. The caller holds the session's lock."""
+    record, engine = session.record, session.engine
+    for container in (record.container_id, record.holder_id):
+        if container:
+            engine.stop(container, timeout_s=_GATE_STOP_S)
+    session.update(phase="stopped", started_at="")
+    session.supervisor().quit()
 
 
 def wait(session: SessionContext) -> Ended:
