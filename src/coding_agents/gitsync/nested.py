@@ -141,7 +141,7 @@ def take_nested(
     No file is written into a work tree. Returns whether the repository was made. Raises WorkspaceError when
     something else is at `into`, BranchError when the branch cannot be moved there, GitError.
     """
-    made = _make_room(into, branch, repo, env)
+    made = _make_room(into, branch, repo, nested, env)
     target_facts = discover(into, env=env)
     target = user_store(target_facts, env)
     if target_facts.work_tree is None or not target_facts.work_tree.samefile(into):
@@ -161,7 +161,7 @@ def take_nested(
         if other := collision(target, branch, refs):
             raise BranchError(f"{branch.short} cannot exist beside the branch {other} in {str(into)!r}")
         if not target.present([nested.tip]):
-            copy_closure(user_store(nested.home or repo, env), target, tips=[nested.tip], known=())
+            _copy(repo, nested, target)
         if current is not None and not target.is_ancestor(current, nested.tip):
             raise BranchError(
                 f"{branch.short} in {str(into)!r} has commits that the session's work does not contain",
@@ -192,8 +192,12 @@ def place_of(repo: RepoFacts, path: str) -> Path:
     return place
 
 
-def _make_room(into: Path, branch: Branch, repo: RepoFacts, env: Mapping[str, str]) -> bool:
-    """Make a repository at `into` unless there is one; whether it was made."""
+def _copy(repo: RepoFacts, nested: Nested, target: Store) -> None:
+    copy_closure(user_store(nested.home or repo, target.env), target, tips=[nested.tip], known=())
+
+
+def _make_room(into: Path, branch: Branch, repo: RepoFacts, nested: Nested, env: Mapping[str, str]) -> bool:
+    """Make a repository with the objects of `nested` at `into` unless there is one; whether it was made."""
     if os.path.lexists(into / ".git"):
         return False
     if into.is_symlink() or (into.exists() and (not into.is_dir() or any(into.iterdir()))):
@@ -202,10 +206,15 @@ def _make_room(into: Path, branch: Branch, repo: RepoFacts, env: Mapping[str, st
     draft = into.with_name(f".{into.name}.coding-agents-new")
     shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
     parent = next(one for one in into.parents if one.is_dir())
-    git(
-        ("init", "--quiet", "--template=", f"--object-format={repo.object_format}",
-         f"--initial-branch={branch.short}", os.fspath(draft)),
-        profile=Profile.USER_WRITE, env=env, cwd=parent, owner=owner_of(repo),
-    )  # fmt: skip
-    appear(draft, into)
+    try:
+        git(
+            ("init", "--quiet", "--template=", f"--object-format={repo.object_format}",
+             f"--initial-branch={branch.short}", os.fspath(draft)),
+            profile=Profile.USER_WRITE, env=env, cwd=parent, owner=owner_of(repo),
+        )  # fmt: skip
+        _copy(repo, nested, user_store(discover(draft, env=env), env))
+        appear(draft, into)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
     return True
