@@ -16,9 +16,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from coding_agents_guest.changes import with_cache
 from coding_agents_guest.deny import DenyList
 from coding_agents_guest.events import Autosave, Autosaved, GuestConfig, encode_event, parse_event
-from coding_agents_guest.gitwork import Git, identity_environment
+from coding_agents_guest.gitwork import Git, GitFailedError, identity_environment
 from coding_agents_guest.lfs import Sent, send_large_files
 from coding_agents_guest.nested import save_nested
 from coding_agents_guest.nestedref import LATEST
@@ -107,21 +108,18 @@ class _Autosave:
         with suppress(FileNotFoundError):
             ours.with_name(ours.name + ".lock").unlink()  # of a save that was killed
         stamp = _stamp(theirs)
-        inner = self.git.within(GIT_INDEX_FILE=str(ours))
+        inner = with_cache(self.git.within(GIT_INDEX_FILE=str(ours)))
         deny = DenyList(self.config.deny)
         if stamp == memory.index and ours.exists():
-            snapshot = take_snapshot(inner, head=head, deny=deny, again=True)
-            if snapshot.tree == memory.tree or not self._rules_changed(memory.tree, snapshot.tree):
-                return snapshot, stamp
+            with suppress(GitFailedError):  # an index that is broken must not be in the way for ever
+                snapshot = take_snapshot(inner, head=head, deny=deny, again=self.git)
+                if not any(path.rpartition("/")[2] == ".gitignore" for path in snapshot.changed):
+                    return snapshot, stamp
         with suppress(FileNotFoundError):
             ours.unlink()
         with suppress(FileNotFoundError):
             shutil.copy2(theirs, ours)
         return take_snapshot(inner, head=head, deny=deny), stamp
-
-    def _rules_changed(self, before: str, after: str) -> bool:
-        changed = self.git.paths("diff-tree", "-r", "-z", "--name-only", "--no-renames", before, after)
-        return any(path.rpartition("/")[2] == ".gitignore" for path in changed)
 
 
 class Autosaver:

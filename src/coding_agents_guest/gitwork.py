@@ -124,7 +124,7 @@ class Git:
         process = subprocess.Popen(
             [*argv, *arguments],
             cwd=self.directory,
-            env={**self.environment, **_ENVIRONMENT},
+            env={**_ENVIRONMENT, **self.environment},
             stdin=subprocess.PIPE,
             stdout=stdout,
             stderr=subprocess.PIPE,

@@ -12,11 +12,20 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from coding_agents_guest.changes import Changes, find_changes
 from coding_agents_guest.deny import DenyList
 from coding_agents_guest.events import GuestConfig
 from coding_agents_guest.gitwork import Git
 from coding_agents_guest.records import dataclass
-from coding_agents_guest.staging import drop_hollow, records, show_hidden, stage_tracked, stage_untracked, top
+from coding_agents_guest.staging import (
+    drop_hollow,
+    records,
+    show_hidden,
+    stage_changed,
+    stage_tracked,
+    stage_untracked,
+    top,
+)
 
 # The only word of git on a directory that it cannot read (dir.c); in English, as LC_ALL makes it, and cut off
 # where the path is longer than a path may be.
@@ -32,40 +41,78 @@ _GITLINK = re.compile(rb"(?:\A|(?<=\0))160000 [0-9a-f]+ \d\t([^\0]+)")
 class Snapshot:
     """`tree` holds the work; `left_out` are the paths that it lacks on purpose or that could not be read.
 
-    `nested` are the repositories in the work tree, whose content is not part of the tree.
+    `nested` are the repositories in the work tree, whose content is not part of the tree. `changed` are the paths
+    that differed from the snapshot before this one, where there was one to build on.
     """
 
     tree: str
     left_out: tuple[str, ...]
     nested: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
 
 
-def take_snapshot(git: Git, *, head: str, deny: DenyList, again: bool = False) -> Snapshot:
+@dataclass(frozen=True)
+class _Found:
+    """What a work tree has beyond what is staged of it now."""
+
+    untracked: list[str]
+    added: list[str]  # in the index, but not in HEAD
+    changed: list[str]
+    unreadable: list[str]
+    warnings: str
+
+
+def take_snapshot(git: Git, *, head: str, deny: DenyList, again: Git | None = None) -> Snapshot:
     """Add the whole work tree to the index of `git` and write it as a tree. Raises GitFailedError.
 
     `head` is the commit that says what git tracks, "" for none: a deny-listed file that is only staged counts
     as untracked. Conflicts under way are taken as they stand in the files. Of a nested repository at most the
-    id of its commit is in the tree. git itself never sees sockets, pipes and devices. `again` says that the index
-    is as an earlier snapshot left it.
+    id of its commit is in the tree. git itself never sees sockets, pipes and devices.
+
+    `again` says that the index is as an earlier snapshot left it, so that only what changed since is read; it is
+    git with the index that the first one began with.
     """
     if head and not Path(git.environment["GIT_INDEX_FILE"]).exists():
         git.run("read-tree", head)  # or else what git tracks although a rule ignores it would be left out
-    if not again:
-        show_hidden(git)
     drop_hollow(git, gitlinks(git))
-    unreadable = stage_tracked(git)
-    untracked, warnings = git.paths_and_warnings("ls-files", "-z", "--others", "--exclude-standard")
-    wanted = [path for path in untracked if _is_wanted(git, path, deny)]
+    found = _stage_changes(git, again) if again else _stage_all(git, head)
+    wanted = [path for path in found.untracked if _is_wanted(git, path, deny)]
     refused = stage_untracked(git, wanted)
-    staged = [path for path in _staged_new(git, head) if deny.denies(path)]
-    if staged:
-        git.run("update-index", "--force-remove", "-z", "--stdin", stdin=records(staged))
-    new = {path for path in untracked if path.endswith("/")}
-    left_out = (set(untracked) - set(wanted) - new).union(
-        staged, unreadable, refused, _SHUT_DIRECTORY.findall(warnings)
+    denied = [path for path in found.added if deny.denies(path)]
+    if denied:
+        git.run("update-index", "--force-remove", "-z", "--stdin", stdin=records(denied))
+    new = {path for path in found.untracked if path.endswith("/")}
+    left_out = (set(found.untracked) - set(wanted) - new).union(
+        denied, found.unreadable, refused, _SHUT_DIRECTORY.findall(found.warnings)
     )
     nested = {path.rstrip("/") for path in new} | set(gitlinks(git))
-    return Snapshot(git.text("write-tree"), tuple(sorted(left_out)), tuple(sorted(nested)))
+    changed = (*found.changed, *wanted) if again else ()
+    return Snapshot(git.text("write-tree"), tuple(sorted(left_out)), tuple(sorted(nested)), changed)
+
+
+def _stage_all(git: Git, head: str) -> _Found:
+    show_hidden(git)
+    unreadable = stage_tracked(git)
+    untracked, warnings = git.paths_and_warnings("ls-files", "-z", "--others", "--exclude-standard")
+    return _Found(untracked, _staged_new(git, head), [], unreadable, warnings)
+
+
+def _stage_changes(git: Git, original: Git) -> _Found:
+    changes = find_changes(git)
+    modified = changes.modified + _come_back(git, original, changes)
+    unreadable = stage_changed(git, modified, changes.deleted)
+    changed = modified + changes.deleted
+    return _Found(changes.untracked, changes.added, changed, unreadable, changes.warnings)
+
+
+def _come_back(git: Git, original: Git, changes: Changes) -> list[str]:
+    """Files that are tracked, were missing at an earlier snapshot and are there again.
+
+    A rule may ignore them: then they are not even untracked.
+    """
+    there = set(changes.gone).difference(changes.untracked)
+    there = {path for path in there if os.path.lexists(top(git) / path)}
+    return sorted(there.intersection(original.paths("ls-files", "-z", "--cached"))) if there else []
 
 
 def gitlinks(git: Git) -> list[str]:

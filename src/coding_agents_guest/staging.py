@@ -16,6 +16,7 @@ from coding_agents_guest.gitwork import Git, GitFailedError
 
 # git-ls-files(1), -v: in lower case what is assumed to be unchanged, S for skip-worktree.
 _MARK = re.compile(rb"(?:\A|(?<=\0))([a-zS]) ([^\0]+)")
+_ADD = ("--add", "--remove", "--replace", "-z", "--stdin")
 # gitattributes(5): what an attribute is when nothing gives it a value.
 _NO_VALUE = (b"unspecified", b"unset", b"set")
 
@@ -57,6 +58,19 @@ def stage_tracked(git: Git) -> list[str]:
     return git.paths("diff-files", "-z", "--name-only", "--ignore-submodules=all") if incomplete else []
 
 
+def stage_changed(git: Git, modified: list[str], deleted: list[str]) -> list[str]:
+    """Bring what is known to have changed into the index. Returns the paths that cannot be read."""
+    if deleted:
+        git.run("update-index", "--force-remove", "-z", "--stdin", stdin=records(deleted))
+    if not modified:
+        return []
+    try:
+        git.run("update-index", *_ADD, stdin=records(modified))
+    except GitFailedError:
+        return _stage_each(git, modified)
+    return []
+
+
 def stage_untracked(git: Git, paths: list[str]) -> list[str]:
     """Bring the untracked `paths` into the index. Returns those that git takes under no circumstances."""
     if not paths:
@@ -94,10 +108,10 @@ def _stage_each(git: Git, paths: list[str]) -> list[str]:
     }
     readable = [path for path in paths if _is_readable(top(git) / path)]
     plain = [path for path in readable if path not in encoded]
-    git.run("update-index", "--add", "--remove", "--replace", "-z", "--stdin", stdin=records(plain))
+    git.run("update-index", *_ADD, stdin=records(plain))
     for path in [path for path in readable if path in encoded]:
         try:
-            git.run("update-index", "--add", "--remove", "--replace", "-z", "--stdin", stdin=records([path]))
+            git.run("update-index", *_ADD, stdin=records([path]))
         except GitFailedError:
             _stage_bytes(git, path)
     return [path for path in paths if path not in readable]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coding_agents_guest.autosave import Autosaver, Memory, autosave
 from coding_agents_guest.events import Autosave, Autosaved
+from coding_agents_guest.gitwork import Git
 from coding_agents_guest.nestedref import LATEST, NESTED
 from support.agentrepo import AgentRepo, make_agent_repo
 
@@ -99,6 +102,65 @@ def test_each_change_is_in_the_next_save(repo: AgentRepo) -> None:
         assert {name: repo.in_relay("show", f"{LATEST}:{name}") for name in names} == expected
 
 
+def test_later_saves_read_only_what_changed(repo: AgentRepo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """git takes directories as they were from the untracked cache; a save that reads all of them has none."""
+    saving = Saving(repo)
+    repo.write("a/tracked")
+    saving()
+    commands: list[str] = []
+    finish = Git._finish
+
+    def counted(git: Git, arguments: tuple[str, ...], *rest: Any) -> Any:
+        commands.append(arguments[0])
+        return finish(git, arguments, *rest)
+
+    monkeypatch.setattr(Git, "_finish", counted)
+    saving()
+    repo.write("a/tracked", "changed\n")
+    saving()
+    index = repo.work / ".git/coding-agents-autosave.index"
+    assert b"UNTR" in index.read_bytes()  # gitformat-index(5)
+    assert not {"add", "ls-files", "diff-index"} & set(commands)
+    assert repo.in_relay("show", f"{LATEST}:a/tracked") == "changed"
+
+
+def test_a_tracked_file_that_rules_ignore_may_be_away_for_a_save(repo: AgentRepo) -> None:
+    repo.write("kept.log", "1\n")
+    repo.git("add", "--force", "kept.log")
+    repo.git("commit", "--quiet", "--message", "ignored, and tracked")
+    saving = Saving(repo)
+    saving()
+    (repo.work / "kept.log").unlink()
+    saving()
+    assert "kept.log" not in repo.files(LATEST)
+    repo.write("kept.log", "2\n")
+    repo.write("other.log")
+    saving()
+    assert "other.log" not in repo.files(LATEST)
+    assert repo.in_relay("show", f"{LATEST}:kept.log") == "2"
+
+
+def test_a_file_may_become_a_directory_or_a_link_and_back(repo: AgentRepo, tmp_path: Path) -> None:
+    saving = Saving(repo)
+    repo.write("a/b", "1\n")
+    repo.write("c", "2\n")
+    saving()
+    shutil.rmtree(repo.work / "a")
+    (repo.work / "a").symlink_to(tmp_path)
+    (tmp_path / "b").write_text("of another place\n")
+    (repo.work / "c").unlink()
+    repo.write("c/d", "3\n")
+    saving()
+    assert repo.files(LATEST) == [".gitignore", "README", "a", "c/d"]
+    (repo.work / "a").unlink()
+    repo.write("a/b", "4\n")
+    shutil.rmtree(repo.work / "c")
+    repo.write("c", "5\n")
+    saving()
+    assert repo.files(LATEST) == [".gitignore", "README", "a/b", "c"]
+    assert repo.in_relay("show", f"{LATEST}:a/b") == "4"
+
+
 def test_what_becomes_ignored_leaves_the_next_save(repo: AgentRepo) -> None:
     saving = Saving(repo)
     repo.write("out.bin")
@@ -116,11 +178,12 @@ def test_the_index_of_an_interrupted_save_is_not_in_the_way(repo: AgentRepo) -> 
     repo.write(".git/coding-agents-autosave.index.lock")
     repo.write("newer.txt")
     assert saving().pushed
-    repo.write(".git/coding-agents-autosave.index", "broken")
-    saving.memory = Memory(saving.memory.commit)  # as after a save that was killed
-    repo.write("newest.txt")
-    assert saving().pushed
-    assert "newest.txt" in repo.files(LATEST)
+    for name, memory in (("newest.txt", Memory(saving.memory.commit)), ("last.txt", None)):
+        repo.write(".git/coding-agents-autosave.index", "broken")
+        saving.memory = memory or saving.memory  # as after a save that was killed, and whatever else broke it
+        repo.write(name)
+        assert saving().pushed
+        assert name in repo.files(LATEST)
 
 
 def test_commits_go_to_the_branch_only_when_asked(repo: AgentRepo) -> None:
