@@ -21,6 +21,7 @@ _SETTINGS = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.untrackedCache=false",
+    "core.splitIndex=false",
     "core.safecrlf=false",
     "core.quotePath=false",
     "commit.gpgSign=false",

@@ -120,6 +120,7 @@ def _place(session: Session, server: RelayServer, programs: Path) -> Place:
 @example([("init", "inner"), ("commit inside", "inner"), ("git", "add", "--all"), ("delete", "inner/.git")])
 @example([("write", ".gitignore", "*.ign\n"), ("write", "x.ign", "one\n"), ("git", "add", "--force", "--", "x.ign"),
           ("git", "update-index", "--split-index"), ("git", "add", "--all")])  # fmt: skip
+@example([("git", "update-index", "--split-index"), ("write", "src", "")])
 @settings(max_examples=12)
 @given(scripts())
 def test_what_stands_inside_comes_back(prepared: Prepared, script: list[Step]) -> None:
