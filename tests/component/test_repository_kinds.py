@@ -12,19 +12,15 @@ import pytest
 
 from coding_agents.errors import CodingAgentsError
 from support.agent_at_work import work
-from support.kinds import KINDS, Kind, global_rules
+from support.kinds import KINDS, Kind, as_parameter, global_rules
 from support.roundtrip import begin, round_trip, tree_of
 from support.workspaces import guest_git
 
-WORKING = [kind for kind in KINDS if not kind.refused]
-REFUSED = [kind for kind in KINDS if kind.refused]
+WORKING = [as_parameter(kind) for kind in KINDS if not kind.refused]
+REFUSED = [as_parameter(kind) for kind in KINDS if kind.refused]
 
 
-def named(kind: Kind) -> str:
-    return kind.name
-
-
-@pytest.mark.parametrize("kind", WORKING, ids=named)
+@pytest.mark.parametrize("kind", WORKING)
 def test_clean_means_clean(tmp_path: Path, kind: Kind) -> None:
     host = kind.build(tmp_path)
     outside = host.git("status", "--porcelain=v1", "-z")
@@ -56,7 +52,7 @@ def test_what_the_users_own_rules_ignore_is_ignored_inside(tmp_path: Path) -> No
     assert came_back.keys().isdisjoint({"later.orig", "private/later"})
 
 
-@pytest.mark.parametrize("kind", WORKING, ids=named)
+@pytest.mark.parametrize("kind", WORKING)
 def test_comes_back_whole(tmp_path: Path, kind: Kind) -> None:
     host = kind.build(tmp_path)
     head = (host.facts().git_dir / "HEAD").read_bytes()
@@ -67,7 +63,7 @@ def test_comes_back_whole(tmp_path: Path, kind: Kind) -> None:
     assert (host.facts().git_dir / "HEAD").read_bytes() == head
 
 
-@pytest.mark.parametrize("kind", REFUSED, ids=named)
+@pytest.mark.parametrize("kind", REFUSED)
 def test_what_cannot_be_supported_is_refused_with_the_reason(tmp_path: Path, kind: Kind) -> None:
     host = kind.build(tmp_path)
     with pytest.raises(CodingAgentsError) as refused:

@@ -15,15 +15,15 @@ import pytest
 from support import agent_at_work
 from support.agent_at_work import read_report
 from support.engines import EngineUnderTest
-from support.kinds import KINDS, Kind
+from support.kinds import KINDS, Kind, as_parameter
 from support.product import Product, user_of
 from support.roundtrip import require_whole
 
 pytestmark = pytest.mark.engine
 
 _AGENT = inspect.getsource(agent_at_work)
-_WORKING = [kind for kind in KINDS if not kind.refused]
-_REFUSED = [kind for kind in KINDS if kind.refused]
+_WORKING = [as_parameter(kind) for kind in KINDS if not kind.refused]
+_REFUSED = [as_parameter(kind) for kind in KINDS if kind.refused]
 
 # What Podman does in its own way on the way in: whose files they are, links, odd names, many small streams.
 _ON_PODMAN = {"dirty", "symlinks", "modes", "odd-names", "submodule-nested", "lfs-changed"}
@@ -37,7 +37,7 @@ def user(engine: EngineUnderTest, tmp_path: Path) -> Iterator[Product]:
         yield made
 
 
-@pytest.mark.parametrize("kind", _WORKING, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", _WORKING)
 def test_comes_back_whole(user: Product, kind: Kind) -> None:
     if user.engine == "podman" and kind.name not in _ON_PODMAN:
         pytest.skip("the same on Docker")
@@ -57,7 +57,7 @@ def test_comes_back_whole(user: Product, kind: Kind) -> None:
     assert user.leftovers() == []
 
 
-@pytest.mark.parametrize("kind", _REFUSED, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", _REFUSED)
 def test_what_cannot_be_supported_is_refused_and_leaves_nothing(user: Product, kind: Kind) -> None:
     host = kind.build(user.home)
     refused = user.launch(host.work, "--json", "-d", status=None)

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pytest
+
 from support.repos import git_env, make_repo, sh
 from support.workspaces import Host, make_host
 
@@ -18,6 +20,7 @@ LFS = (
     '[filter "lfs"]\n\tclean = git-lfs clean -- %f\n\tsmudge = git-lfs smudge -- %f\n'
     "\tprocess = git-lfs filter-process\n\trequired = true\n"
 )
+MANY_FILES = 100_000
 LONGEST = "n" * 251 + ".txt"
 ODD_NAMES = (
     "with space", "new\nline", "tab\tand \"quotes' and \\back", "-leading", "--force", ":(glob)**", "*",
@@ -48,7 +51,7 @@ def lfs_pointer(path: str, content: bytes) -> bytes:
 class Kind:
     """`build` makes the repository below a directory. `refused`: the code of the error with which a launch
     refuses it, "" when it works, `says` what the message must contain. `stored` is how git stores a file, `fetches`
-    whether a launch adds what the repository was promised."""
+    whether a launch adds what the repository was promised, `slow` whether it takes too long for CI."""
 
     name: str
     build: Callable[[Path], Host]
@@ -56,6 +59,12 @@ class Kind:
     says: str = ""
     stored: Callable[[str, bytes], bytes] = as_it_is
     fetches: bool = False
+    slow: bool = False
+
+
+def as_parameter(kind: Kind) -> object:
+    """The kind for `pytest.mark.parametrize`."""
+    return pytest.param(kind, id=kind.name, marks=[pytest.mark.slow] if kind.slow else [])
 
 
 def plain(root: Path) -> Host:
@@ -393,6 +402,18 @@ def conflict(root: Path) -> Host:
     return host
 
 
+def many_files(root: Path) -> Host:
+    host = plain(root)
+    for number in range(MANY_FILES):
+        host.write(f"many/{number % 1000:03d}/{number}.txt", f"{number}\n")
+    host.git("add", "--all")
+    host.git("commit", "--quiet", "-m", "many")
+    host.write("many/999/999.txt", "by the user\n")
+    host.write("many/untracked", "untracked\n")
+    (host.work / "many/000/0.txt").unlink()
+    return host
+
+
 def grafted(root: Path) -> Host:
     """Replace refs are the user's own view of history; what they hide is what a commit really names."""
     host = plain(root)
@@ -438,4 +459,5 @@ KINDS = (
     Kind("modes", modes),
     Kind("conflict", conflict),
     Kind("replace-refs", grafted),
+    Kind("many-files", many_files, slow=True),
 )  # fmt: skip

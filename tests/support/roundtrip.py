@@ -148,13 +148,14 @@ def tree_of(host: Host, commit: str) -> dict[str, Entry]:
         input="".join(f"{oid}\n" for oid in oids).encode(),
     ).stdout  # fmt: skip
     found: dict[str, Entry] = {}
+    at = 0
     for info, path in entries:
         mode, kind, oid = info.split(" ")
         if kind == "commit":
             found[path] = (mode, oid.encode())
             continue
-        head, _, batch = batch.partition(b"\n")
-        size = int(head.split(b" ")[2])
-        found[path] = (mode, batch[:size])
-        batch = batch[size + 1 :]
+        start = batch.index(b"\n", at) + 1
+        end = start + int(batch[at:start].split(b" ")[2])
+        found[path] = (mode, batch[start:end])
+        at = end + 1
     return found
