@@ -17,9 +17,15 @@ install -d -o 1000 -g 1000 -m 0700 /home/agentuser/.config /home/agentuser/.loca
 install -d -m 0755 /opt/coding-agents
 
 install -d -m 0755 /usr/lib/coding-agents
+# Neither a shell in front of it nor the program's own entry, which loads more than this needs: it runs with every push.
 cat > /usr/lib/coding-agents/git-relay <<'EOF'
-#!/bin/sh
-exec /usr/bin/python3 -IS /opt/coding-agents/guest.pyz git-relay "$@"
+#!/usr/bin/python3 -IS
+import sys
+
+sys.path.insert(0, "/opt/coding-agents/guest.pyz")
+from coding_agents_guest.relay_client import main
+
+sys.exit(main())
 EOF
 chmod 0755 /usr/lib/coding-agents/git-relay
 

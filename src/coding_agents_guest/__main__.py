@@ -11,7 +11,6 @@ from coding_agents_guest import __version__
 _MODULES = {
     "bridge": "coding_agents_guest.bridge",
     "entrypoint": "coding_agents_guest.entrypoint",
-    "git-relay": "coding_agents_guest.relay_client",
     "holder": "coding_agents_guest.holder",
     "probe": "coding_agents_guest.probe",
     "salvage": "coding_agents_guest.salvage_process",

@@ -17,7 +17,7 @@ from coding_agents.channel.pyz import build_guest_pyz, guest_digest, guest_sourc
 from coding_agents.proc.runner import Command, run
 from coding_agents.supervisor import guest_program as module
 from coding_agents.supervisor.guest_program import GuestProgram
-from coding_agents_guest.relay_client import splice
+from coding_agents_guest import relay_client
 from support.guest import ENV, guest_argv, guest_program
 
 SOURCES = sorted(Path(coding_agents_guest.__file__).parent.rglob("*.py"))
@@ -111,10 +111,15 @@ asyncio.run(main())
     assert (outcome.stdout, outcome.stderr) == (b"frames", b"stray\n")
 
 
-def test_git_relay_says_when_there_is_no_relay(tmp_path: Path) -> None:
-    outcome = run(Command(guest_argv(guest_program(tmp_path), "git-relay", "coding-agents", "9418"), env=ENV))
-    assert outcome.status == 1
-    assert outcome.stderr.startswith(b"git-relay: the relay is not reachable: ")
+def test_git_relay_says_when_there_is_no_relay(capsys: pytest.CaptureFixture[str]) -> None:
+    assert relay_client.main("/nonexistent/relay.sock") == 1
+    assert capsys.readouterr().err == "git-relay: the relay is not reachable: No such file or directory\n"
+
+
+def test_git_relay_loads_nothing_that_takes_time(tmp_path: Path) -> None:
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import coding_agents_guest.relay_client; print(*sys.modules)"
+    told = run(Command((sys.executable, "-IS", "-c", code, str(guest_program(tmp_path))), env=ENV))
+    assert not {"socket", "threading", "pathlib", "contextlib", "runpy"}.intersection(told.text().split())
 
 
 class Splice:
@@ -128,7 +133,7 @@ class Splice:
 
         def carry() -> None:
             with connection:
-                splice(connection, incoming, outgoing)
+                relay_client.splice(connection, incoming, outgoing)
             os.close(outgoing)
 
         self._incoming = incoming

@@ -85,7 +85,8 @@ def test_the_base_has_its_users_and_places(engine: EngineUnderTest) -> None:
     assert "1000:1000 755 /workspace" in out
     assert "0:0 755 /opt/coding-agents" in out
     assert "0:0 755 /usr/lib/coding-agents/git-relay" in out
-    assert 'exec /usr/bin/python3 -IS /opt/coding-agents/guest.pyz git-relay "$@"' in out
+    assert "#!/usr/bin/python3 -IS\nimport sys\n" in out
+    assert 'sys.path.insert(0, "/opt/coding-agents/guest.pyz")' in out
 
 
 def test_the_base_holds_no_privilege_and_nothing_of_a_machine(engine: EngineUnderTest) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import coding_agents_guest
 from coding_agents.errors import AuditError
 from coding_agents.gitsync.relay import RelayEvent, RelayService, TipChange
 from coding_agents.gitsync.relay_limits import DEFAULT_LIMITS, RelayLimits
@@ -22,22 +23,12 @@ from coding_agents.policy.matrix import Policy
 URL = "git://coding-agents/workspace"
 
 
-# What /usr/lib/coding-agents/git-relay does in a container: splice stdio with the socket.
+# /usr/lib/coding-agents/git-relay, on a socket of ours.
 _PROXY = """#!{python} -IS
-import socket, sys, threading, os
-link = socket.socket(socket.AF_UNIX)
-link.connect({path!r})
-def send():
-    while data := os.read(0, 65536):
-        try:
-            link.sendall(data)
-        except OSError:
-            return
-    link.shutdown(socket.SHUT_WR)
-threading.Thread(target=send, daemon=True).start()
-while data := link.recv(65536):
-    os.write(1, data)
-os._exit(0)
+import sys
+sys.path.insert(0, {source!r})
+from coding_agents_guest.relay_client import main
+sys.exit(main({path!r}))
 """
 
 
@@ -109,7 +100,9 @@ def serving(
     directory.mkdir(exist_ok=True)
     short = tempfile.TemporaryDirectory(prefix="ca-")  # the path of a socket has 108 bytes (unix(7))
     server = RelayServer(Path(short.name, "s"), directory / "git-relay", identity=identity)
-    server.proxy.write_text(_PROXY.format(python=sys.executable, path=str(server.socket_path)))
+    source = Path(coding_agents_guest.__file__).parent.parent
+    proxy = _PROXY.format(python=sys.executable, source=str(source), path=str(server.socket_path))
+    server.proxy.write_text(proxy)
     server.proxy.chmod(0o755)
     started, failures = threading.Event(), list[BaseException]()
     loop = asyncio.new_event_loop()
