@@ -78,6 +78,15 @@ def test_a_push_of_the_session_branch_is_carried_out_and_recorded(
     assert event.detail["old"] == scene.base
 
 
+def test_a_push_says_nothing_that_was_not_asked_for(
+    scene: Scene, server: RelayServer, guest_env: dict[str, str]
+) -> None:
+    commit(scene.guest, "work", "done\n", env=guest_env)
+    push = ("git", "push", "--quiet", "local", f"HEAD:{BRANCH.ref}")
+    said = subprocess.run(push, cwd=scene.guest, env=guest_env, capture_output=True, check=True, text=True)
+    assert (said.stdout, said.stderr) == ("", "")
+
+
 def test_a_push_with_nothing_new_records_nothing(
     scene: Scene, server: RelayServer, guest_env: dict[str, str]
 ) -> None:

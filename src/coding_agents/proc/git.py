@@ -79,7 +79,8 @@ _FIXED_ENV: Mapping[str, str] = {
     "LC_ALL": "C",
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_NO_REPLACE_OBJECTS": "1",
-    "GIT_GRAFT_FILE": os.devnull,
+    # Below a file there can be none. Of one that is there, be it empty, git complains to whoever pushes.
+    "GIT_GRAFT_FILE": f"{os.devnull}/none",
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_NO_LAZY_FETCH": "1",
     # A trace would go where the user's trace2.* settings say, standard error among it, which we read.
