@@ -15,6 +15,7 @@ from coding_agents.cli.output import Output
 from support.host import host_environment
 from support.sessions import session_record
 
+_DATA = Path(__file__).parents[1] / "unit/data/engine"
 _STOPPED = "Cannot connect to the Docker daemon at unix:///x.sock. Is the docker daemon running?"
 
 
@@ -56,3 +57,22 @@ def test_a_silent_engine_leaves_the_last_known_states_and_is_named_once(home: Pa
 def test_prune_takes_no_session_of_a_silent_engine_for_ended(home: Path) -> None:
     out, _ = run(home, prune.command, "--dry-run")
     assert out == "would remove session demo-stopped\n"
+
+
+def test_a_session_that_another_engine_does_not_know_is_not_lost(home: Path) -> None:
+    facts = json.loads((_DATA / "docker-info.json").read_text()) | {"ID": "another"}
+    (home / "info").write_text(json.dumps(facts))
+    # `ps` and all else answer with nothing: this one has no container of ours.
+    (home / "docker").write_text(f'#!/bin/sh\n[ "$1" != info ] || exec cat {home}/info\n')
+    store = AppContext(host_environment(home)).store
+    root = facts["DockerRootDir"]
+    for number, known in enumerate((f"the launch's {root}", f"another {root}", "")):
+        store.update(f"{number:012x}", engine_id=known, phase="running")
+    out, err = run(home, list_.command, "-a", "--json")
+    states = {one["name"]: one["state"] for one in json.loads(out)}
+    assert states == {
+        "demo-running": "running", "demo-starting": "lost", "demo-stopping": "lost", "demo-stopped": "stopped"
+    }  # fmt: skip
+    assert "is not the one that session demo-running was launched on" in err
+    out, _ = run(home, prune.command, "--dry-run")
+    assert "demo-running" not in out

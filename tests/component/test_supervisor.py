@@ -18,6 +18,7 @@ from coding_agents.audit.log import open_log
 from coding_agents.engine.api import ContainerState
 from coding_agents.errors import (
     ChannelError,
+    EngineError,
     EngineStoppedError,
     GitError,
     SessionStateError,
@@ -207,6 +208,26 @@ def test_container_that_has_ended_is_settled_with_its_status(
     session.update(container_id=container)
     supervise(session)
     assert (session.reload().phase, session.record.exit_status) == ("stopped", 3)
+
+
+@pytest.mark.parametrize("op", [Op.WAIT, Op.STOP, Op.SALVAGE])
+def test_what_another_engine_does_not_have_is_not_gone(
+    session: SessionContext, fake: SilentEngine, op: Op
+) -> None:
+    """As after `docker context use`, or with a data disk that is not mounted: the agent may run on, elsewhere."""
+    pushed = commit(session, "pushed")
+    session.update(engine_id="the engine of the launch")
+
+    async def ask(supervisor: Supervisor) -> None:
+        with pytest.raises(EngineError, match="not the one that session"):
+            await supervisor.handle(op, {})
+
+    supervise(session, ask)
+    assert session.reload().phase == "running"
+    session.update(engine_id=str(fake.directory))
+    supervise(session)
+    assert session.reload().phase == "lost"
+    assert home(session) == pushed
 
 
 @pytest.mark.parametrize("op", [Op.WAIT, Op.STOP, Op.SALVAGE])

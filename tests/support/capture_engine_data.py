@@ -29,6 +29,7 @@ _KEEP = {
     "docker-info": {
         "ServerVersion", "SecurityOptions", "CgroupVersion", "Runtimes", "DefaultRuntime", "DockerRootDir",
         "OSType", "Architecture", "NCPU", "MemTotal", "MemoryLimit", "SwapLimit", "PidsLimit", "CpuCfsQuota",
+        "ID", "ClientInfo",
     },
     "podman-info": {"host", "store", "version"},
     "image": {"Id", "RepoTags", "Size", "Created", "Config", "Labels"},

@@ -76,7 +76,7 @@ class FakeEngine:
             security_options=("seccomp",),
             runtimes=("runc",), default_runtime="runc", data_root=str(self.directory),
             os="linux", arch="x86_64",
-            cpus=2, memory_bytes=16 << 30, limits_enforced=True,
+            cpus=2, memory_bytes=16 << 30, limits_enforced=True, identity=str(self.directory),
         )  # fmt: skip
 
     def add_image(self, ref: str, labels: Mapping[str, str] | None = None, *, content: bytes = b"") -> str:

@@ -112,7 +112,7 @@ def _explain(session: SessionContext, error: CodingAgentsError) -> None:
 
 def require_state(session: SessionContext) -> ContainerState:
     """The running container's state. Raises EngineError when it is gone or has ended."""
-    state = session.engine.inspect(session.record.container_id)
+    state = session.container_state()
     if state is None or not state.running:
         output = session.engine.logs(session.record.container_id, tail=20) if state is not None else b""
         raise EngineError(

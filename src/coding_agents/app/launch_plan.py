@@ -17,7 +17,7 @@ from coding_agents.network.dns import read_resolvers
 from coding_agents.network.guard import holder_options, parse_private
 from coding_agents.sandbox.plan import Identity, PlanInput, SessionPlan, plan_session
 from coding_agents.sandbox.spec import Network
-from coding_agents.supervisor.context import ENGINE_CHOICE, repo_ref
+from coding_agents.supervisor.context import engine_choice, repo_ref
 from coding_agents.supervisor.guest_program import GuestProgram
 
 
@@ -88,7 +88,8 @@ def launch_record(
         base_branch=repo.branch or "",
         network="allow-all" if request.network is Network.ALLOW_ALL else "restricted",
         engine="docker" if facts.engine.info.name == "docker" else "podman",
-        engine_env=tuple((k, v) for k, v in env.environ.items() if k in ENGINE_CHOICE),
+        engine_env=engine_choice(env.environ, facts.engine.info),
+        engine_id=facts.engine.info.identity,
         runtime=plan.sandbox.runtime,
         image_ref=image.ref,
         image_id=image.id,

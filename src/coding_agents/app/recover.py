@@ -24,13 +24,16 @@ class Recovered(msgspec.Struct, frozen=True):
     error: CodingAgentsError | None = None
 
 
-def recover(session: SessionContext, *, repo: Path | None = None) -> Ended:
+def recover(session: SessionContext, *, repo: Path | None = None, engine_gone: bool = False) -> Ended:
     """Salvage one session that does not run. Raises SessionStateError while it runs.
 
     A container at a closed gate, of a `start` that was killed or of somebody else's, is stopped first.
     `repo` is where its repository is now, or another one that is to have the work; the session belongs to that
     one from here on. Raises NotARepositoryError when there is none, UsageError when it cannot have the work.
+    `engine_gone` says that the engine of the launch is no more: what the one that answers does not have is lost.
     """
+    if engine_gone:
+        session.update(engine_id="")
     if _is_running(session):
         _require_closed_gate(session)
     if repo is not None:
@@ -68,8 +71,8 @@ def recover_all(env: HostEnvironment, store: SessionStore) -> tuple[Recovered, .
 
 
 def _is_running(session: SessionContext) -> bool:
-    container = session.reload().container_id
-    state = session.engine.inspect(container) if container else None
+    session.reload()
+    state = session.container_state()
     return state is not None and state.running
 
 
@@ -77,7 +80,7 @@ def _require_closed_gate(session: SessionContext) -> None:
     """Stop a running container in which no agent has begun. Raises SessionStateError when one has."""
     with session.store.lock(session.record.id):  # who opens gates holds it
         record = session.reload()
-        state = session.engine.inspect(record.container_id)
+        state = session.container_state()
         if state is None or not state.running:
             return
         if record.started_at == state.started_at:

@@ -58,8 +58,7 @@ def remove(session: SessionContext, *, force: bool) -> Removed:
 
 
 def _running(session: SessionContext) -> bool:
-    record = session.record
-    state = session.engine.inspect(record.container_id) if record.container_id else None
+    state = session.container_state()
     return state is not None and state.running
 
 

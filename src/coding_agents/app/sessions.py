@@ -76,7 +76,7 @@ def _containers(
     if not by_engine:
         return found
     from coding_agents.sandbox.spec import LABEL, Role
-    from coding_agents.supervisor.context import SessionContext
+    from coding_agents.supervisor.context import SessionContext, require_engine_of
 
     for group in by_engine.values():
         try:
@@ -86,14 +86,21 @@ def _containers(
             found.update({record.id: error.message for record in group})
             continue
         by_nonce = {state.labels.get(f"{LABEL}nonce", ""): state for state in states}
-        found.update({record.id: by_nonce[record.nonce] for record in group if record.nonce in by_nonce})
+        for record in group:
+            if record.nonce in by_nonce:
+                found[record.id] = by_nonce[record.nonce]
+            elif record.container_id:
+                try:
+                    require_engine_of(record, engine)
+                except CodingAgentsError as error:
+                    found[record.id] = error.message
     return found
 
 
 def require_open_gate(session: SessionContext) -> SessionContext:
     """Give back a session whose agent runs behind an opened gate. Raises SessionStateError otherwise."""
     record = session.reload()
-    state = session.engine.inspect(record.container_id) if record.container_id else None
+    state = session.container_state()
     if state is None or not state.running:
         raise SessionStateError(
             f"session {record.name} is not running", hint=f"Run `coding-agents start {record.name}`."

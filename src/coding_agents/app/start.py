@@ -31,7 +31,7 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
     """
     record, engine = session.reload(), session.engine
     with session.store.lock(record.id), enforcement_failures_recorded(session):
-        state = engine.inspect(record.container_id)
+        state = session.container_state()
         if state is None:
             raise SessionStateError(
                 f"the container of session {record.name} is gone",

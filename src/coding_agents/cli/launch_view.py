@@ -132,7 +132,7 @@ def _follow(app: AppContext, session: SessionContext, follower: Follower) -> int
 
 def _after_leaving(app: AppContext, session: SessionContext) -> int:
     """The terminal was left: say whether the session goes on, or how it ended."""
-    state = session.engine.inspect(session.record.container_id)
+    state = session.container_state()
     if state is not None and state.running and not _ending(session):
         name = session.record.name
         app.output.say(f"session {name} goes on; come back with `coding-agents connect {name}`")

@@ -19,8 +19,13 @@ from coding_agents.errors import UsageError
     type=click.Path(file_okay=False, path_type=Path),
     help="Where NAME's repository is now, or another that is to have its work.",
 )
+@click.option(
+    "--engine-gone",
+    is_flag=True,
+    help="The engine that NAME was launched on is gone for good: bring back what was saved before.",
+)
 @click.pass_obj
-def command(app: AppContext, name: str | None, repo: Path | None) -> int:
+def command(app: AppContext, name: str | None, repo: Path | None, engine_gone: bool) -> int:
     """Bring back work that sessions left unsaved, committed or not. Without NAME: of every ended session."""
     from coding_agents.app.recover import recover, recover_all
     from coding_agents.cli.ending_view import show_end
@@ -28,10 +33,11 @@ def command(app: AppContext, name: str | None, repo: Path | None) -> int:
 
     if name is not None:
         session = find_session(app, name)
-        show_end(app, session, recover(session, repo=repo))
+        show_end(app, session, recover(session, repo=repo, engine_gone=engine_gone))
         return 0
-    if repo is not None:
-        raise UsageError("--repo needs the NAME of a session", hint="See `coding-agents list -a`.")
+    if repo is not None or engine_gone:
+        option = "--repo" if repo is not None else "--engine-gone"
+        raise UsageError(f"{option} needs the NAME of a session", hint="See `coding-agents list -a`.")
     results = recover_all(app.env, app.store)
     if not results:
         app.output.say("nothing to recover: the work of every ended session is in its repository")

@@ -21,7 +21,8 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     """An engine that answers. `cgroup_version` is 1, 2 or 0 (unknown); unknown numbers are 0.
 
     `limits_enforced` is False where the engine is known to accept limits and to ignore them (rootless on
-    cgroup v1). `data_root` is a path on the engine's own machine, which may be a remote one.
+    cgroup v1). `data_root` is a path on the engine's own machine, which may be a remote one. `identity` tells it from
+    other engines, its own id where it has one; `context` is the Docker context that led to it, "" where there is none.
     """
 
     name: str
@@ -38,6 +39,8 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     cpus: int
     memory_bytes: int
     limits_enforced: bool
+    identity: str = ""
+    context: str = ""
 
     @property
     def apparmor(self) -> bool:

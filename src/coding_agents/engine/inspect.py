@@ -84,6 +84,8 @@ def parse_docker_info(document: Json) -> EngineInfo:
             limits_enforced=all(
                 bool(document.get(key)) for key in ("MemoryLimit", "SwapLimit", "PidsLimit", "CpuCfsQuota")
             ),
+            identity=f"{document.get('ID', '')} {document['DockerRootDir']}",
+            context=(document.get("ClientInfo") or {}).get("Context", ""),
         )
     except _MALFORMED as error:
         raise EngineError(
@@ -114,6 +116,7 @@ def parse_podman_info(document: Json) -> EngineInfo:
             cpus=int(host.get("cpus", 0)),
             memory_bytes=int(host.get("memTotal", 0)),
             limits_enforced=not (rootless and version == "1"),
+            identity=store["graphRoot"],
         )
     except _MALFORMED as error:
         raise EngineError(

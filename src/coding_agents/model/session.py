@@ -75,7 +75,8 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     repository when we last looked or moved it, `mode` how its latest start runs the agent (a `prompt` is given
     to it in mode "command" only), `version` of the program that launched it, `private` the
     addresses that the user opened in the network guard, `asked` the protections that the user named,
-    `engine_env` the variables that choose the engine as they were at launch, `started_at` the engine's start
+    `engine_env` the variables that choose the engine as they were at launch, `engine_id` how that engine tells itself
+    from others ("" when it is not known), `started_at` the engine's start
     time of the container whose gate was opened ("" while closed), `enforced` the measured protections,
     `guest_digest` the SHA-256 of the guest's program in the volume `guest_volume`.
     """
@@ -93,6 +94,7 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     network: Literal["allow-all", "restricted"]
     engine: Literal["docker", "podman"]
     engine_env: tuple[tuple[str, str], ...] = ()
+    engine_id: str = ""
     runtime: str = ""
     image_ref: str = ""
     image_id: str = ""

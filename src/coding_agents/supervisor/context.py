@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 
 from coding_agents.config.environ import HostEnvironment
-from coding_agents.engine.api import Engine
+from coding_agents.engine.api import ContainerState, Engine, EngineInfo
 from coding_agents.engine.find import known_engine
+from coding_agents.errors import EngineError
 from coding_agents.gitsync.relay_repo import Relay, open_relay
 from coding_agents.model.limits import Limits
 from coding_agents.model.refs import Branch, Oid
@@ -61,6 +62,21 @@ class SessionContext(msgspec.Struct, dict=True):
         others = {name: value for name, value in self.env.environ.items() if name not in ENGINE_CHOICE}
         return {**others, **chosen}
 
+    def container_state(self) -> ContainerState | None:
+        """The agent's container as its engine sees it; None when it is gone, or was never made.
+
+        Raises EngineError, also when another engine answers than that of the launch.
+        """
+        container = self.record.container_id
+        state = self.engine.inspect(container) if container else None
+        if container and state is None:
+            self.require_its_engine()
+        return state
+
+    def require_its_engine(self) -> None:
+        """`require_engine_of` this session."""
+        require_engine_of(self.record, self.engine)
+
     @property
     def relay(self) -> Relay:
         record = self.record
@@ -90,7 +106,36 @@ class SessionContext(msgspec.Struct, dict=True):
 
 
 # The variables that choose an engine; they are kept in the record, so that a session finds its own again.
-ENGINE_CHOICE = frozenset({"DOCKER_HOST", "DOCKER_CONTEXT", "CONTAINER_HOST", "CONTAINER_CONNECTION"})
+ENGINE_CHOICE = frozenset(
+    {
+        "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG",
+        "CONTAINER_HOST", "CONTAINER_CONNECTION", "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF",
+    }
+)  # fmt: skip
+
+
+def engine_choice(environ: Mapping[str, str], info: EngineInfo) -> tuple[tuple[str, str], ...]:
+    """What chooses this engine again: the variables of `environ`, and the context that was in use without one."""
+    chosen = {name: value for name, value in environ.items() if name in ENGINE_CHOICE}
+    if info.context and not chosen.keys() & {"DOCKER_HOST", "DOCKER_CONTEXT"}:
+        chosen["DOCKER_CONTEXT"] = info.context
+    return tuple(chosen.items())
+
+
+def require_engine_of(record: SessionRecord, engine: Engine) -> None:
+    """To be asked before something of a session is taken for gone because `engine` does not have it.
+
+    Raises EngineError when the engine that answers is not the one of the launch.
+    """
+    if not record.engine_id or record.engine_id == engine.info.identity:
+        return
+    title = engine.info.title
+    raise EngineError(
+        f"the {title} that answers is not the one that session {record.name} was launched on",
+        details=f"launched on {record.engine_id}, this is {engine.info.identity}",
+        hint=f"Let {title} use that one's data and context again; when it is gone for good: "
+        f"`coding-agents recover {record.name} --engine-gone`.",
+    )
 
 
 def branch_of(record: SessionRecord) -> Branch:

@@ -108,6 +108,7 @@ class Ending:
         """Salvage and bring home. Raises GuestError and EngineError while the volume holds what we do not have."""
         volume = self._session.record.volumes.workspace
         if not await asyncio.to_thread(self._session.engine.volume_exists, volume):
+            await asyncio.to_thread(self._session.require_its_engine)
             return await self._without_volume()
         config = await asyncio.to_thread(salvage_config, self._session)
         await asyncio.to_thread(set_aside_earlier, self._session)

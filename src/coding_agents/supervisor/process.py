@@ -375,8 +375,8 @@ class Supervisor:
         return await self._inspect()
 
     async def _inspect(self) -> ContainerState | None:
-        container = self._session.record.container_id or self._session.record.name
-        return await asyncio.to_thread(self._session.engine.inspect, container)
+        self._session.reload()  # we are started before there is a container
+        return await asyncio.to_thread(self._session.container_state)
 
     async def _open_again(self) -> GuestLink:
         """The channel, and where one was cut the next one, which `_follow` opens."""
