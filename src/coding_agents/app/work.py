@@ -9,11 +9,12 @@ import msgspec
 
 from coding_agents.errors import CodingAgentsError
 from coding_agents.gitsync.autosave import latest_save
+from coding_agents.gitsync.findings.objects import reading
 from coding_agents.gitsync.packs import Store, user_store
 from coding_agents.gitsync.summary import Summary, summarize
 from coding_agents.model.refs import Oid
 from coding_agents.model.session import Saved
-from coding_agents.proc.git import git_command, require_ok
+from coding_agents.proc.git import require_ok
 from coding_agents.proc.runner import streaming
 from coding_agents.supervisor.context import SessionContext, facts_of
 from coding_agents.supervisor.protocol import Op
@@ -76,10 +77,8 @@ def diff(session: SessionContext, commits: Range, *, stat: bool) -> Iterator[str
     store = session.relay.store
     form = ("--stat=100",) if stat else ("--patch",)
     base = commits.base or store.git("hash-object", "-t", "tree", "--stdin", stdin=b"").text().strip()
-    command = git_command(
-        ("diff-tree", "-r", *form, "--no-ext-diff", "--no-textconv", "--no-color", base, commits.tip),
-        profile=store.profile, env=store.env, git_dir=store.git_dir, owner=store.owner, timeout_s=_READ_S,
-    )  # fmt: skip
+    args = ("diff-tree", "-r", *form, "--no-ext-diff", "--no-textconv", "--no-color", base, commits.tip)
+    command = reading(store, args, timeout_s=_READ_S)
     with streaming(command) as process:
         for piece in _whole_lines(process.stdout):
             yield piece.decode("utf-8", "surrogateescape")

@@ -8,6 +8,8 @@ from coding_agents.app.work import summary_of
 from coding_agents.cli.context import AppContext
 from coding_agents.errors import CodingAgentsError
 from coding_agents.gitsync.findings.model import Finding
+from coding_agents.gitsync.summary import Summary
+from coding_agents.model.session import Saved
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.terminal.escape import escape
 from coding_agents_guest.nestedref import NESTED, nested_path
@@ -19,14 +21,7 @@ _DETAIL = 80
 def show_end(app: AppContext, session: SessionContext, ended: Ended) -> None:
     """Tell where the work of an ended session is, and what to look at before using it."""
     saved, record = ended.saved, session.record
-    try:
-        summary = summary_of(session, saved)
-        findings = to_look_at(session, saved)
-    except CodingAgentsError:
-        summary, findings = (
-            None,
-            (),
-        )  # the repository has gone meanwhile; the line below says where the work is
+    summary, look_at = _looked_at(session, saved)
     where = {
         "branch": f"branch {record.branch}",
         "incoming": f"{saved.integrated} ({saved.note})",
@@ -42,14 +37,24 @@ def show_end(app: AppContext, session: SessionContext, ended: Ended) -> None:
         app.output.say(
             f"changes  {summary.files} file(s), {summary.insertions} insertion(s), {summary.deletions} deletion(s)"
         )
-        app.output.say(f"look at  {_look_at(findings)}")
-        if saved.note and saved.where == "branch":
-            app.output.say(f"note     {saved.note}")
+    if look_at and saved.where != "volume":
+        app.output.say(f"look at  {look_at}")
+    if summary is not None and saved.note and saved.where == "branch":
+        app.output.say(f"note     {saved.note}")
     if saved.nested:
         paths = tuple(nested_path(ref.removeprefix(f"{NESTED}{record.id}/")) for ref in saved.nested)
         app.output.say(f"inside   {name_few(paths)}: `coding-agents nested {record.name}`")
     if saved.left_out:
         app.output.say(f"left out {name_few(saved.left_out)}")
+
+
+def _looked_at(session: SessionContext, saved: Saved) -> tuple[Summary | None, str]:
+    """What came back in numbers, and what to look at of it; where that cannot be found out, the reason."""
+    try:
+        summary = summary_of(session, saved)
+        return summary, _look_at(to_look_at(session, saved)) if summary is not None else ""
+    except CodingAgentsError as error:
+        return None, f"all of it before you use it, it could not be read: {escape(error.message)}"
 
 
 def name_few(paths: tuple[str, ...]) -> str:

@@ -82,9 +82,6 @@ _CONFIG = """\
 # megabytes on the wire become three gigabytes of the host's. This variable makes it stop instead.
 _MAX_ALLOCATION = {"GIT_ALLOC_LIMIT": "512m"}
 
-# git maps a gigabyte of a pack at once, and as many as it likes: too much for a limited address space.
-_MAPPED = ("core.packedGitWindowSize=64m", "core.packedGitLimit=1g")
-
 
 class Identity(Enum):
     """Who is at the other end of the channel; decided by which container the channel leads to."""
@@ -202,7 +199,7 @@ def _service(
 ) -> Command:
     # The environment has no GIT_PROTOCOL, so the protocol is v0, in which only advertised ids can be had.
     hide = ("refs/", *(f"!{ref}" for ref in visible))
-    config = (*settings, *_MAPPED, *(f"transfer.hideRefs={pattern}" for pattern in hide))
+    config = (*settings, *(f"transfer.hideRefs={pattern}" for pattern in hide))
     options = [part for setting in config for part in ("-c", setting)]
     command = git_command(
         (*options, name, os.fspath(relay.git_dir)),

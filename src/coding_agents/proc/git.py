@@ -61,7 +61,8 @@ _NO_CREDENTIALS = ("credential.helper=", "core.askPass=")
 _DURABLE = ("core.fsync=objects,derived-metadata,reference", "core.fsyncMethod=fsync")
 # What came back is hostile: git streams larger files and counts no lines in them. A hundred megabytes of line
 # breaks, which fit into a hundred kilobytes of a pack, would take four gigabytes of memory to count.
-_BOUNDED = ("core.bigFileThreshold=8m",)
+# And git maps a gigabyte of a pack at once, and as many as it likes: too much where its address space is limited.
+_BOUNDED = ("core.bigFileThreshold=8m", "core.packedGitWindowSize=64m", "core.packedGitLimit=1g")
 # What a diff shows is not for the agent's `.gitattributes` to say: git 2.43 to 2.45 read that of a bare
 # repository's HEAD unless another tree is named; one that does not exist has no attributes.
 _NO_ATTRIBUTES = ("core.attributesFile=/dev/null", "attr.tree=")

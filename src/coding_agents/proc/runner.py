@@ -60,7 +60,7 @@ class Command(Masked, frozen=True):
 
     `env` is the whole environment. `timeout_s` ends the process group with SIGKILL. `stdin` is
     given in full; None means empty. `owner` switches the uid and drops supplementary groups.
-    `limits` are for `start`: they stand before the process gets the first byte of its input.
+    `limits` stand a moment after the start, and before the process gets the first byte of its input.
     """
 
     MASKED = frozenset({"env", "stdin"})
@@ -279,7 +279,7 @@ def spawn(command: Command, *, stdin: int | None, output: int = subprocess.PIPE)
     """Start `command` in a session of its own; for this package, which sees to its end."""
     identity = _identity(command.owner)
     with missing_program(command):
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command.argv,
             env=dict(command.env),
             cwd=command.cwd,
@@ -292,6 +292,9 @@ def spawn(command: Command, *, stdin: int | None, output: int = subprocess.PIPE)
             group=identity.group,
             extra_groups=identity.extra_groups,
         )
+    if command.limits is not None:
+        restrict(process.pid, command.limits)
+    return process
 
 
 class _Identity(NamedTuple):

@@ -7,14 +7,20 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import IO
 
+from msgspec.structs import replace
+
 from coding_agents.errors import GitError
 from coding_agents.gitsync.findings.model import ABSENT, Change, Entry
 from coding_agents.gitsync.packs import Store
 from coding_agents.model.refs import Oid
 from coding_agents.proc.git import git_command, require_ok
-from coding_agents.proc.runner import Command, Streaming, streaming
+from coding_agents.proc.runner import Command, ProcessLimits, Streaming, streaming
 
 READ_S = 300.0
+READ_LIMITS = ProcessLimits(cpu_s=300, memory_bytes=3 << 30, file_bytes=1 << 20, open_files=1024)
+"""For git that walks what a guest has made: ten trees can name ten thousand million files, all of which git lists in
+memory before it shows the first."""
+
 _CHUNK = 1 << 20
 _LONGEST_FIELD = 1 << 20
 
@@ -34,7 +40,7 @@ def changed_paths(store: Store, old: Oid | None, new: Oid, *, limit: int) -> tup
         "diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-abbrev",
         "--ignore-submodules=none", old or EMPTY_TREE[len(new)], new,
     )  # fmt: skip
-    with streaming(_command(store, args)) as process:
+    with streaming(reading(store, args)) as process:
         changes = list(islice(_raw(process.stdout), limit + 1))
         _end(process, "git diff-tree", whole=len(changes) <= limit)
     return changes[:limit], len(changes) > limit
@@ -64,7 +70,7 @@ def people(store: Store, base: Oid | None, tip: Oid, *, limit: int) -> tuple[lis
         tip,
         *known,
     )
-    with streaming(_command(store, args)) as process:
+    with streaming(reading(store, args)) as process:
         found = list(_people(process.stdout))
         _end(process, "git rev-list", whole=True)
     return found[:limit], len(found) > limit
@@ -103,13 +109,14 @@ class Blobs:
 @contextmanager
 def blobs(store: Store, *, timeout_s: float) -> Iterator[Blobs]:
     """A reader of objects; after `timeout_s` its answers are errors."""
-    with streaming(_command(store, ("cat-file", "--batch"), timeout_s=timeout_s)) as process:
+    with streaming(reading(store, ("cat-file", "--batch"), timeout_s=timeout_s)) as process:
         yield Blobs(process)
         _end(process, "git cat-file", whole=False)
 
 
-def _command(store: Store, args: tuple[str, ...], *, timeout_s: float = READ_S) -> Command:
-    return git_command(
+def reading(store: Store, args: tuple[str, ...], *, timeout_s: float = READ_S) -> Command:
+    """git on `store`, kept from using up the host by what a guest has made."""
+    command = git_command(
         args,
         profile=store.profile,
         env=store.env,
@@ -117,6 +124,7 @@ def _command(store: Store, args: tuple[str, ...], *, timeout_s: float = READ_S) 
         owner=store.owner,
         timeout_s=timeout_s,
     )
+    return replace(command, limits=READ_LIMITS)
 
 
 def _end(process: Streaming, what: str, *, whole: bool) -> None:
