@@ -65,8 +65,8 @@ def _running(session: SessionContext) -> bool:
 def _saved(session: SessionContext) -> Ended | None:
     """The result of a salvage; None when the session never came to hold work."""
     volume = session.record.volumes.workspace
-    if not volume or not session.record.container_id:
-        return None  # the launch never got as far as filling it
+    if not volume or not session.record.enforced:
+        return None  # its gate was never opened: a launch that was killed may not even have made its relay
     try:
         ended = salvage(session)
     except CodingAgentsError as error:
