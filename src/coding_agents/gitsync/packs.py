@@ -17,6 +17,7 @@ import msgspec
 from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts
 from coding_agents.proc.git import Profile, git, git_command, owner_of, require_ok
+from coding_agents.proc.git_objects import arriving, clear_arrivals
 from coding_agents.proc.git_refs import clear_abandoned, sweep_locks, sync_objects, sync_refs, update_refs
 from coding_agents.proc.runner import Outcome, Owner, streaming
 
@@ -96,17 +97,22 @@ class Store(msgspec.Struct, frozen=True):
 def user_store(repo: RepoFacts, env: Mapping[str, str]) -> Store:
     """The user's repository, to move objects and refs in and out of: hooks and the like are off.
 
-    Locks on refs that a killed git of ours has left there go first: they are in the way of the user's git, too.
+    What a killed git of ours has left there goes first: objects half-written, and locks on refs, which are in the way
+    of the user's git, too.
     """
+    clear_arrivals(repo.common_dir)
     clear_abandoned(repo.common_dir)
     return Store(repo.common_dir, Profile.USER_WRITE, env, owner_of(repo))
 
 
-def copy_closure(source: Store, target: Store, *, tips: Iterable[Oid], known: Iterable[Oid] = ()) -> None:
+def copy_closure(
+    source: Store, target: Store, *, tips: Iterable[Oid], known: Iterable[Oid] = (), alone: bool = False
+) -> None:
     """Copy everything reachable from `tips` and not from `known` (which both sides must have).
 
-    They are durable when it returns, so that a ref may name them. Raises GitError when an object is missing or
-    damaged in `source`, or `target` cannot be written.
+    They are durable when it returns, so that a ref may name them; when it fails nothing is left. Raises GitError when
+    an object is missing or damaged in `source`, or `target` cannot be written. With `alone` nothing that `target` has
+    is looked at, so that damage there does not matter.
     """
     revisions = "".join([*(f"{oid}\n" for oid in tips), "--not\n", *(f"{oid}\n" for oid in known)]).encode()
     pack = git_command(
@@ -117,21 +123,24 @@ def copy_closure(source: Store, target: Store, *, tips: Iterable[Oid], known: It
         owner=source.owner,
         timeout_s=_TRANSFER_S,
     )
-    index = git_command(
-        ("index-pack", "--stdin", "--fix-thin"),
-        profile=target.profile,
-        env=target.env,
-        git_dir=target.git_dir,
-        owner=target.owner,
-        timeout_s=_TRANSFER_S,
-    )
-    with streaming(pack) as producer, streaming(index) as consumer:
-        # A side that dies early closes its pipe; the exit statuses below say which one and why.
-        with suppress(BrokenPipeError):
-            producer.stdin.write(revisions)
-            producer.stdin.close()
-        with suppress(BrokenPipeError):
-            shutil.copyfileobj(producer.stdout, consumer.stdin, _MIB)
-        require_ok(producer.finish(), "git pack-objects")
-        require_ok(consumer.finish(), "git index-pack")
+    with arriving(target.git_dir, target.owner) as arrival:
+        index = git_command(
+            ("index-pack", "--stdin", "--fix-thin"),
+            profile=target.profile,
+            env=target.env,
+            git_dir=target.git_dir,
+            owner=target.owner,
+            env_extra=arrival.env(alone=alone),
+            timeout_s=_TRANSFER_S,
+        )
+        with streaming(pack) as producer, streaming(index) as consumer:
+            # A side that dies early closes its pipe; the exit statuses below say which one and why.
+            with suppress(BrokenPipeError):
+                producer.stdin.write(revisions)
+                producer.stdin.close()
+            with suppress(BrokenPipeError):
+                shutil.copyfileobj(producer.stdout, consumer.stdin, _MIB)
+            require_ok(producer.finish(), "git pack-objects")
+            require_ok(consumer.finish(), "git index-pack")
+        arrival.keep()
     sync_objects(target.git_dir)

@@ -13,6 +13,7 @@ purpose: its upload-pack child loses our `-c` settings; objects move as packs ov
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,6 +69,9 @@ _BOUNDED = ("core.bigFileThreshold=8m", "core.packedGitWindowSize=64m", "core.pa
 _NO_ATTRIBUTES = ("core.attributesFile=/dev/null", "attr.tree=")
 # An address that the server names would be one that nobody asked for (git >= 2.40; ignored before).
 _NO_BUNDLES = ("transfer.bundleURI=false",)
+# strerror(3) of ENOSPC and EDQUOT, and git's own words for a write that was cut short.
+_FULL = (b"No space left on device", b"Disk quota exceeded", b"Out of diskspace", b"couldn't write ")
+_MAKE_ROOM = "Make room on that disk, then try again."
 _CLONE_PROTOCOLS = ("https", "http", "ssh", "git", "file")
 _PROFILE_CONFIG: Mapping[Profile, tuple[str, ...]] = {
     Profile.USER_READ: _NO_CREDENTIALS,
@@ -192,8 +196,17 @@ def require_ok(outcome: Outcome, what: str) -> Outcome:
         reason = (
             "timed out" if outcome.timed_out else _last_line(outcome.stderr) or f"status {outcome.status}"
         )
-        raise GitError(f"{what} failed: {reason}", details=outcome.describe())
+        hint = _MAKE_ROOM if any(said in outcome.stderr for said in _FULL) else ""
+        raise GitError(f"{what} failed: {reason}", details=outcome.describe(), hint=hint)
     return outcome
+
+
+def cannot_write(directory: Path, error: OSError) -> GitError:
+    """The error for what we ourselves could not write below a git directory."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    reason = "the disk is full" if full else (error.strerror or str(error)).lower()
+    hint = _MAKE_ROOM if full else "Check its owner and its mode."
+    return GitError(f"cannot write to {directory}: {reason}", hint=hint)
 
 
 def _environment(profile: Profile, env: Mapping[str, str], other: Owner | None) -> dict[str, str]:

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from coding_agents.errors import GitError
-from coding_agents.proc.git import Profile, git, require_ok
+from coding_agents.proc.git import Profile, cannot_write, git, require_ok
 from coding_agents.proc.runner import Outcome, Owner
 from coding_agents.proc.sync import on_the_way, opened_below, sync_below
 
@@ -146,10 +146,7 @@ def _note(git_dir: Path, refs: Sequence[str], owner: Owner | None) -> Iterator[N
     try:
         fd = os.open(git_dir / name, flags, 0o600)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise GitError(
-            f"cannot write to {git_dir}: {reason}", hint="Check its owner and its mode."
-        ) from error
+        raise cannot_write(git_dir, error) from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         if owner is not None and os.geteuid() == 0:

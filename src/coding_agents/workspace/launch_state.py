@@ -21,6 +21,7 @@ from coding_agents.model.masked import Masked
 from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts
 from coding_agents.proc.git import Profile, git_command, require_ok
+from coding_agents.proc.git_objects import as_alternate
 from coding_agents.proc.git_refs import sync_objects, update_refs
 from coding_agents.proc.runner import streaming
 from coding_agents.workspace.copyset import CopyPlan, Submodule, children
@@ -149,7 +150,7 @@ class _Quarantine:
             # Filters of the user's run to hash changed files; git-lfs keeps what it has hashed.
             **index_env(self._index, {"lfs.storage": str(scratch / "lfs")}),
             "GIT_OBJECT_DIRECTORY": str(scratch),
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(source.repo.common_dir / "objects"),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": as_alternate(source.repo.common_dir / "objects"),
             **{f"GIT_AUTHOR_{what}": value for what, value in person.items()},
             **{f"GIT_COMMITTER_{what}": value for what, value in person.items()},
         }
@@ -251,11 +252,3 @@ def _conflicts(output: bytes) -> dict[str, list[Oid]]:
 
 def _lines(paths: Iterable[str]) -> bytes:
     return b"".join(os.fsencode(path) + b"\0" for path in paths)
-
-
-def _quoted(path: Path) -> str:
-    """A path for GIT_ALTERNATE_OBJECT_DIRECTORIES, where `:` separates unless the path is quoted."""
-    text = str(path)
-    if ":" not in text and not text.startswith('"'):
-        return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
