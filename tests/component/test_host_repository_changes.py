@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from coding_agents.errors import WorkspaceError
+from coding_agents.gitsync import packs
 from coding_agents.gitsync.integrate import Integrated, Landing, integrate
-from coding_agents.gitsync.packs import Store
-from support.kinds import plain
+from support.homeways import WAYS, require_home
 from support.repos import SESSION, make_repo
-from support.roundtrip import Session, begin, files_of, tree_of
+from support.roundtrip import files_of, tree_of
 from support.workspaces import Host
 
 
@@ -41,7 +43,7 @@ def _repack(host: Host) -> None:
 
 def _lose_a_file(host: Host) -> None:
     """Of no branch any more; the commit is still there, but not all that it names, as after half a gc."""
-    blob = host.git("rev-parse", "HEAD:src/app.py").strip()
+    blob = _app(host)
     _leave_the_branch(host)
     _loose(host, blob).unlink()
 
@@ -52,15 +54,36 @@ def _lose_a_tree(host: Host) -> None:
     _loose(host, tree).unlink()
 
 
+def _lose_a_commit(host: Host) -> None:
+    """Of the history, which an earlier gc has written down in a commit-graph."""
+    commit = host.git("rev-parse", "HEAD~1").strip()
+    host.git("commit-graph", "write", "--reachable")
+    _leave_the_branch(host)
+    _loose(host, commit).unlink()
+
+
+def _lose_a_file_of_the_branch(host: Host) -> None:
+    _loose(host, _app(host)).unlink()
+
+
+def _empty_a_tree(host: Host) -> None:
+    """What a power cut leaves of an object that was never synced."""
+    path = _loose(host, host.git("rev-parse", "HEAD^{tree}").strip())
+    path.chmod(0o600)
+    path.write_bytes(b"")
+
+
 def _leave_the_branch(host: Host) -> None:
     host.git("checkout", "--quiet", "--orphan", "new")
     host.git("rm", "-rfq", "--cached", ".")
     host.git("commit", "--quiet", "--allow-empty", "-m", "anew")
     host.git("branch", "-D", "main")
+    for remote in host.git("remote").split():
+        host.git("remote", "remove", remote)
 
 
 def _break_another_branch(host: Host) -> None:
-    (host.work / ".git/refs/heads/broken").write_text("1" * 40 + "\n")
+    Path(_git_path(host, "refs/heads/broken")).write_text("1" * 40 + "\n")
 
 
 def _clone_anew(host: Host) -> None:
@@ -80,39 +103,63 @@ def _move_the_head(host: Host) -> None:
     host.git("branch", "-m", "main", "trunk")
 
 
+def _app(host: Host) -> str:
+    return host.git("rev-parse", "HEAD:src/app.py").strip()
+
+
+def _git_path(host: Host, name: str) -> Path:
+    return Path(host.git("rev-parse", "--path-format=absolute", "--git-path", name))
+
+
 def _loose(host: Host, oid: str) -> Path:
-    return host.work / ".git/objects" / oid[:2] / oid[2:]
+    """The file of an object, after all that came in packs was taken out of them."""
+    aside = host.root / f"aside-{time.monotonic_ns()}"
+    aside.mkdir()
+    for pack in _git_path(host, "objects/pack").iterdir():
+        pack.rename(aside / pack.name)
+    for pack in aside.glob("*.pack"):
+        with pack.open("rb") as content:
+            subprocess.run(
+                ["git", "unpack-objects", "-q"], cwd=host.work, env=host.env, stdin=content, check=True
+            )
+    return _git_path(host, f"objects/{oid[:2]}/{oid[2:]}")
 
 
 CHANGES = [
-    _forget_everything, _rebase, _repack, _lose_a_file, _lose_a_tree, _break_another_branch, _clone_anew,
-    _start_anew, _move_the_head,
+    _forget_everything, _rebase, _repack, _lose_a_file, _lose_a_tree, _lose_a_commit, _lose_a_file_of_the_branch,
+    _empty_a_tree, _break_another_branch, _clone_anew, _start_anew, _move_the_head,
 ]  # fmt: skip
 
 
-def _session(root: Path) -> Session:
-    session = begin(plain(root))
-    (session.work / "work").write_text("of the agent\n")
-    session.git("add", "work")
-    session.git("commit", "--quiet", "-m", "mine")
-    (session.work / "later").write_text("not committed\n")
-    return session
-
-
 @pytest.mark.parametrize("change", CHANGES)
-def test_the_work_comes_home_whole(tmp_path: Path, change: Callable[[Host], None]) -> None:
-    session = _session(tmp_path)
+@pytest.mark.parametrize("way", WAYS)
+def test_the_work_comes_home_whole(tmp_path: Path, way: str, change: Callable[[Host], None]) -> None:
+    session = WAYS[way].begin(tmp_path)
     facts = session.host.facts()
-    change(session.host)
+    change(WAYS[way].user(session))
     assert session.save().pushed
-    landed = integrate(facts, session.relay, session=SESSION, expected_old=None, env=session.host.env)
-    assert landed.where is Landing.BRANCH, landed
-    assert tree_of(session.host, str(landed.tip)) == files_of(session)
-    session.host.git("rev-list", "--objects", "--quiet", str(landed.tip))
+    tip = WAYS[way].bring(session, facts)
+    require_home(WAYS[way], session, tip)
+
+
+@pytest.mark.parametrize("what", ["work", "tree", "commit"])
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_lost_of_it_at_home_comes_again(tmp_path: Path, way: str, what: str) -> None:
+    """Such as before a `remove`, with which the relay goes."""
+    session = WAYS[way].begin(tmp_path)
+    facts = session.host.facts()
+    assert session.save().pushed
+    tip = WAYS[way].bring(session, facts)
+    user = WAYS[way].user(session)
+    revision = {"work": f"{tip}:work", "tree": f"{tip}^{{tree}}", "commit": f"{tip}~1"}[what]
+    lost = user.git("rev-parse", revision).strip()
+    _loose(user, lost).unlink()
+    assert WAYS[way].bring(session, facts) == tip
+    require_home(WAYS[way], session, tip)
 
 
 def test_work_that_came_home_before_is_followed_after_a_gc(tmp_path: Path) -> None:
-    session = _session(tmp_path)
+    session = WAYS["branch"].begin(tmp_path)
     assert session.save().pushed
     first = session.bring()
     session.host.git("gc", "--quiet", "--prune=now")
@@ -124,7 +171,7 @@ def test_work_that_came_home_before_is_followed_after_a_gc(tmp_path: Path) -> No
 
 
 def test_a_repository_that_is_gone_is_an_error_and_the_work_stays(tmp_path: Path) -> None:
-    session = _session(tmp_path)
+    session = WAYS["branch"].begin(tmp_path)
     facts = session.host.facts()
     away = session.host.work.rename(tmp_path / "away")
     assert session.save().pushed
@@ -138,19 +185,19 @@ def test_a_repository_that_is_gone_is_an_error_and_the_work_stays(tmp_path: Path
     assert bring().where is Landing.BRANCH
 
 
-def test_damage_is_no_reason_to_copy_everything_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only where the check finds something missing."""
-    session = _session(tmp_path)
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_whole_is_copied_once(tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it again only where a check finds something missing."""
+    session = WAYS[way].begin(tmp_path)
     assert session.save().pushed
-    checks: list[tuple[str, ...]] = []
-    run = Store.git
+    copies: list[object] = []
+    copy = packs.copy_closure
 
-    def counting(self: Store, *args: str, **options: object) -> object:
-        checks.extend([args] if args[0] == "rev-list" else [])
-        return run(self, *args, **options)  # type: ignore[arg-type]
+    def counting(*args: object, **options: object) -> None:
+        copies.append(options)
+        copy(*args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Store, "git", counting)
-    assert session.bring().where is Landing.BRANCH
-    assert len(checks) == 1
+    monkeypatch.setattr(packs, "copy_closure", counting)
+    for _ in range(2):
+        WAYS[way].bring(session, session.host.facts())
+        assert len(copies) == 1

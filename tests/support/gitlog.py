@@ -32,7 +32,7 @@ _ADDED_KEYS = frozenset({"core.splitIndex", "core.untrackedCache", "index.sparse
                          "lfs.storage", "lfs.url", "lfs.skipdownloaderrors"})  # fmt: skip
 _ADDED_ARGUMENTS = frozenset({"safe.bareRepository", "core.fsync", "pack.writeReverseIndex", "transfer.hideRefs",
                               "receive.maxInputSize", "receive.denyNonFastForwards", "core.packedGitWindowSize",
-                              "core.packedGitLimit"})  # fmt: skip
+                              "core.packedGitLimit", "core.commitGraph"})  # fmt: skip
 
 
 class Call(msgspec.Struct, frozen=True):

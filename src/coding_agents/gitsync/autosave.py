@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from coding_agents.gitsync.packs import Store, copy_closure, user_store
+from coding_agents.gitsync.packs import Store, bring, user_store
 from coding_agents.gitsync.relay_repo import Relay
 from coding_agents.gitsync.thinning import AUTOSAVE, thin
 from coding_agents.model.refs import Oid
@@ -42,7 +42,7 @@ def bring_save(
         return None
     user = user_store(repo, env)
     known = [oid for oid in (relay.base, relay.store.resolve(relay.branch.ref)) if oid is not None]
-    copy_closure(relay.store, user, tips=[tip], known=user.present(relay.store.present(known)))
+    bring(relay.store, user, tips=[tip], known=known, apart=[relay.branch.ref])
     ref = f"{AUTOSAVE}/{session}"
     user.update_refs(f"update {ref} {tip}")
     return ref, tip

@@ -14,11 +14,10 @@ import msgspec
 
 from coding_agents.errors import GitError
 from coding_agents.gitsync.branches import checked_out, collision
-from coding_agents.gitsync.packs import Store, copy_closure, user_store
+from coding_agents.gitsync.packs import Store, bring, user_store
 from coding_agents.gitsync.relay_repo import Relay
 from coding_agents.model.refs import Branch, Oid
 from coding_agents.model.repo import RepoFacts
-from coding_agents.proc.runner import Outcome
 
 INCOMING = "refs/coding-agents/incoming"
 
@@ -60,7 +59,8 @@ def integrate(
         return Integrated(Landing.NOTHING)
     user = user_store(repo, env)
     incoming = f"{INCOMING}/{session}"
-    _bring(relay, user, tip, [oid for oid in (relay.base, expected_old) if oid is not None])
+    known = [oid for oid in (relay.base, expected_old) if oid is not None]
+    bring(relay.store, user, tips=[tip], known=known, apart=[relay.branch.ref])
     user.update_refs(f"update {incoming} {tip}")
     reason = _move(user, relay.branch, incoming, tip, expected_old)
     if reason:
@@ -74,36 +74,13 @@ def keep_incoming(repo: RepoFacts, relay: Relay, *, name: str, tip: Oid, env: Ma
     For work that belongs to no branch of ours. What an earlier call kept there is never lost. Raises GitError.
     """
     user = user_store(repo, env)
-    _bring(relay, user, tip, [relay.base] if relay.base is not None else [])
+    bring(relay.store, user, tips=[tip], known=[relay.base] if relay.base is not None else [])
     taken = user.refs(INCOMING)
     names = (name if number == 1 else f"{name}-{number}" for number in range(1, len(taken) + 2))
     free = (ref for name in names if taken.get(ref := f"{INCOMING}/{name}") in (None, tip))
     ref = next(free)
     user.update_refs(f"update {ref} {tip}")
     return ref
-
-
-def _bring(relay: Relay, user: Store, tip: Oid, bases: list[Oid]) -> None:
-    """Copy `tip`'s closure and check, as `git fetch` does, that nothing below it is missing.
-
-    Where the user's repository has lost objects below what it seemed to have, the whole closure is copied.
-    """
-    known = user.present(relay.store.present(bases))
-    try:
-        copy_closure(relay.store, user, tips=[tip], known=known)
-        if _is_whole(user, tip, "--not", "--all").ok:
-            return
-    except GitError:  # such as of a delta whose base is not there
-        if not known:
-            raise
-    copy_closure(relay.store, user, tips=[tip])
-    check = _is_whole(user, tip)
-    if not check.ok:
-        raise GitError("the session's work arrived incomplete", details=check.describe())
-
-
-def _is_whole(user: Store, tip: Oid, *unlike: str) -> Outcome:
-    return user.git("rev-list", "--objects", "--quiet", tip, *unlike, check=False, timeout_s=600.0)
 
 
 def _move(user: Store, branch: Branch, incoming: str, tip: Oid, expected_old: Oid | None) -> str:

@@ -18,7 +18,7 @@ from coding_agents.errors import BranchError, GitError, NotARepositoryError, Wor
 from coding_agents.gitsync.base import appear
 from coding_agents.gitsync.branches import checked_out, collision
 from coding_agents.gitsync.discover import discover
-from coding_agents.gitsync.packs import Store, copy_closure, user_store
+from coding_agents.gitsync.packs import Store, bring, user_store
 from coding_agents.gitsync.relay_repo import Relay
 from coding_agents.model.refs import Branch, Oid
 from coding_agents.model.repo import RepoFacts
@@ -61,22 +61,21 @@ def bring_nested(repo: RepoFacts, relay: Relay, *, session: str, env: Mapping[st
         start = given.get(f"{GIVEN_HEADS}{name}")
         home = _submodule(repo, nested_path(name), env) if start is not None else None
         if home is not None and start is not None and user_store(home, env).present([start]):
-            _bring(relay, user_store(home, env), {f"{NESTED}{session}/{name}": oid}, [start], session)
+            _bring_refs(relay, user_store(home, env), {f"{NESTED}{session}/{name}": oid}, [start], session)
         else:
             around[f"{NESTED}{session}/{name}"] = oid
     if around:
         _require_whole(relay, around)
-        _bring(relay, user_store(repo, env), around, [], session)
+        _bring_refs(relay, user_store(repo, env), around, [], session)
     return tuple(f"{NESTED}{session}/{ref.removeprefix(NESTED)}" for ref in found)
 
 
-def _bring(relay: Relay, user: Store, wanted: Mapping[str, Oid], known: list[Oid], session: str) -> None:
+def _bring_refs(relay: Relay, user: Store, wanted: Mapping[str, Oid], known: list[Oid], session: str) -> None:
     """Let the refs `wanted` of `user` be what they should; `known` is what both sides have anyway."""
     here = user.refs(f"{NESTED}{session}/")
+    bring(relay.store, user, tips=wanted.values(), known=[*known, *here.values()])
     new = {ref: oid for ref, oid in wanted.items() if here.get(ref) != oid}
     if new:
-        both = relay.store.present([*known, *here.values()])
-        copy_closure(relay.store, user, tips=new.values(), known=user.present(both))
         user.update_refs(*(f"update {ref} {oid}" for ref, oid in new.items()))
 
 
@@ -160,8 +159,7 @@ def take_nested(
             )
         if other := collision(target, branch, refs):
             raise BranchError(f"{branch.short} cannot exist beside the branch {other} in {str(into)!r}")
-        if not target.present([nested.tip]):
-            _copy(repo, nested, target)
+        _copy(repo, nested, target)
         if current is not None and not target.is_ancestor(current, nested.tip):
             raise BranchError(
                 f"{branch.short} in {str(into)!r} has commits that the session's work does not contain",
@@ -193,7 +191,7 @@ def place_of(repo: RepoFacts, path: str) -> Path:
 
 
 def _copy(repo: RepoFacts, nested: Nested, target: Store) -> None:
-    copy_closure(user_store(nested.home or repo, target.env), target, tips=[nested.tip], known=())
+    bring(user_store(nested.home or repo, target.env), target, tips=[nested.tip])
 
 
 def _make_room(into: Path, branch: Branch, repo: RepoFacts, nested: Nested, env: Mapping[str, str]) -> bool:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from coding_agents.errors import GitError
 from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts
 from coding_agents.proc.git import Profile, git, git_command, owner_of, require_ok
@@ -21,7 +22,11 @@ from coding_agents.proc.git_objects import arriving, clear_arrivals
 from coding_agents.proc.git_refs import clear_abandoned, sweep_locks, sync_objects, sync_refs, update_refs
 from coding_agents.proc.runner import Outcome, Owner, streaming
 
+PRIVATE = "refs/coding-agents"
+"""Where no ref is the user's own."""
+
 _TRANSFER_S = 3600.0
+_CHECK_S = 600.0
 _MIB = 1 << 20
 
 
@@ -103,6 +108,50 @@ def user_store(repo: RepoFacts, env: Mapping[str, str]) -> Store:
     clear_arrivals(repo.common_dir)
     clear_abandoned(repo.common_dir)
     return Store(repo.common_dir, Profile.USER_WRITE, env, owner_of(repo))
+
+
+def bring(
+    source: Store, target: Store, *, tips: Iterable[Oid], known: Iterable[Oid] = (), apart: Iterable[str] = ()
+) -> None:
+    """Have everything reachable from `tips` in the user's repository `target`, and prove it: the way of all work home.
+
+    `known` is what both sides should have; what the user's repository has lost of that comes from `source`. As for
+    `git fetch`, the history of a ref of the user's counts as whole; not so that of the refs below PRIVATE and of
+    `apart`, which are our own: what they have lost is brought again. Raises GitError.
+    """
+    wanted = list(dict.fromkeys(tips))
+    if _missing(target, wanted, apart) is None:
+        return
+    trouble = None
+    try:
+        copy_closure(source, target, tips=wanted, known=target.present(source.present(known)))
+    except GitError as error:  # such as of a delta whose base is not there
+        trouble = error
+    if trouble is None and _missing(target, wanted, apart) is None:
+        return
+    if _missing_below(target, *wanted) is None:  # what is broken is another ref
+        return
+    copy_closure(source, target, tips=wanted, alone=True)
+    if (check := _missing_below(target, *wanted)) is not None:
+        raise GitError("the session's work arrived incomplete", details=check.describe())
+
+
+def _missing(target: Store, tips: Sequence[Oid], apart: Iterable[str]) -> Outcome | None:
+    """How git says that something of `tips` is not there, None when all is.
+
+    All files of each tip are looked for, also those that the user's own branches should have, and of the history what
+    no ref of the user's has.
+    """
+    ours = (f"--exclude={ref}" for ref in ("HEAD", f"{PRIVATE}/*", *apart))
+    history = (*tips, "--not", *ours, "--all")
+    return _missing_below(target, "--no-walk", *tips) or _missing_below(target, *history)
+
+
+def _missing_below(target: Store, *revisions: str) -> Outcome | None:
+    # What a commit-graph says of a commit is no sign that it is there.
+    look = ("-c", "core.commitGraph=false", "rev-list", "--objects", "--quiet")
+    outcome = target.git(*look, *revisions, check=False, timeout_s=_CHECK_S)
+    return None if outcome.ok else outcome
 
 
 def copy_closure(

@@ -32,14 +32,13 @@ import msgspec
 from msgspec.structs import replace
 
 from coding_agents.gitsync.base import BaseStore, appear, init_draft
-from coding_agents.gitsync.packs import Store
+from coding_agents.gitsync.packs import PRIVATE, Store
 from coding_agents.model.refs import Branch, Oid
 from coding_agents.proc.git import Profile, git_command
 from coding_agents.proc.runner import Command, ProcessLimits
 from coding_agents_guest.lfspointer import LFS, LFS_HOME
 from coding_agents_guest.nestedref import LATEST, NESTED
 
-PRIVATE = "refs/coding-agents"
 BASE = f"{PRIVATE}/base"
 ARCHIVE = f"{PRIVATE}/archive"
 SALVAGE = f"{PRIVATE}/salvage"
