@@ -427,14 +427,18 @@ def test_a_tree_with_more_names_than_are_read_ends(session: Session, monkeypatch
     assert session.bring_large().added == (oid_of(NEW),)
 
 
-def test_what_is_there_already_is_not_replaced(session: Session) -> None:
+def test_what_is_there_already_is_neither_replaced_nor_taken_for_the_work(session: Session) -> None:
     name(session, NEW)
     place = place_of(session.host.work / ".git/lfs", oid_of(NEW))
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(b"the user's, half written\n")
     offer(session, {piece_name(oid_of(NEW), 0): NEW})
-    session.bring_large()
+    with pytest.raises(StoreError, match=f"{oid_of(NEW)} is there and is not what it is called"):
+        session.bring_large()
     assert place.read_bytes() == b"the user's, half written\n"
+    place.unlink()
+    assert session.bring_large() == Brought((oid_of(NEW),))
+    assert place.read_bytes() == NEW
 
 
 @pytest.mark.parametrize("below", ["", "objects", "tmp", "objects/aa", "objects/aa/bb"])

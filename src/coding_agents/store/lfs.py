@@ -65,7 +65,7 @@ class LfsStore(msgspec.Struct, frozen=True):
     def add(self, pointer: Pointer, content: Iterator[bytes]) -> bool:
         """Keep `content`, unless it is not what `pointer` names: that is False, and nothing is kept.
 
-        Raises StoreError when it cannot be written.
+        Raises StoreError when it cannot be written, and when something else is there by its name.
         """
         if not self.below and not self._is_foreign:
             with suppress(OSError):  # git-lfs makes it, too; the next line tells what is wrong
@@ -85,6 +85,9 @@ class LfsStore(msgspec.Struct, frozen=True):
             finally:
                 with suppress(OSError):
                     os.unlink(draft, dir_fd=drafts)
+        if not self.has(pointer):
+            place = self.path.joinpath(*_place(pointer.oid), pointer.oid)
+            raise StoreError(f"{place} is there and is not what it is called", hint="Move that file away.")
         return True
 
     def _write(self, drafts: int, draft: str, pointer: Pointer, content: Iterator[bytes]) -> bool:
