@@ -381,7 +381,7 @@ def test_a_branch_that_someone_else_moved_is_left_alone(session: Session) -> Non
 
 
 def test_a_branch_that_someone_else_deleted_is_not_made_again(session: Session) -> None:
-    stays_incoming(session, "changed by someone else", expected_old=session.facts.head)
+    stays_incoming(session, "deleted by someone else", expected_old=session.facts.head)
 
 
 @pytest.mark.parametrize("linked", [False, True])

@@ -486,6 +486,61 @@ def test_branch_that_the_user_took_meanwhile_is_not_touched(
     assert git(repo, "show", f"{incoming}:f") == "2"
 
 
+@pytest.mark.parametrize("hindrance", ["checked-out", "colliding", "deleted", "locked"])
+def test_recover_brings_work_onto_its_branch_when_that_is_free_again(
+    product: Product, repo: Path, hindrance: str
+) -> None:
+    name = product.launch_detached(
+        repo,
+        "echo 1 > f; git add f; git commit -qm one; git push -q; touch /tmp/ready; while ! test -e /tmp/go; do"
+        " sleep 0.1; done; echo 2 > f; git commit -qam two; git push -q; touch /tmp/ready; sleep 600",
+    )
+    ready(product, name)
+    wait_for(lambda: git(repo, "branch", "--list", "demo/session-1"), "the first push")
+    lock = repo / ".git/refs/heads/demo/session-1.lock"
+    match hindrance:
+        case "checked-out":
+            git(repo, "switch", "--quiet", "demo/session-1")
+        case "colliding":
+            git(repo, "branch", "-m", "demo/session-1", "demo/session-1/mine")
+        case "deleted":
+            git(repo, "branch", "-D", "demo/session-1")
+        case "locked":
+            lock.touch()
+    product.exec(name, "rm /tmp/ready; touch /tmp/go")
+    ready(product, name)
+    stopped = product.run("stop", name)
+    incoming = f"refs/coding-agents/incoming/{product.session(name)['id']}"
+    gone = "was deleted by someone else"
+    says = {
+        "checked-out": "is checked out in",
+        "colliding": gone,
+        "deleted": gone,
+        "locked": "cannot be written",
+    }
+    assert incoming in stopped.err
+    assert says[hindrance] in stopped.err
+    assert git(repo, "show", f"{incoming}:f") == "2"
+    if hindrance != "deleted":
+        says["colliding"] = "cannot exist beside the branch demo/session-1/mine"
+        refused = product.run("recover", name)
+        assert incoming in refused.err
+        assert says[hindrance] in refused.err
+    match hindrance:
+        case "checked-out":
+            git(repo, "switch", "--quiet", "main")
+        case "colliding":
+            git(repo, "branch", "-m", "demo/session-1/mine", "mine")
+        case "locked":
+            lock.unlink()
+    assert "on branch demo/session-1" in product.run("recover", name).err
+    assert git(repo, "show", "demo/session-1:f") == "2"
+    assert git(repo, "for-each-ref", "refs/coding-agents/incoming") == ""
+    product.run("remove", name)
+    assert git(repo, "show", "demo/session-1:f") == "2"
+    assert_nothing_left(product)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 def test_full_disk_at_launch(product: Product, repo: Path) -> None:
     before = refs(repo)

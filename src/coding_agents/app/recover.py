@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -10,10 +11,12 @@ from coding_agents.app.stop import Ended, salvage, stop_at_gate
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.errors import CodingAgentsError, SessionStateError, UsageError
 from coding_agents.gitsync.discover import discover
+from coding_agents.gitsync.integrate import seen_again
 from coding_agents.gitsync.packs import user_store
+from coding_agents.model.refs import Oid
 from coding_agents.model.session import SessionRecord
 from coding_agents.store.sessions import SessionStore
-from coding_agents.supervisor.context import SessionContext, branch_of, repo_ref
+from coding_agents.supervisor.context import SessionContext, branch_of, facts_of, repo_ref
 
 
 class Recovered(msgspec.Struct, frozen=True):
@@ -27,7 +30,8 @@ class Recovered(msgspec.Struct, frozen=True):
 def recover(session: SessionContext, *, repo: Path | None = None, engine_gone: bool = False) -> Ended:
     """Salvage one session that does not run. Raises SessionStateError while it runs.
 
-    A container at a closed gate, of a `start` that was killed or of somebody else's, is stopped first.
+    A container at a closed gate, of a `start` that was killed or of somebody else's, is stopped first. The branch is
+    moved from where it stands now when that loses nothing, also where somebody else has moved or deleted it.
     `repo` is where its repository is now, or another one that is to have the work; the session belongs to that
     one from here on. Raises NotARepositoryError when there is none, UsageError when it cannot have the work.
     `engine_gone` says that the engine of the launch is no more: what the one that answers does not have is lost.
@@ -38,7 +42,17 @@ def recover(session: SessionContext, *, repo: Path | None = None, engine_gone: b
         _require_closed_gate(session)
     if repo is not None:
         _move(session, repo)
+    with suppress(CodingAgentsError):  # the salvage goes on without, and tells what is wrong
+        _look_again(session)
     return salvage(session)
+
+
+def _look_again(session: SessionContext) -> None:
+    record = session.reload()
+    known = Oid.parse(record.branch_tip) if record.branch_tip else None
+    seen = seen_again(facts_of(record), session.relay, expected_old=known, env=session.env.for_git())
+    if seen != known:
+        session.update(branch_tip=str(seen or ""))
 
 
 def _move(session: SessionContext, path: Path) -> None:
@@ -55,7 +69,10 @@ def _move(session: SessionContext, path: Path) -> None:
 
 
 def recover_all(env: HostEnvironment, store: SessionStore) -> tuple[Recovered, ...]:
-    """Salvage every session that does not run and whose work is not known to be home."""
+    """Salvage every session that does not run and whose work is not known to be home.
+
+    A branch that somebody has moved or deleted stays as it is: nobody has asked for this session's.
+    """
     results = []
     for record in store.list():
         if not isinstance(record, SessionRecord) or record.saved.verified or not record.container_id:
@@ -64,7 +81,7 @@ def recover_all(env: HostEnvironment, store: SessionStore) -> tuple[Recovered, .
         try:
             if _is_running(session):
                 continue
-            results.append(Recovered(record, ended=recover(session)))
+            results.append(Recovered(record, ended=salvage(session)))
         except CodingAgentsError as error:
             results.append(Recovered(record, error=error))
     return tuple(results)

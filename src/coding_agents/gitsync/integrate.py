@@ -2,7 +2,8 @@
 
 The work first gets a ref of its own, refs/coding-agents/incoming/<session>. Then one transaction moves it
 to its branch, provided that the branch still is where we last saw it and nobody has it checked out. What
-cannot go there stays under incoming, and the result says why; work is never thrown away for a conflict.
+cannot go there stays under incoming, and the result says why; work is never thrown away for a conflict. When a
+person asks again, it is looked at anew where the branch stands (`seen_again`).
 """
 
 from __future__ import annotations
@@ -68,6 +69,22 @@ def integrate(
     return Integrated(Landing.BRANCH, relay.branch.ref, tip)
 
 
+def seen_again(
+    repo: RepoFacts, relay: Relay, *, expected_old: Oid | None, env: Mapping[str, str]
+) -> Oid | None:
+    """From where a person who asks for it lets the branch be moved: from where it stands now, if that loses nothing.
+
+    It is gone (None), or the relay's branch contains all its commits. Otherwise from `expected_old`, as before: the
+    commits that somebody put there may be nowhere else. Raises GitError.
+    """
+    current = user_store(repo, env).refs("refs/heads/").get(relay.branch.ref)
+    tip = relay.store.resolve(relay.branch.ref)
+    if current is None:
+        return None
+    contained = tip is not None and relay.store.present([current]) and relay.store.is_ancestor(current, tip)
+    return current if contained else expected_old
+
+
 def keep_incoming(repo: RepoFacts, relay: Relay, *, name: str, tip: Oid, env: Mapping[str, str]) -> str:
     """Bring the relay's commit `tip` under INCOMING/`name`, or `name`-2 and so on; returns the ref.
 
@@ -93,7 +110,8 @@ def _move(user: Store, branch: Branch, incoming: str, tip: Oid, expected_old: Oi
     if (work_tree := checked_out(user, branch)) is not None:
         return f"{branch.short} is checked out in {work_tree}"
     if current != expected_old:
-        return f"{branch.short} was changed by someone else meanwhile"
+        did = "deleted" if current is None else "changed"
+        return f"{branch.short} was {did} by someone else meanwhile"
     if other := collision(user, branch, refs):
         return f"{branch.short} cannot exist beside the branch {other}"
     zero = "0" * len(tip)
