@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from coding_agents.channel.pyz import build_guest_pyz
-from support.faults import kill_supervisor
+from support.faults import StallingEngine, kill_supervisor
 from support.guestbox import tarred
 from support.product import ROOT, Product, git, wait_for
 
@@ -131,6 +131,31 @@ def test_a_lost_volume_comes_back_as_its_last_automatic_save(product: Product, r
         product.run("remove", name)
     nested = git(repo, "for-each-ref", "--format=%(refname)", "refs/coding-agents/nested")
     assert git(repo, "show", f"{nested}:n") == "n"
+    assert product.leftovers() == []
+
+
+def test_a_volume_that_is_lost_as_a_salvage_begins_is_not_taken_for_an_empty_one(
+    product: Product, repo: Path
+) -> None:
+    """An engine makes a volume that is gone anew for a container that names it, and the agent has deleted nothing."""
+    begins = StallingEngine.make(product, "'create --name='*-salvage*", after=False)
+    launched = product.launch(
+        repo, "-d", "--", "sh", "-c", "echo u > u.txt; touch .git/ok; sleep 600", env=begins.env
+    )
+    name = launched.out.strip()
+    wait_for(lambda: product.exec(name, "test -e .git/ok", status=None).status == 0, "the agent's file")
+    product.run("diff", name)
+    product.engine_run("kill", name)
+    begins.wait()
+    volume = product.session(name)["volumes"]["workspace"]
+    product.engine_run("rm", "--force", name)
+    product.engine_run("volume", "rm", volume)
+    begins.release()
+    assert "volume is gone" in product.run("recover", name).err
+    assert git(repo, "show", "demo/session-1:u.txt") == "u"
+    product.run("remove", name)
+    assert git(repo, "show", "demo/session-1:u.txt") == "u"
+    assert volume not in product.engine_run("volume", "ls", "--quiet").split()
     assert product.leftovers() == []
 
 

@@ -75,7 +75,7 @@ def _saved(session: SessionContext) -> Ended | None:
             details=error.details,
             hint=f"Nothing was removed; its volume is {volume}.",
         ) from error
-    compared = ended.saved.verified or not session.engine.volume_exists(volume)
+    compared = ended.saved.verified or not session.has_volume()
     if not compared or ended.saved.where == "volume":
         raise UnsavedWorkError(
             f"the work of session {session.record.name} is not in the repository",

@@ -23,7 +23,7 @@ from coding_agents.model.refs import Branch, Oid
 from coding_agents.model.repo import RepoFacts, RepoKind
 from coding_agents.model.session import RepoRef, SessionRecord
 from coding_agents.sandbox.plan import Identity, PlanInput
-from coding_agents.sandbox.spec import Network
+from coding_agents.sandbox.spec import LABEL, Network
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.client import SupervisorClient
 
@@ -87,6 +87,19 @@ class SessionContext(msgspec.Struct, dict=True):
             base_branch=record.base_branch or None,
             env=self.env.for_git(),
         )
+
+    def has_volume(self) -> bool:
+        """Whether the engine has the volume of the work tree.
+
+        Who makes a container that names a volume which is gone gets an empty one of that name. It is not ours: it
+        lacks our labels. Raises EngineError, also when another engine answers than that of the launch.
+        """
+        volume = self.record.volumes.workspace
+        labels = self.engine.volume_labels([volume]) if volume else {}
+        there = labels.get(volume, {}).get(f"{LABEL}nonce") == self.record.nonce
+        if volume and not there:
+            self.require_its_engine()
+        return there
 
     def reload(self) -> SessionRecord:
         """Read the record again. Raises SessionNotFoundError when the session was removed."""

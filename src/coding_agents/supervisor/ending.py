@@ -106,15 +106,18 @@ class Ending:
 
     async def _salvaged(self) -> Saved:
         """Salvage and bring home. Raises GuestError and EngineError while the volume holds what we do not have."""
-        volume = self._session.record.volumes.workspace
-        if not await asyncio.to_thread(self._session.engine.volume_exists, volume):
-            await asyncio.to_thread(self._session.require_its_engine)
+        if not await asyncio.to_thread(self._session.has_volume):
             return await self._without_volume()
         config = await asyncio.to_thread(salvage_config, self._session)
         await asyncio.to_thread(set_aside_earlier, self._session)
         # As the settings are now: a person may have raised a budget to get at what exceeded it.
         self._relay.limit(await asyncio.to_thread(relay_limits, self._session))
-        found = await salvage(self._session, self._relay, config, self._journal.guest)
+        try:
+            found = await salvage(self._session, self._relay, config, self._journal.guest)
+        except CodingAgentsError:
+            if await asyncio.to_thread(self._session.has_volume):
+                raise
+            return await self._without_volume()  # it was lost meanwhile
         self._journal.note(
             RecordType.SALVAGED,
             detail={"head": found.head, "worktree": found.worktree, "notes": "; ".join(found.notes)},

@@ -37,9 +37,8 @@ async def salvage(
     engine and channel; the volume is untouched in every case, so a later try can succeed.
     """
     engine = session.engine
-    volume = session.record.volumes.workspace
-    if not await asyncio.to_thread(engine.volume_exists, volume):
-        raise EngineError(f"the session's volume {volume} does not exist any more")
+    if not await asyncio.to_thread(session.has_volume):
+        raise _volume_is_gone(session)
     image = await asyncio.to_thread(engine.image_id, BASE_IMAGE)
     if image is None:
         raise ImageBuildError(f"{BASE_IMAGE} is missing", hint="Run `coding-agents images build base`.")
@@ -60,11 +59,15 @@ async def salvage(
     container = await asyncio.to_thread(engine.create, spec)
     link = GuestLink({"relay": serve_relay}, on_report)
     try:
+        # Now that it has a container it stays.
+        if not await asyncio.to_thread(session.has_volume):
+            raise _volume_is_gone(session)
         await link.open(engine.start_attached_command(container))
         return await link.until_salvaged(config, _TIMEOUT_S)
     finally:
         await link.close()
         await asyncio.to_thread(engine.remove, container, force=True)
+        await asyncio.to_thread(_remove_impostor, session)
 
 
 def _remove_leftovers(session: SessionContext) -> None:
@@ -72,3 +75,14 @@ def _remove_leftovers(session: SessionContext) -> None:
     mine = {f"{LABEL}nonce": session.record.nonce, f"{LABEL}type": Role.HELPER.value}
     for state in session.engine.find(mine):
         session.engine.remove(state.id, force=True)
+
+
+def _volume_is_gone(session: SessionContext) -> EngineError:
+    return EngineError(f"the session's volume {session.record.volumes.workspace} does not exist any more")
+
+
+def _remove_impostor(session: SessionContext) -> None:
+    """Remove the empty volume that the engine made because ours was lost just before the container was made."""
+    volume = session.record.volumes.workspace
+    if session.engine.volume_labels([volume]).get(volume) == {}:
+        session.engine.remove_volume(volume)
