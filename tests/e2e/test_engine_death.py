@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from support.busy_oracle import assert_all_comes_home, assert_nothing_leaked
+from support.busy_scene import Scene
 from support.engines import EngineUnderTest
 from support.faults import kill_supervisor, supervisors
-from support.kills import Scene, assert_all_is_home, assert_nothing_leaked
 from support.product import Product, git, wait_for
 from support.second_engine import SecondEngine, second_engine
 
@@ -105,7 +106,6 @@ def test_work_survives(elsewhere: Product, second: SecondEngine, repo: Path, cra
     chance = random.Random(f"{crash}-{seed}")
     scene = Scene(product, repo, seed)
     scene.launch(chance.choice(["allow-all", "restricted"]))
-    session = product.session(scene.name)["id"]
     for _ in range(CRASHES):
         time.sleep(chance.random() * 3)
         scene.look()
@@ -115,8 +115,5 @@ def test_work_survives(elsewhere: Product, second: SecondEngine, repo: Path, cra
             second.crash("engine")
         scene.look()
         scene.revive(chance)
-    product.run("stop", scene.name)
-    scene.look()
-    product.run("remove", scene.name)
-    assert_all_is_home(scene)
-    assert_nothing_leaked(scene, session)
+    assert_all_comes_home(scene)
+    assert_nothing_leaked(scene)

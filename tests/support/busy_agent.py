@@ -1,14 +1,17 @@
-"""The agent of the kill tests: it writes, commits and pushes without pause, and can be told what it wrote.
+"""The agent of the kill tests: it writes, overwrites, renames, deletes, commits and pushes without pause.
 
 Runs in the container as `python3 -c SOURCE SEED CANARY`, again and again in one workspace; standard library only.
-File N of the work has the bytes `content(seed, N)` and appears whole, so that whoever sees its name knows it.
-What it has committed it writes to `.git/committed`, one id a line. It never takes anything back.
+A file is called after its number, and version V of number N has the bytes `content(seed, N, V)`; it appears whole, and
+no path is ever used again. What the agent is about to do to a file, and what git has told it was done, is a line of
+`.git/journal` (see `parse_journal`). It never takes a commit back.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -17,39 +20,159 @@ from pathlib import Path
 
 WORK = "w"
 INNER = "inner"
-COMMITTED = ".git/committed"
-MARK = ".git/busy"  # there while the agent is at work
+JOURNAL = ".git/journal"
 _PAUSE_S = 0.03
+_END = "."  # of a line that is whole: a killed writer may leave half of one
+_LOCK = re.compile(r"'([^']+\.lock)'")
 
 
-def content(seed: int, number: int) -> bytes:
-    """The bytes of file `number`: mostly short, sometimes a quarter of a megabyte, never the same twice."""
-    chance = random.Random(f"{seed}-{number}")
+def content(seed: int, number: int, version: int) -> bytes:
+    """Mostly short, sometimes a quarter of a megabyte, never the same twice; two versions each have the same size."""
+    chance = random.Random(f"{seed}-{number}-{version // 2}")
     size = chance.randrange(1 << 18) if chance.random() < 0.03 else chance.randrange(2000)
-    block = hashlib.sha256(f"{seed}-{number}".encode()).digest()
-    return b"%d\n" % number + (block * (size // len(block) + 1))[:size]
+    block = hashlib.sha256(f"{seed}-{number}-{version}".encode()).digest()
+    return b"%d %d\n" % (number, version) + (block * (size // len(block) + 1))[:size]
 
 
-def main() -> None:
-    seed, canary = int(sys.argv[1]), sys.argv[2]
-    _plant(canary)
-    number = _next_number()
-    chance = random.Random(f"{seed}-from-{number}")
-    Path(MARK).touch()
-    while True:
-        _write(Path(WORK, str(number)), content(seed, number))
-        step = chance.random()
+def number_of(path: str) -> int:
+    """The number of the file at `path`."""
+    return int(path.rpartition("/")[2].partition("-")[0])
+
+
+def parse_journal(data: bytes) -> list[list[str]]:
+    """What the agent has done, in order: [number, verb, argument…], where the numbers only grow.
+
+    Before it is done: `begin` (of this start), `write PATH VERSION`, `delete PATH`, `rename PATH PATH`. After git has
+    said that it is done: `pushed COMMIT`, and `commit`, `side`, `inner` with COMMIT and a PATH=VERSION for each file
+    that is new in it.
+    """
+    lines = [line.split() for line in data.decode("ascii").split("\n")]
+    return [line[:-1] for line in lines if line[-1:] == [_END]]
+
+
+class Agent:
+    """One start of the agent. `files` are the versions of what is there, `fresh` those that are not committed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.files = {path: version for top in (WORK, INNER) for path, version in found(Path(top)).items()}
+        self.fresh = set(self.files)
+        data = Path(JOURNAL).read_bytes() if Path(JOURNAL).exists() else b""
+        self._number = max((int(line[0]) for line in parse_journal(data)), default=0)
+        self._journal = os.open(JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        os.write(self._journal, b"\n")  # the last line may be half written
+        self.chance = random.Random(f"{seed}-from-{self.note('begin')}")
+
+    def work(self) -> None:
+        """One step."""
+        step = self.chance.random()
+        if step < 0.6 or len(self.files) < 5:
+            self.write(f"{WORK}/{self._number + 1}", 0)
+        elif step < 0.82:
+            path = self._any_file()
+            self.write(path, self.files[path] + 1)
+        elif step < 0.92:
+            self.rename(self._any_file())
+        else:
+            self.delete(self._any_file())
+        step = self.chance.random()
         if step < 0.08:
-            _git("add", WORK)
-            _commit("some work")
+            self.commit()
         elif step < 0.11:
-            _git("push", "--quiet")
+            self.push()
         elif step < 0.125:
-            _side_branch(seed, number := number + 1)
+            self.side_branch()
         elif step < 0.14:
-            _inner(seed, number := number + 1)
-        number += 1
-        time.sleep(_PAUSE_S)
+            self.inner()
+
+    def note(self, verb: str, *words: str) -> int:
+        """Write a line of the journal, with a number that was never there before."""
+        self._number += 1
+        os.write(self._journal, f"{' '.join((str(self._number), verb, *words, _END))}\n".encode())
+        return self._number
+
+    def write(self, path: str, version: int) -> None:
+        self.note("write", path, str(version))
+        _write(Path(path), content(self.seed, number_of(path), version))
+        self._changed(path, version)
+
+    def rename(self, path: str) -> None:
+        top = path.partition("/")[0]
+        new = f"{top}/moved/{number_of(path)}-{self._number + 1}"
+        self.note("rename", path, new)
+        Path(new).parent.mkdir(exist_ok=True)
+        Path(path).rename(new)
+        self._changed(new, self.files[path])
+        self._gone(path)
+
+    def delete(self, path: str) -> None:
+        self.note("delete", path)
+        Path(path).unlink()
+        self._gone(path)
+
+    def commit(self) -> None:
+        self._commit("commit", WORK)
+
+    def push(self) -> None:
+        """By force at times, as after a salvage the branch has a commit that the agent does not have."""
+        head, branch = _git("rev-parse", "HEAD"), _git("symbolic-ref", "HEAD")
+        force = ("--force",) if self.chance.random() < 0.5 else ()
+        if head and _git("push", "--quiet", *force, "local", f"{head}:{branch}") is not None:
+            self.note("pushed", head)
+
+    def side_branch(self) -> None:
+        """A commit that HEAD's branch does not have, made without leaving it."""
+        number = self._number = self._number + 1
+        _write(Path(".git/side"), content(self.seed, number, 0))
+        tree = _git("mktree", stdin=f"100644 blob {_git('hash-object', '-w', '.git/side')}\t{number}\n")
+        commit = _git("commit-tree", str(tree), "-p", "HEAD", "-m", "beside")
+        if commit and _git("branch", f"side-{number}", commit) is not None:
+            self.note("side", commit, f"{number}=0")
+
+    def inner(self) -> None:
+        """A file in a repository of its own, committed there or not."""
+        if _git("init", "--quiet", INNER) is None:  # again, if one was killed
+            return
+        self.write(f"{INNER}/{self._number + 1}", 0)
+        if self.chance.random() < 0.5:
+            self._commit("inner", INNER, "-C", INNER)
+
+    def _commit(self, verb: str, top: str, *where: str) -> None:
+        """All that is below `top`, in the repository that git finds with `where`."""
+        paths = () if where else (top,)
+        if _git(*where, "add", "--all", *paths) is None:
+            return
+        if _git(*where, "commit", "--quiet", "-m", "some work") is None:
+            return
+        commit = _git(*where, "rev-parse", "HEAD")
+        if commit:
+            mine = sorted(path for path in self.fresh if path.startswith(f"{top}/"))
+            self.note(verb, commit, *(f"{path}={self.files[path]}" for path in mine))
+            self.fresh.difference_update(mine)
+
+    def _any_file(self) -> str:
+        return self.chance.choice(sorted(self.files))
+
+    def _changed(self, path: str, version: int) -> None:
+        self.files[path] = version
+        self.fresh.add(path)
+
+    def _gone(self, path: str) -> None:
+        del self.files[path]
+        self.fresh.discard(path)
+
+
+def found(top: Path) -> dict[str, int]:
+    """The versions of the agent's files below `top`, by their paths from the directory above it."""
+    files: dict[str, int] = {}
+    for directory, within, names in os.walk(top):
+        within[:] = [name for name in within if name != ".git"]
+        for name in names:
+            path = Path(directory, name)
+            if not name.startswith("."):  # a draft of a writer that was killed
+                with suppress(FileNotFoundError), path.open("rb") as file:
+                    files[path.relative_to(top.parent).as_posix()] = int(file.read(40).split()[1])
+    return files
 
 
 def _plant(canary: str) -> None:
@@ -67,55 +190,16 @@ def _plant(canary: str) -> None:
     _write(Path("evil.txt"), b"evil\n")
 
 
-def _next_number() -> int:
-    """Where the agent of an earlier start has come to: beyond every file that it wrote or was about to write."""
-    there = [int(path.name) for path in (*Path(WORK).glob("[0-9]*"), *Path(INNER).glob("[0-9]*"))]
-    sides = _git("for-each-ref", "--format=%(refname:short)", "refs/heads/side-*").split()
-    there += [int(name.removeprefix("side-")) for name in sides]
-    return max(there, default=0) + 2
-
-
-def _side_branch(seed: int, number: int) -> None:
-    """A commit that HEAD's branch does not have, made without leaving it."""
-    _write(Path(".git/side"), content(seed, number))
-    blob = _git("hash-object", "-w", ".git/side")
-    tree = _git("mktree", stdin=f"100644 blob {blob}\t{number}\n")
-    commit = _git("commit-tree", tree, "-p", "HEAD", "-m", "beside")
-    if commit and _git("branch", f"side-{number}", commit, failed="failed") == "":
-        _note(commit)
-
-
-def _inner(seed: int, number: int) -> None:
-    """A file in a repository of its own, committed there or not."""
-    if not Path(INNER, ".git").exists():
-        _git("init", "--quiet", INNER)
-    _write(Path(INNER, str(number)), content(seed, number))
-    if number % 2:
-        _git("-C", INNER, "add", ".")
-        _git("-C", INNER, "commit", "--quiet", "-m", "inside")
-
-
-def _commit(message: str) -> None:
-    if _git("commit", "--quiet", "-m", message, failed="failed") == "":
-        _note(_git("rev-parse", "HEAD"))
-
-
-def _note(commit: str) -> None:
-    with Path(COMMITTED).open("a") as file:
-        file.write(f"{commit}\n")
-
-
-def _git(*args: str, stdin: str | None = None, failed: str = "") -> str:
-    """git's answer, or `failed`. A lock of a git that was killed is taken away, as a person would do."""
+def _git(*args: str, stdin: str | None = None) -> str | None:
+    """git's answer, None when it failed. A lock of a git that was killed is taken away, as a person would do."""
     done = subprocess.run(("git", *args), input=stdin, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return done.stdout.strip()
-    if ".lock" in done.stderr:
-        for lock in (*Path(".git").glob("**/*.lock"), *Path(INNER).glob(".git/**/*.lock")):
-            with suppress(OSError):
-                if time.time() - lock.stat().st_mtime > 1:
-                    lock.unlink()
-    return failed
+    for lock in map(Path, _LOCK.findall(done.stderr)):
+        with suppress(OSError):
+            if time.time() - lock.stat().st_mtime > 1:
+                lock.unlink()
+    return None
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -123,6 +207,14 @@ def _write(path: Path, data: bytes) -> None:
     draft = path.with_name(f".{path.name}.draft")
     draft.write_bytes(data)
     draft.replace(path)
+
+
+def main() -> None:
+    _plant(sys.argv[2])
+    agent = Agent(int(sys.argv[1]))
+    while True:
+        agent.work()
+        time.sleep(_PAUSE_S)
 
 
 if __name__ == "__main__":

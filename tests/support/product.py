@@ -190,7 +190,7 @@ def wait_for(condition: Any, what: str, *, timeout_s: float = 60.0) -> Any:
     return value
 
 
-def git(repo: Path, *args: str, check: bool = True) -> str:
+def git(repo: Path, *args: str, check: bool = True, stdin: str | None = None) -> str:
     """Run git in a repository of a test, free of the developer's configuration."""
     env = {
         "PATH": os.environ["PATH"],
@@ -199,7 +199,9 @@ def git(repo: Path, *args: str, check: bool = True) -> str:
         "GIT_AUTHOR_DATE": "2026-01-02T03:04:05Z",
         "GIT_COMMITTER_DATE": "2026-01-02T03:04:05Z",
     }
-    done = subprocess.run(("git", *args), cwd=repo, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ("git", *args), cwd=repo, env=env, input=stdin, capture_output=True, text=True, check=False
+    )
     assert not check or done.returncode == 0, f"git {args}: {done.stderr}"
     return done.stdout.strip()
 
