@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from support.busy_agent import QUIET
 from support.busy_oracle import assert_all_comes_home, assert_nothing_leaked, assert_promises_are_kept
 from support.busy_scene import Scene
 from support.faults import kill_supervisor
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.engine
 
 KILLS = 5
 SESSIONS = 60
+SAVES = 3
 IN_CI = 6
 ON_PODMAN = (0, 1, *range(IN_CI, IN_CI + 8))
 
@@ -83,9 +85,14 @@ def test_random_kills_lose_nothing(product: Product, repo: Path, seed: int) -> N
 
 
 def lose_the_disk(scene: Scene, chance: random.Random) -> None:
-    """After a verb has said that all is saved, the volume is lost; at times while the product sees to it."""
-    wait_for(lambda: scene.save(chance.choice(["pull", "diff"])), "a save")
-    time.sleep(chance.random() * 2)
+    """After verbs have said that all is saved, the volume is lost; at times while the product sees to its end.
+
+    The agent edits for a while without a commit: one save begins with the index of the one before then.
+    """
+    (scene.volume / QUIET).touch()
+    for _ in range(SAVES):
+        wait_for(lambda: scene.save(chance.choice(["pull", "diff"])), "a save")
+        time.sleep(chance.random())
     if chance.random() < 0.5:
         kill_supervisor(scene.product)
     scene.lose_the_disk()

@@ -21,6 +21,7 @@ from pathlib import Path
 WORK = "w"
 INNER = "inner"
 JOURNAL = ".git/journal"
+QUIET = ".git/quiet"  # while it is there, nothing of the work is staged or committed
 _PAUSE_S = 0.03
 _END = "."  # of a line that is whole: a killed writer may leave half of one
 _LOCK = re.compile(r"'([^']+\.lock)'")
@@ -76,7 +77,7 @@ class Agent:
         else:
             self.delete(self._any_file())
         step = self.chance.random()
-        if step < 0.08:
+        if step < 0.08 and not Path(QUIET).exists():
             self.commit()
         elif step < 0.11:
             self.push()

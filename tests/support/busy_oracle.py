@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-from support.busy_agent import INNER, content, number_of
-from support.busy_scene import Scene, Tree, blob
+from support.busy_agent import INNER
+from support.busy_scene import Scene, Tree, tree_of
 from support.processes import command_line, pids
 from support.product import git, wait_for
 
@@ -29,7 +28,7 @@ def assert_all_is_home(scene: Scene, final: Tree) -> None:
     assert saved["outcome"] == "allowed", (saved, scene.killed)
     ref, tip = saved["subject"], saved["detail"]["tip"]
     assert git(scene.repo, "rev-parse", ref) == tip, (saved, scene.killed)
-    home = _tree(scene, ref)
+    home = home_tree(scene, ref)
     wrong = sorted(path for path in {*final, *home} if final.get(path) != home.get(path))
     told = [(path, final.get(path), home.get(path)) for path in wrong[:9]]
     assert not wrong, f"{len(wrong)} of {len(final)} files differ (volume, {ref}): {told} ({scene.killed})"
@@ -43,8 +42,8 @@ def assert_promises_are_kept(scene: Scene) -> None:
     """
     _assert_commits(scene, scene.promised_commits | _pushed(scene))
     refs = git(scene.repo, "for-each-ref", "--format=%(refname)", "refs/heads/demo", "refs/coding-agents")
-    broken = {ref: _broken(scene, _tree(scene, ref)) for ref in refs.split() if "/nested/" not in ref}
-    best = min(broken.values(), key=len, default=sorted(scene.promised))
+    trees = [home_tree(scene, ref) for ref in refs.split() if "/nested/" not in ref]
+    best = min((scene.broken_by(tree) for tree in trees), key=len, default=sorted(scene.promised))
     assert not best, f"{len(best)} of {len(scene.promised)} files are lost: {best[:9]} ({scene.killed})"
 
 
@@ -74,34 +73,9 @@ def _last_saved(scene: Scene) -> dict[str, Any]:
     return saved
 
 
-def _tree(scene: Scene, ref: str) -> Tree:
-    """The files of `ref` and, in their place, those of the repository inside."""
-    inside = f"refs/coding-agents/nested/{scene.session}/{INNER}"
-    tree = _listed(scene.repo, ref)
-    if git(scene.repo, "for-each-ref", inside):
-        tree |= {f"{INNER}/{path}": entry for path, entry in _listed(scene.repo, inside).items()}
-    return tree
-
-
-def _listed(repo: Path, ref: str) -> Tree:
-    listed = git(repo, "ls-tree", "-r", "-z", ref).split("\0")
-    entries = [(info.split(), path) for info, _, path in (line.partition("\t") for line in listed) if path]
-    return {path: (info[0], info[2]) for info, path in entries}
-
-
-def _broken(scene: Scene, tree: Tree) -> list[str]:
-    """Which promised files `tree` lacks: what is there is no older than promised, what is not was deleted later."""
-    lost = []
-    for path, version in sorted(scene.promised.items()):
-        written = [int(line[3]) for line in scene.journal if line[1:3] == ["write", path]]
-        fresh = {_blob(scene, path, one) for one in range(version, max([version, *written]) + 1)}
-        if tree[path][1] not in fresh if path in tree else path in scene.files:
-            lost.append(path)
-    return lost
-
-
-def _blob(scene: Scene, path: str, version: int) -> str:
-    return blob(content(scene.seed, number_of(path), version))
+def home_tree(scene: Scene, ref: str) -> Tree:
+    """The files of `ref` in the user's repository and, in their place, those of the repository inside."""
+    return tree_of(scene.repo, ref, f"refs/coding-agents/nested/{scene.session}/{INNER}")
 
 
 def _pushed(scene: Scene) -> set[str]:
@@ -118,5 +92,5 @@ def _assert_commits(scene: Scene, wanted: set[str]) -> None:
                 files += [(f"{oid}:{path.removeprefix(top)}", path, one) for path, one in versions.items()]
     asked = "".join(f"{name}\n" for name, _, _ in files)
     told = git(scene.repo, "cat-file", "--batch-check=%(objectname)", stdin=asked).split("\n")
-    wrong = [one[1:] for one, oid in zip(files, told, strict=True) if oid != _blob(scene, *one[1:])]
+    wrong = [one[1:] for one, oid in zip(files, told, strict=True) if oid != scene.blob(*one[1:])]
     assert not wrong, f"{len(wrong)} of {len(files)} committed files are lost: {wrong[:9]} ({scene.killed})"

@@ -15,9 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from coding_agents_guest.nestedref import LATEST, NESTED
 from support import busy_agent
 from support.busy_agent import INNER, JOURNAL, WORK, content, found, number_of, parse_journal
-from support.product import Product, wait_for
+from support.product import Product, git, wait_for
 
 _SETTLE_S = 120.0
 _STALE_S = 10.0  # how long `list` may call running what has been killed
@@ -30,7 +31,7 @@ Tree = dict[str, tuple[str, str]]
 class Scene:
     """`files` are the versions that were in the volume at the last look, `gone` the paths that had left it by then.
 
-    `promised` and `promised_commits` are what was there when a verb began that then said that all is saved.
+    `promised`, `promised_gone` and `promised_commits` are that when a verb began that then said that all is saved.
     """
 
     product: Product
@@ -43,6 +44,7 @@ class Scene:
     gone: set[str] = field(default_factory=set)
     journal: list[list[str]] = field(default_factory=list)
     promised: dict[str, int] = field(default_factory=dict)
+    promised_gone: set[str] = field(default_factory=set)
     promised_commits: set[str] = field(default_factory=set)
     killed: list[str] = field(default_factory=list)
     verbs: list[subprocess.Popen[str]] = field(default_factory=list)
@@ -98,9 +100,27 @@ class Scene:
         done = self.product.run(verb, self.name, status=None)
         if done.status or (verb == "diff" and done.err) or self.state() != "running":
             return False
-        self.promised = dict(self.files)
+        self.promised, self.promised_gone = dict(self.files), set(self.gone)
         self.promised_commits |= self.commits("commit", "inner").keys()
+        self.look()
+        relay = self.product.session_dir(self.name) / "relay.git"
+        broken = self.broken_by(tree_of(relay, LATEST, f"{NESTED}{INNER}"))
+        assert not broken, f"{verb} saved an older state of {broken[:9]} ({self.killed})"
         return True
+
+    def broken_by(self, tree: Tree) -> list[str]:
+        """Where `tree` is older than promised: what it has is no older, and what it has not was deleted later."""
+        lost = sorted(self.promised_gone & tree.keys())
+        for path, version in sorted(self.promised.items()):
+            written = [int(line[3]) for line in self.journal if line[1:3] == ["write", path]]
+            fresh = {self.blob(path, one) for one in range(version, max([version, *written]) + 1)}
+            if tree[path][1] not in fresh if path in tree else path in self.files:
+                lost.append(path)
+        return lost
+
+    def blob(self, path: str, version: int) -> str:
+        """The id of a version of the file at `path`."""
+        return blob(content(self.seed, number_of(path), version))
 
     def revive(self, chance: random.Random) -> None:
         """What a person does after a kill: a verb or two, and the session runs on."""
@@ -162,6 +182,20 @@ class Scene:
             data = (self.volume / path).read_bytes()
             assert data == content(self.seed, number_of(path), version), f"{path} is not as it was written"
         return tree
+
+
+def tree_of(repo: Path, ref: str, inside: str) -> Tree:
+    """The files of `ref` in `repo` and, in their place, those of the ref `inside`, if there is one."""
+    tree = _listed(repo, ref)
+    if git(repo, "for-each-ref", inside):
+        tree |= {f"{INNER}/{path}": entry for path, entry in _listed(repo, inside).items()}
+    return tree
+
+
+def _listed(repo: Path, ref: str) -> Tree:
+    listed = git(repo, "ls-tree", "-r", "-z", ref).split("\0")
+    entries = [(info.split(), path) for info, _, path in (line.partition("\t") for line in listed) if path]
+    return {path: (info[0], info[2]) for info, path in entries}
 
 
 def blob(data: bytes) -> str:
