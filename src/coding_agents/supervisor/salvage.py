@@ -58,16 +58,18 @@ async def salvage(
     await asyncio.to_thread(_remove_leftovers, session)
     container = await asyncio.to_thread(engine.create, spec)
     link = GuestLink({"relay": serve_relay}, on_report)
+    ours = False
     try:
-        # Now that it has a container it stays.
-        if not await asyncio.to_thread(session.has_volume):
+        ours = await asyncio.to_thread(session.has_volume)  # for as long as it has a container now
+        if not ours:
             raise _volume_is_gone(session)
         await link.open(engine.start_attached_command(container))
         return await link.until_salvaged(config, _TIMEOUT_S)
     finally:
         await link.close()
         await asyncio.to_thread(engine.remove, container, force=True)
-        await asyncio.to_thread(_remove_impostor, session)
+        if not ours:
+            await asyncio.to_thread(_remove_impostor, session)
 
 
 def _remove_leftovers(session: SessionContext) -> None:
