@@ -74,8 +74,8 @@ class Agent:
             self.write(path, self.files[path] + 1)
         elif step < 0.92:
             self.rename(self._any_file())
-        else:
-            self.delete(self._any_file())
+        elif len(self._below(path := self._any_file())) > 1:  # of what is empty its last save stays
+            self.delete(path)
         step = self.chance.random()
         if step < 0.08 and not Path(QUIET).exists():
             self.commit()
@@ -147,12 +147,17 @@ class Agent:
             return
         commit = _git(*where, "rev-parse", "HEAD")
         if commit:
-            mine = sorted(path for path in self.fresh if path.startswith(f"{top}/"))
+            mine = sorted(self.fresh.intersection(self._below(f"{top}/")))
             self.note(verb, commit, *(f"{path}={self.files[path]}" for path in mine))
             self.fresh.difference_update(mine)
 
     def _any_file(self) -> str:
         return self.chance.choice(sorted(self.files))
+
+    def _below(self, path: str) -> list[str]:
+        """The files of the repository of `path`."""
+        top = path.partition("/")[0]
+        return [other for other in self.files if other.startswith(f"{top}/")]
 
     def _changed(self, path: str, version: int) -> None:
         self.files[path] = version

@@ -21,7 +21,7 @@ from support.busy_agent import INNER, JOURNAL, WORK, content, found, number_of, 
 from support.product import Product, git, wait_for
 
 _SETTLE_S = 120.0
-_STALE_S = 10.0  # how long `list` may call running what has been killed
+_STALE_S = 30.0  # how long `list` may call running what has been killed
 
 # Where each file is that is no part of a git directory, with its mode and the id of its content.
 Tree = dict[str, tuple[str, str]]
