@@ -17,7 +17,8 @@ from coding_agents.gitsync.branches import (
     is_merged,
 )
 from coding_agents.gitsync.discover import discover
-from coding_agents.gitsync.findings.scan import Budget, Subject, scan
+from coding_agents.gitsync.findings.budget import Account, Budget
+from coding_agents.gitsync.findings.scan import Subject, scan
 from coding_agents.gitsync.integrate import Landing, integrate, keep_incoming
 from coding_agents.gitsync.packs import Store, copy_closure, user_store
 from coding_agents.gitsync.relay_repo import Relay, create_relay
@@ -150,7 +151,7 @@ def _give(trap: Trap) -> None:
 
 def _review(store: Store, trap: Trap) -> None:
     subject = Subject(trap.base, trap.work, trap.base, ("Ada", "ada@example.test"))
-    found = scan(store, subject, budget=Budget(), is_secret_name=lambda _: False)
+    found = scan(store, subject, account=Account(Budget()), is_secret_name=lambda _: False)
     assert {"hooks", "git.attributes", "mode.executable"} <= {one.rule for one in found}
 
 

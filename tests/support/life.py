@@ -27,7 +27,8 @@ from coding_agents.gitsync.branches import (
 )
 from coding_agents.gitsync.clone import clone_url, empty_repository
 from coding_agents.gitsync.discover import discover
-from coding_agents.gitsync.findings.scan import Budget, Subject, scan
+from coding_agents.gitsync.findings.budget import Account, Budget
+from coding_agents.gitsync.findings.scan import Subject, scan
 from coding_agents.gitsync.integrate import Landing, integrate, keep_incoming
 from coding_agents.gitsync.nested import bring_nested, list_nested, take_nested
 from coding_agents.gitsync.packs import user_store
@@ -197,7 +198,7 @@ class Life:
     def _review(self, facts: RepoFacts, relay: Relay, base: Oid, tip: Oid) -> None:
         subject = Subject(base, tip, base, ("Ada", "ada@example.test"))
         for store in (user_store(facts, self.env), relay.store):
-            found = scan(store, subject, budget=Budget(), is_secret_name=lambda _: False)
+            found = scan(store, subject, account=Account(Budget()), is_secret_name=lambda _: False)
             assert {"git.attributes", "git.config", "path.hidden"} <= {one.rule for one in found}
 
     def _other_repository(self) -> Path:

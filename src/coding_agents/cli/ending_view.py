@@ -51,10 +51,10 @@ def show_end(app: AppContext, session: SessionContext, ended: Ended) -> None:
 def _looked_at(session: SessionContext, saved: Saved) -> tuple[Summary | None, str]:
     """What came back in numbers, and what to look at of it; where that cannot be found out, the reason."""
     try:
-        summary = summary_of(session, saved)
-        return summary, _look_at(to_look_at(session, saved)) if summary is not None else ""
+        summary, findings = summary_of(session, saved), to_look_at(session, saved)
     except CodingAgentsError as error:
         return None, f"all of it before you use it, it could not be read: {escape(error.message)}"
+    return summary, _look_at(findings, session.record.id) if summary is not None or findings else ""
 
 
 def name_few(paths: tuple[str, ...]) -> str:
@@ -62,15 +62,26 @@ def name_few(paths: tuple[str, ...]) -> str:
     return ", ".join(map(escape, paths[:_NAMED])) + _more(len(paths))
 
 
-def _look_at(findings: tuple[Finding, ...]) -> str:
+def _look_at(findings: tuple[Finding, ...], session: str) -> str:
     """One mention for each path, with the gravest that was found there."""
     first: dict[str, str] = {}
     for finding in findings:
-        first.setdefault(finding.path or "the branch", finding.detail[:_DETAIL])
+        first.setdefault(_place(finding, session), finding.detail[:_DETAIL])
     if not first:
         return "nothing that runs on the host by itself"
     shown = [f"{escape(path)} ({escape(detail)})" for path, detail in list(first.items())[:_NAMED]]
     return ", ".join(shown) + _more(len(first))
+
+
+def _place(finding: Finding, session: str) -> str:
+    """The path in the session's work tree; of another branch with its ref."""
+    inside = f"{NESTED}{session}/"
+    if finding.ref.startswith(inside):
+        path = nested_path(finding.ref.removeprefix(inside))
+        return f"{path}/{finding.path}" if finding.path else path
+    if finding.ref:
+        return f"{finding.ref}:{finding.path}" if finding.path else finding.ref
+    return finding.path or "the branch"
 
 
 def _more(count: int) -> str:

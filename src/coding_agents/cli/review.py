@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 @json_option("Print one object.")
 @click.pass_obj
 def command(app: AppContext, name: str, as_json: bool) -> None:
-    """Show what to look at before using a session's branch; of a running one in its work tree as it stands.
+    """Show what to look at before using what came back of a session; of a running one in its work tree as it stands.
 
-    Nothing of the branch is run. Whatever is found, the exit status is 0: `blocking` in the object of --json says
+    Nothing of it is run. Whatever is found, the exit status is 0: `blocking` in the object of --json says
     whether a finding asks for a person's word.
     """
     from coding_agents.app.review import review
@@ -40,11 +40,21 @@ def _lines(found: Review) -> Iterator[str]:
 
     base = found.base[:12] if found.base else "nothing"
     yield f"branch   {escape(found.branch)}, from {base}: {found.commits} commit(s), {found.files} file(s)"
+    for other in found.others:
+        yield f"beside   {escape(other.ref)}"
     if not found.findings:
         yield "findings none"
         return
-    # The branch as a whole has no path; an empty cell would make the next one look like one.
-    rows = [(one.severity.value, one.rule, one.path or "-", one.detail) for one in found.findings]
-    yield render_table(("SEVERITY", "RULE", "PATH", "DETAIL"), rows).rstrip("\n")
+    yield render_table(*_table(found)).rstrip("\n")
     if found.blocking:
         yield "blocking: look at what is marked `block` before you merge, build or open the branch"
+
+
+def _table(found: Review) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    # The branch as a whole has no path; an empty cell would make the next one look like one.
+    rows = [(one.severity.value, one.rule, one.path or "-", one.detail) for one in found.findings]
+    if not any(one.ref for one in found.findings):
+        return ("SEVERITY", "RULE", "PATH", "DETAIL"), [*rows]
+    where = [one.ref or found.branch for one in found.findings]
+    wider = [(*row[:2], place, *row[2:]) for row, place in zip(rows, where, strict=True)]
+    return ("SEVERITY", "RULE", "WHERE", "PATH", "DETAIL"), [*wider]

@@ -9,6 +9,7 @@ from enum import Enum
 import msgspec
 
 MAX_DETAIL = 300
+LARGE_BYTES = 10 << 20
 _PER_RULE = 200
 YOURS = "yours"
 """The rule of a path that stands as it stood in the user's own work tree at launch."""
@@ -26,12 +27,18 @@ class Severity(Enum):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing to look at. `path` ("" for the branch as a whole) and `detail` are hostile text."""
+    """One thing to look at. `path` ("" for the branch as a whole) and `detail` are hostile text.
+
+    `commit` is the one that has it when the last state has not, "" for the last state. `ref` names another branch or
+    repository that came back, "" for the session's branch; it is hostile text, too.
+    """
 
     rule: str
     severity: Severity
     path: str
     detail: str
+    commit: str = ""
+    ref: str = ""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -66,13 +73,19 @@ def ranked(findings: Iterable[Finding]) -> list[Finding]:
         by_rule[finding.severity, finding.rule].append(finding)
     shown: list[Finding] = []
     for (severity, rule), group in by_rule.items():
-        shown += sorted(group, key=lambda one: (one.path, one.detail))[:_PER_RULE]
+        # Those of the session's branch, and of its last state, come first.
+        shown += sorted(group, key=lambda one: (one.ref, bool(one.commit), one.path, one.detail))[:_PER_RULE]
         if (hidden := len(group) - _PER_RULE) > 0:
             shown.append(Finding(rule, severity, "", f"{hidden} more of this rule are not listed"))
     order = list(Severity)
     return sorted(
         shown, key=lambda one: (order.index(one.severity), one.rule == YOURS, one.rule, bool(one.path))
     )
+
+
+def limit(detail: str) -> Finding:
+    """Beyond a budget anything may stand, so a person must know before a merge."""
+    return Finding("limit", Severity.BLOCK, "", detail)
 
 
 def clipped(text: str) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import IO
+from typing import IO, NamedTuple
 
 from msgspec.structs import replace
 
@@ -23,6 +24,7 @@ memory before it shows the first."""
 
 _CHUNK = 1 << 20
 _LONGEST_FIELD = 1 << 20
+_BLOB = re.compile(rb"blob ([0-9a-f]{40,64})\n")
 
 # The empty tree, by length of an object id (git knows both without storing them).
 EMPTY_TREE = {
@@ -46,28 +48,83 @@ def changed_paths(store: Store, old: Oid | None, new: Oid, *, limit: int) -> tup
     return changes[:limit], len(changes) > limit
 
 
-def sizes(store: Store, oids: Iterable[str]) -> dict[str, int]:
-    """The sizes of those of `oids` that are there. Raises GitError."""
+def sizes(store: Store, oids: Iterable[str], *, timeout_s: float = READ_S) -> dict[str, int]:
+    """The sizes of those of `oids` that are blobs and there. Raises GitError."""
     wanted = "".join(f"{oid}\n" for oid in dict.fromkeys(oids) if oid).encode()
     if not wanted:
         return {}
-    args = "cat-file", "--batch-check=%(objectname) %(objectsize)"
-    pairs = (line.split() for line in store.git(*args, stdin=wanted, timeout_s=READ_S).text().splitlines())
-    return {oid: int(size) for oid, size in pairs if size.isdigit()}
+    args = "cat-file", "--batch-check=%(objectname) %(objecttype) %(objectsize)"
+    answers = store.git(*args, stdin=wanted, timeout_s=timeout_s).text().splitlines()
+    found = (line.split() for line in answers if not line.endswith(" missing"))
+    return {oid: int(size) for oid, kind, size in found if kind == "blob"}
 
 
-def people(store: Store, base: Oid | None, tip: Oid, *, limit: int) -> tuple[list[tuple[bytes, ...]], bool]:
-    """(commit, author's name, address, committer's name, address) of the commits of `tip` that are not `base`'s.
+def blob_at(store: Store, commit: Oid, path: str) -> str:
+    """The blob that `commit` has at `path`, "" when it has none there. Raises GitError."""
+    # A line break would be another question, and of a path that begins like this git asks for a work tree.
+    if "\n" in path or path.startswith(("./", "../")):
+        return ""
+    question = f"{commit}:{path}\n".encode("utf-8", "surrogateescape")
+    answer = store.git("cat-file", "--batch-check=%(objecttype) %(objectname)", stdin=question).stdout
+    found = _BLOB.fullmatch(answer)
+    return found[1].decode() if found else ""
+
+
+class Held(NamedTuple):
+    """An object of a commit, and one of the paths at which it stands there, up to a line break of its name."""
+
+    oid: str
+    commit: str
+    path: str
+
+
+class History(NamedTuple):
+    """What commits hold, each object at the first that has it; `more`: not all, `missing`: how many are not there."""
+
+    held: list[Held]
+    more: bool
+    missing: int
+
+
+def history(
+    store: Store, tip: Oid, known: Iterable[Oid], *, commits: int, limit: int, timeout_s: float
+) -> History:
+    """At most `limit` trees and blobs of the latest `commits` of `tip` that are not `known`'s. Raises GitError."""
+    args = (
+        "rev-list", "--objects", "--in-commit-order", "--reverse", "--missing=print", f"--max-count={commits}",
+        tip, "--not", *known,
+    )  # fmt: skip
+    found: list[Held] = []
+    commit, missing = "", 0
+    with streaming(_command(store, args, timeout_s=timeout_s)) as process:
+        while len(found) <= limit and (line := process.stdout.readline(_LONGEST_FIELD)):
+            if not line.endswith(b"\n"):
+                raise GitError(f"a path of more than {_LONGEST_FIELD} bytes")
+            oid, space, path = line[:-1].partition(b" ")
+            if line.startswith(b"?"):
+                missing += 1
+            elif space:
+                found.append(Held(oid.decode(), commit, path.decode("utf-8", "surrogateescape")))
+            else:
+                commit = oid.decode()
+        _end(process, "git rev-list", whole=len(found) <= limit)
+    return History(found[:limit], len(found) > limit, missing)
+
+
+def people(
+    store: Store, tip: Oid, known: Iterable[Oid], *, limit: int
+) -> tuple[list[tuple[bytes, ...]], bool]:
+    """(commit, author's name, address, committer's name, address) of the commits of `tip` that are not `known`'s.
 
     As git reads the commits (it finds nobody where an encoding of theirs tears the names apart), mapped by no
     .mailmap; and whether there are more than `limit`. Raises GitError.
     """
-    known = ("--not", base) if base is not None else ()
     args = (
         "rev-list",
         f"--max-count={limit + 1}",
         "--format=%an%x00%ae%x00%cn%x00%ce",
         tip,
+        "--not",
         *known,
     )
     with streaming(reading(store, args)) as process:

@@ -5,17 +5,28 @@ Where a budget ends, a finding says so.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
+from msgspec.structs import replace
 
 from coding_agents.errors import GitError
 from coding_agents.gitsync.findings.authors import judge_people
 from coding_agents.gitsync.findings.bare import judge_repositories
+from coding_agents.gitsync.findings.budget import Account, Budget
 from coding_agents.gitsync.findings.content import judge_content
+from coding_agents.gitsync.findings.earlier import judge_earlier
 from coding_agents.gitsync.findings.manifests import is_manifest, judge_manifest
-from coding_agents.gitsync.findings.model import ABSENT, YOURS, Change, Entry, Finding, Severity
+from coding_agents.gitsync.findings.model import (
+    ABSENT,
+    LARGE_BYTES,
+    YOURS,
+    Change,
+    Entry,
+    Finding,
+    Severity,
+    limit,
+)
 from coding_agents.gitsync.findings.modes import EXECUTABLE, SYMLINK, judge_link, judge_mode
 from coding_agents.gitsync.findings.names import judge_path, judge_rules
 from coding_agents.gitsync.findings.objects import Blobs, blobs, changed_paths, people, sizes
@@ -23,82 +34,79 @@ from coding_agents.gitsync.findings.rules import load_rules
 from coding_agents.gitsync.packs import Store
 from coding_agents.model.refs import Oid
 
-LARGE_BYTES = 10 << 20
 _MAX_LINK = 4096
 
 
-class Budget(msgspec.Struct, frozen=True):
-    """What one look may cost. Beyond `blob_bytes` a file's content is not looked at, beyond the others nothing is."""
-
-    blob_bytes: int = 4 << 20
-    total_bytes: int = 512 << 20
-    changes: int = 200_000
-    commits: int = 20_000
-    seconds: float = 120.0
-
-
 class Subject(msgspec.Struct, frozen=True):
-    """The branch to look at: commits of `tip` that `base` (None: nothing) has not.
+    """What to look at: the commits of `tip` that neither `base` (None: nothing) nor one of `known` has.
 
     `launch` is the commit that holds the user's work tree at launch, None when it was that of `base`. `author` is
-    the session's name and address.
+    the session's name and address, None where commits may be anybody's. `ref` is what the findings are to name, ""
+    for the session's branch.
     """
 
     base: Oid | None
     tip: Oid
     launch: Oid | None
-    author: tuple[str, str]
+    author: tuple[str, str] | None
+    known: tuple[Oid, ...] = ()
+    ref: str = ""
+
+    @property
+    def states(self) -> tuple[Oid, ...]:
+        """The commits with whose files the agent's are compared, and the agent's last one."""
+        return tuple(oid for oid in (self.base, self.launch, self.tip) if oid is not None)
 
 
 def scan(
-    store: Store,
-    subject: Subject,
-    *,
-    budget: Budget,
-    is_secret_name: Callable[[str], bool],
-    clock: Callable[[], float] = time.monotonic,
+    store: Store, subject: Subject, *, account: Account, is_secret_name: Callable[[str], bool]
 ) -> list[Finding]:
     """Every finding about `subject`, in no order. `is_secret_name` tells files that most likely hold a secret.
 
     Raises GitError when the store cannot be read at all.
     """
-    findings: list[Finding] = []
+    found = _scan(store, subject, account, is_secret_name)
+    return [replace(one, ref=subject.ref) for one in found] if subject.ref else list(found)
+
+
+def _scan(
+    store: Store, subject: Subject, account: Account, is_secret_name: Callable[[str], bool]
+) -> Iterator[Finding]:
+    budget = account.budget
     changes, more = changed_paths(store, subject.base, subject.tip, limit=budget.changes)
     if more:
-        findings.append(_limit(f"only the first {budget.changes} changed files were looked at"))
-    at_launch = _state_at_launch(store, subject, budget, findings)
-    commits, more = people(store, subject.base, subject.tip, limit=budget.commits)
+        yield limit(f"only the first {budget.changes} changed files were looked at")
+    own, more = _state_at_launch(store, subject, budget)
     if more:
-        findings.append(_limit(f"only the authors of the latest {budget.commits} commits were looked at"))
-    findings += judge_people(commits, *subject.author)
+        yield limit(f"only the first {budget.changes} of your own changes at launch were told apart")
+    known = (*((subject.base,) if subject.base else ()), *subject.known)
+    commits, more = people(store, subject.tip, known, limit=budget.commits)
+    if more:
+        yield limit(f"only the latest {budget.commits} commits were looked at")
+    if subject.author is not None:
+        yield from judge_people(commits, *subject.author)
     agents: list[Change] = []
     for change in changes:
-        before = at_launch.get(change.path)
+        before = own.get(change.path)
         if before == change.new:
-            findings.append(
-                Finding(YOURS, Severity.NOTE, change.path, "as it stood in your work tree at launch")
-            )
+            yield Finding(YOURS, Severity.NOTE, change.path, "as it stood in your work tree at launch")
         elif change.new.mode != ABSENT.mode:  # what is gone runs nothing
             agents.append(Change(change.path, change.old if before is None else before, change.new))
     for change in agents:
-        findings += _by_entry(change, is_secret_name)
-    findings += judge_repositories(store, subject.tip, agents)
-    findings += _by_content(store, agents, budget, clock)
-    return findings
+        yield from _by_entry(change, is_secret_name)
+    yield from judge_repositories(store, subject.tip, agents)
+    yield from _by_content(store, agents, account)
+    if len(commits) > 1:  # one commit has nothing but its last state
+        seen = {change.new.oid for change in changes}
+        yield from judge_earlier(store, subject.tip, known, subject.states, seen, account, is_secret_name)
 
 
-def _state_at_launch(
-    store: Store, subject: Subject, budget: Budget, findings: list[Finding]
-) -> Mapping[str, Entry]:
-    """What stood at launch at the paths where the user's work tree was not that of the base."""
+def _state_at_launch(store: Store, subject: Subject, budget: Budget) -> tuple[Mapping[str, Entry], bool]:
+    """What stood at launch at the paths where the user's work tree was not that of the base, and whether not all."""
     if subject.launch is None:
-        return {}
+        return {}, False
     own, more = changed_paths(store, subject.base, subject.launch, limit=budget.changes)
-    if more:
-        findings.append(
-            _limit(f"only the first {budget.changes} of your own changes at launch were told apart")
-        )
-    return {change.path: change.new for change in own}
+    return {change.path: change.new for change in own}, more
 
 
 def _by_entry(change: Change, is_secret_name: Callable[[str], bool]) -> Iterator[Finding]:
@@ -112,39 +120,36 @@ def _by_entry(change: Change, is_secret_name: Callable[[str], bool]) -> Iterator
         yield Finding("secret.file", Severity.WARN, change.path, "by its name it most likely holds a secret")
 
 
-def _by_content(
-    store: Store, changes: list[Change], budget: Budget, clock: Callable[[], float]
-) -> Iterator[Finding]:
+def _by_content(store: Store, changes: list[Change], account: Account) -> Iterator[Finding]:
     wanted = [change for change in changes if change.new.is_file or change.new.mode == SYMLINK]
     if not wanted:
         return
     known = sizes(store, (oid for change in wanted for oid in (change.new.oid, change.old.oid)))
-    deadline = clock() + budget.seconds
-    with blobs(store, timeout_s=budget.seconds) as reader:
-        content = _Content(reader, known, budget)
+    with blobs(store, timeout_s=account.seconds()) as reader:
+        content = _Content(reader, known, account)
         for number, change in enumerate(wanted):
-            if clock() > deadline or content.spent > budget.total_bytes:
+            if account.is_spent():
                 left = len(wanted) - number
-                yield _limit(f"the content of {left} file(s) was not looked at: there is too much of it")
+                yield limit(f"the content of {left} file(s) was not looked at: there is too much of it")
                 return
             yield from content.judge(change)
 
 
 class _Content:
-    """Looks into files, and knows what that has cost."""
+    """Looks into files."""
 
-    def __init__(self, reader: Blobs, known: Mapping[str, int], budget: Budget) -> None:
+    def __init__(self, reader: Blobs, known: Mapping[str, int], account: Account) -> None:
         self._reader = reader
         self._sizes = known
-        self._budget = budget
-        self.spent = 0
+        self._account = account
+        self._most = account.budget.blob_bytes
 
     def judge(self, change: Change) -> Iterator[Finding]:
         size = self._sizes.get(change.new.oid, -1)
         if size >= LARGE_BYTES:
             yield Finding("large", Severity.WARN, change.path, f"large file ({size >> 20} MiB)")
-        limit = _MAX_LINK if change.new.mode == SYMLINK else self._budget.blob_bytes
-        if not 0 <= size <= limit:
+        most = _MAX_LINK if change.new.mode == SYMLINK else self._most
+        if not 0 <= size <= most:
             why = "it is not here" if size < 0 else f"it has {size} bytes"
             yield Finding("limit.content", Severity.WARN, change.path, f"content not looked at: {why}")
             return
@@ -168,7 +173,7 @@ class _Content:
     def _old(self, change: Change) -> bytes:
         """What stood there before; empty when that was no file, or one too large to compare with."""
         size = self._sizes.get(change.old.oid, -1)
-        if not change.old.is_file or not 0 <= size <= self._budget.blob_bytes:
+        if not change.old.is_file or not 0 <= size <= self._most:
             return b""
         try:
             return self._read(change.old)
@@ -176,11 +181,6 @@ class _Content:
             return b""
 
     def _read(self, entry: Entry) -> bytes:
-        data = self._reader.read(entry.oid, self._budget.blob_bytes)
-        self.spent += len(data)
+        data = self._reader.read(entry.oid, self._most)
+        self._account.spend(len(data))
         return data
-
-
-def _limit(detail: str) -> Finding:
-    """Beyond a budget anything may stand, so a person must know before a merge."""
-    return Finding("limit", Severity.BLOCK, "", detail)
