@@ -22,6 +22,8 @@ from support.life import PLANTED
 from support.product import Product, Result, wait_for
 from support.repos import git_env, make_repo, sh
 from support.triggers import (
+    BY_DESIGN_AT_CLEAN_LAUNCH,
+    BY_DESIGN_AT_CLONE,
     BY_DESIGN_AT_LAUNCH,
     REPOSITORY_LEVELS,
     SETTINGS,
@@ -49,6 +51,11 @@ git add --all --force && git commit -qm planted
 git init -q new && git -C new -c user.name=a -c user.email=a@b commit -q --allow-empty -m inside
 touch /tmp/ready; sleep 600
 """
+_LITTLE = "echo little > little && git add little && git commit -qm little && touch /tmp/ready; sleep 600"
+_LAUNCH = ("launch", "--agent", "demo", "--network-proxy", "restricted")
+_TERMINATED = 128 + 15
+_REFUSED = 17
+_NOT_RUNNING = 19
 
 
 @dataclass
@@ -65,7 +72,9 @@ class User(Product):
         return {**plain, **self.hostile}
 
     def _labels(self) -> list[str]:
-        return [f"coding-agents.repo-path={self.world.repo}"]
+        clones = self.home.glob(".local/share/coding-agents/repos/**/*.git")
+        places = (self.world.repo, self.world.root / "moved", *clones)
+        return [f"coding-agents.repo-path={place}" for place in places]
 
     def quiet(self, *args: str, runs: frozenset[str] = frozenset(), status: int | None = 0) -> Result:
         """Run a verb, in which exactly the triggers `runs` may have sung."""
@@ -100,11 +109,10 @@ def user(engine: EngineUnderTest, tmp_path: Path, log: GitLog) -> Iterator[User]
 
 def test_no_verb_runs_anything_of_it(user: User, log: GitLog) -> None:
     repo = str(user.world.repo)
-    launch = ("launch", repo, "--agent", "demo", "--network-proxy", "restricted")
-    user.quiet(*launch, "--dry-run")
-    user.quiet("doctor", status=None)
+    user.quiet(*_LAUNCH, repo, "--dry-run")
+    user.quiet("doctor", status=None)  # what it says of this machine is not the matter
     script = _WORK % base64.b64encode((_PLANT % json.dumps(_planted(user.world))).encode()).decode()
-    name = user.quiet(*launch, "-d", "--", "sh", "-c", script, runs=BY_DESIGN_AT_LAUNCH).out.strip()
+    name = user.quiet(*_LAUNCH, repo, "-d", "--", "sh", "-c", script, runs=BY_DESIGN_AT_LAUNCH).out.strip()
     _plant_in_our_stores(user)
     ready(user, name)
     _running(user, name)
@@ -113,13 +121,47 @@ def test_no_verb_runs_anything_of_it(user: User, log: GitLog) -> None:
     user.quiet("start", name)
     wait_for(lambda: user.state(name) == "running", "the second start")
     user.quiet("remove", "--force", name)
+    _clean_and_moved(user)
+    _of_a_url(user)
     user.quiet("recover")
-    user.quiet("prune", "--dry-run")
-    user.quiet("uninstall", "--dry-run")
+    before = len(log.calls())
+    user.quiet("uninstall", "--dry-run", status=_REFUSED)
+    # A whole one would take the images of all other tests. It has no use for git, and none is called as far as it gets.
+    user.quiet("uninstall", "-y", status=_REFUSED)
+    assert len(log.calls()) == before
     calls = log.calls()
     assert {f"git {call.verb}: {why}" for call in calls if (why := call.wrong())} == set()
     assert {"receive-pack", "index-pack", "diff-tree", "update-ref", "init"} <= {call.verb for call in calls}
     _control(user)
+
+
+def _clean_and_moved(user: User) -> None:
+    """A session that starts from HEAD; its work goes to another repository; it is removed as it stands there."""
+    repo = str(user.world.repo)
+    name = user.quiet(
+        *_LAUNCH, repo, "--clean", "-b", "clean", "-d", "--", "sh", "-c", _LITTLE, runs=BY_DESIGN_AT_CLEAN_LAUNCH
+    ).out.strip()  # fmt: skip
+    ready(user, name)
+    user.quiet("stop", name)
+    moved = _full_of_triggers(user, "moved")
+    user.quiet("recover", name, "--repo", str(moved))
+    assert sh(moved, "show", "demo/clean:little", env=git_env(user.world.root / "other")) == "little"
+    user.world.sang()
+    user.quiet("review", name, "--json")
+    user.quiet("remove", name)
+
+
+def _of_a_url(user: User) -> None:
+    """A session on a clone of ours; `prune` removes it, the clone stays."""
+    url = f"file://{user.world.repo}"
+    name = user.quiet(
+        *_LAUNCH, url, "-b", "cloned", "-d", "--", "sh", "-c", _LITTLE, runs=BY_DESIGN_AT_CLONE
+    ).out.strip()
+    ready(user, name)
+    user.quiet("stop", name)
+    user.quiet("prune", "--dry-run")
+    assert name in user.quiet("prune").out
+    assert user.quiet("list", "-a", "--json").json == []
 
 
 def _planted(world: World) -> dict[str, str]:
@@ -155,18 +197,32 @@ def _running(user: User, name: str) -> None:
 
 def _stopped(user: User, name: str) -> None:
     """Every verb that a session has when it has ended."""
-    for args in (("list", "-a"), ("wait", name), ("diff", name), ("review", name), ("nested", name),
+    for args in (("list", "-a"), ("diff", name), ("review", name), ("nested", name),
                  ("recover", name), ("audit", "verify", "--session", name)):  # fmt: skip
-        user.quiet(*args, status=None)
+        user.quiet(*args)
+    user.quiet("wait", name, status=_TERMINATED)
+    assert "new.txt" in user.quiet("diff", name).out
+    found = user.quiet("review", name, "--json").json
+    assert {"git.attributes", "git.config"} <= {one["rule"] for one in found["findings"]}
+    assert [one["path"] for one in found["others"]] == ["new"]
+    user.quiet("pull", name, status=_NOT_RUNNING)
     listed = {one["path"] for one in user.quiet("nested", name, "--json").json}
     assert "new" in listed
-    there = make_repo(user.world.root / "there", env=git_env(user.world.root / "other"))
-    user.world.hooks(there / ".git/hooks", "there")
-    user.world.sang()
-    with (there / ".git/config").open("a") as config:
-        config.write(user.world.rendered())
-    user.quiet("nested", name, "new", "--into", str(there))
+    user.quiet("nested", name, "new", "--into", str(_full_of_triggers(user, "there")))
     user.quiet("nested", name, "new", "--into", str(user.world.root / "taken"))
+    user.quiet("nested", name, "new")
+    assert (user.world.repo / "new/.git").is_dir()
+
+
+def _full_of_triggers(user: User, name: str) -> Path:
+    """Another repository of the user's, set up with every hook and setting."""
+    world = user.world
+    repo = make_repo(world.root / name, env=git_env(world.root / "other"))
+    world.hooks(repo / ".git/hooks", name)
+    with (repo / ".git/config").open("a") as config:
+        config.write(world.rendered())
+    world.sang()
+    return repo
 
 
 def _control(user: User) -> None:
@@ -188,6 +244,10 @@ def _control(user: User) -> None:
             {"husky.reference-transaction"},
         ),
         "recover": (lambda: sh(repo, "fetch", "origin", env=env, check=False), {"remote.origin.vcs"}),
+        "recover --repo": (
+            lambda: sh(world.root / "moved", "update-ref", "refs/heads/x", "HEAD", env=plain),
+            {"husky.reference-transaction"},
+        ),
         "nested": (
             lambda: sh(there, "update-ref", "refs/heads/x", "HEAD", env=plain),
             {"husky.reference-transaction"},
