@@ -114,6 +114,25 @@ def test_a_file_of_secrets_and_a_large_one_that_were_taken_away(project: Project
     }
 
 
+def test_a_file_of_secrets_that_was_there_before_is_no_finding(project: Project) -> None:
+    commit(project.repo, "key.pem", "x\n", env=project.env)
+    commit(project.repo, "gone.pem", "x\n", env=project.env)
+    sh(project.guest, "pull", "-q", env=project.env)
+    project.session.update(base=str(head(project.repo, env=project.env)))
+    steps(project, {"key.pem": "y\n", "gone.pem": "z\n"}, {"key.pem": "x\n", "gone.pem": None})
+    project.push()
+    assert project.json()["findings"] == []
+
+
+def test_what_the_last_state_holds_is_looked_at_once(project: Project) -> None:
+    steps(project, {"x": "x"}, {"big": "x" * (11 << 20)})
+    project.push()
+    assert [(one["rule"], one["commit"]) for one in project.json()["findings"]] == [
+        ("large", ""),
+        ("limit.content", ""),
+    ]
+
+
 def test_a_merge_hides_nothing(project: Project) -> None:
     """The secret is on the side that the merge throws away."""
     steps(project, {"x": "x"})

@@ -122,7 +122,7 @@ class _Earlier:
         found = False
         for mark in _marks(rule, data):
             if mark not in self._told and mark not in self._at(path).marks:
-                found = self._is_new(mark)
+                found |= self._is_new(mark)
         return found
 
     def _is_new(self, mark: int) -> bool:
