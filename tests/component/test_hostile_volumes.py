@@ -104,13 +104,24 @@ def a_socket(path: Path) -> None:
         os.chdir(here)
 
 
-def a_device(path: Path) -> None:
-    """A whiteout of an overlay is a character device 0/0; zero never ends."""
-    if os.geteuid() != 0:
-        pytest.skip("making a device needs root")
-    if os.path.lexists(path):
-        path.unlink()
-    os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))
+def device(major: int, minor: int) -> Callable[[Path], object]:
+    """Plant a character device."""
+
+    def plant(path: Path) -> None:
+        if os.geteuid() != 0:
+            pytest.skip("making a device needs root")
+        if os.path.lexists(path):
+            path.unlink()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(major, minor))
+
+    return plant
+
+
+a_device = device(1, 5)
+"""Zero, which never ends."""
+a_whiteout = device(0, 0)
+"""With this an overlay says that there is nothing; whoever opens it is told that there is no such device."""
 
 
 def moved(pointer: Callable[[Path], object]) -> Callable[[AgentRepo], object]:
@@ -193,11 +204,14 @@ VOLUMES: dict[str, tuple[Callable[[AgentRepo], object], bool]] = {
     "gitdir-pipe": (instead(fifo), False),
     "gitdir-socket": (instead(a_socket), False),
     "gitdir-device": (instead(a_device), False),
+    "gitdir-whiteout": (instead(a_whiteout), False),
     "commondir": (common, True),
     "commondir-pipe": (in_git("commondir"), True),
+    "commondir-whiteout": (in_git("commondir", a_whiteout), True),
     "commondir-out": (in_git("commondir", written("/etc\n")), True),
     "head-pipe": (in_git("HEAD"), False),
     "head-device": (in_git("HEAD", a_device), False),
+    "head-whiteout": (in_git("HEAD", a_whiteout), False),
     "head-link-to-zero": (in_git("HEAD", linked("/dev/zero")), False),
     "head-climbs-out": (in_git("HEAD", written("ref: refs/../../../etc/passwd\n")), False),
     "head-of-old": (in_git("HEAD", linked(f"refs/heads/{BRANCH}")), True),
@@ -206,6 +220,7 @@ VOLUMES: dict[str, tuple[Callable[[AgentRepo], object], bool]] = {
     "config-of-tomorrow": (of_tomorrow, True),
     "index-pipe": (in_git("index"), True),
     "index-device": (in_git("index", a_device), True),
+    "index-whiteout": (in_git("index", a_whiteout), True),
     "index-marks": (hidden_changes, True),
     "exclude-device": (in_git("info/exclude", a_device), True),
     "packed-refs-pipe": (in_git("packed-refs"), True),
@@ -215,6 +230,7 @@ VOLUMES: dict[str, tuple[Callable[[AgentRepo], object], bool]] = {
     "ref-garbage": (in_git("refs/heads/garbage", written(b"\xff" * 100)), True),
     "refs-in-circles": (circles, True),
     "alternates-pipe": (in_git("objects/info/alternates"), True),
+    "alternates-whiteout": (in_git("objects/info/alternates", a_whiteout), True),
     "alternates-out": (in_git("objects/info/alternates", written("/proc\n/dev\n../objects\n")), True),
     "alternates-in-the-volume": (shared, True),
     "objects-pipe": (objects_with_a_pipe, True),
@@ -225,7 +241,13 @@ VOLUMES: dict[str, tuple[Callable[[AgentRepo], object], bool]] = {
     "shallow-pipe": (in_git("shallow"), True),
     "shallow-planted": (falsely_shallow, True),
     "ignore-pipe": (lambda repo: fifo(repo.work / "sub/.gitignore"), True),
+    "ignore-whiteout": (lambda repo: a_whiteout(repo.work / "sub/.gitignore"), True),
     "attributes-pipe": (lambda repo: fifo(repo.work / ".gitattributes"), True),
+    "attributes-whiteout": (lambda repo: a_whiteout(repo.work / ".gitattributes"), True),
+    "ref-whiteout": (in_git("refs/heads/whiteout", a_whiteout), True),
+    "shallow-whiteout": (in_git("shallow", a_whiteout), True),
+    "work-tree-whiteout": (lambda repo: a_whiteout(repo.work / "sub/odd"), True),
+    "whiteout-of-a-directory": (lambda repo: a_whiteout(repo.work / "away"), True),
 }
 
 

@@ -96,7 +96,7 @@ def history(
     )  # fmt: skip
     found: list[Held] = []
     commit, missing = "", 0
-    with streaming(_command(store, args, timeout_s=timeout_s)) as process:
+    with streaming(reading(store, args, timeout_s=timeout_s)) as process:
         while len(found) <= limit and (line := process.stdout.readline(_LONGEST_FIELD)):
             if not line.endswith(b"\n"):
                 raise GitError(f"a path of more than {_LONGEST_FIELD} bytes")
