@@ -38,6 +38,7 @@ def test_reports_of_earlier_starts_are_handed_on(monkeypatch: pytest.MonkeyPatch
     )  # fmt: skip
     session: Any = SimpleNamespace(
         record=record, engine=Engine(), reload=lambda: record, update=lambda **changes: None,
+        container_state=lambda: Engine().inspect("c"),
         store=SimpleNamespace(lock=lambda session_id: nullcontext()),
         env=SimpleNamespace(config_dir=Path("/nonexistent")),
     )  # fmt: skip
