@@ -22,13 +22,11 @@ from coding_agents_guest.events import Autosave, Autosaved, GuestConfig, encode_
 from coding_agents_guest.gitwork import Git, GitFailedError, identity_environment
 from coding_agents_guest.lfs import Sent, send_large_files
 from coding_agents_guest.nested import save_nested
-from coding_agents_guest.nestedref import LATEST
+from coding_agents_guest.nestedref import AUTOSAVE_MESSAGE, LATEST
 from coding_agents_guest.place import Place
 from coding_agents_guest.records import asdict, dataclass
 from coding_agents_guest.snapshot import Snapshot, commit_snapshot, take_snapshot
 from coding_agents_guest.wire import WireError
-
-MESSAGE = "Automatic save (coding-agents)"
 
 _BUDGET_S = 60.0
 _NICENESS = 10  # the agent's own work goes first
@@ -78,7 +76,9 @@ class _Autosave:
         commit = memory.commit
         if not commit or (snapshot.tree, head) != (memory.tree, memory.parent):
             inner = git.within(GIT_INDEX_FILE=str(git_dir / _INDEX))
-            commit = commit_snapshot(inner, snapshot, self.config, parent=head, message=MESSAGE) or head
+            commit = (
+                commit_snapshot(inner, snapshot, self.config, parent=head, message=AUTOSAVE_MESSAGE) or head
+            )
         refspecs = [f"+{commit}:{LATEST}"] if commit and commit != memory.commit else []
         branch = f"refs/heads/{self.config.branch}"
         if self.order.branch and head and git.answer("symbolic-ref", "--quiet", "HEAD") == branch:

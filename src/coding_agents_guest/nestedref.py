@@ -1,9 +1,9 @@
 """Names of the refs to which a guest saves beside its branch. Pure; shared by host and guest.
 
-LATEST is the whole state of the work tree, as the last automatic save found it. A repository at `libs/a` gets
-NESTED + `libs/a`, one at `b/c` inside of that NESTED + `libs/a%2Fb%2Fc`: no ref is then a directory of another.
-Bytes that git does not allow in a ref, or that would read as something else, are percent-encoded (RFC 3986), and a
-name too long for a file gets a digest for its end.
+LATEST is the whole state of the work tree, as the last automatic save found it: a commit with AUTOSAVE_MESSAGE upon
+HEAD, or HEAD itself while nothing is uncommitted. A repository at `libs/a` gets NESTED + `libs/a`, one at `b/c` inside
+of that NESTED + `libs/a%2Fb%2Fc`: no ref is then a directory of another. Bytes that git allows in no ref, or that
+would read as something else, are percent-encoded (RFC 3986), and a name too long for a file gets a digest for its end.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable
 
 LATEST = "refs/coding-agents/autosave/latest"
+AUTOSAVE_MESSAGE = "Automatic save (coding-agents)"
 NESTED = "refs/coding-agents/nested/"
 GIVEN_HEADS = "refs/coding-agents/given/head/"
 GIVEN_TREES = "refs/coding-agents/given/tree/"

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from coding_agents.audit.log import open_log
-from coding_agents.engine.api import ContainerState
 from coding_agents.errors import (
     ChannelError,
     EngineError,
@@ -25,48 +24,25 @@ from coding_agents.errors import (
     SupervisorError,
     SupervisorGoneError,
 )
-from coding_agents.gitsync.base import give, open_base
-from coding_agents.gitsync.discover import discover
 from coding_agents.gitsync.lfs import Brought
 from coding_agents.gitsync.relay_limits import Pressure
-from coding_agents.gitsync.relay_repo import create_relay
 from coding_agents.model.audit import RecordType, decode_record
-from coding_agents.model.refs import Branch, Oid
-from coding_agents.model.session import RepoRef
-from coding_agents.proc.runner import Command
 from coding_agents.store.files import locked
-from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor import autosaving, process, settle
 from coding_agents.supervisor import client as client_module
+from coding_agents.supervisor.adoption import WORKTREE
 from coding_agents.supervisor.client import SupervisorClient
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.guest_config import to_plain
 from coding_agents.supervisor.journal import Journal
 from coding_agents.supervisor.process import Supervisor
 from coding_agents.supervisor.protocol import Op
-from coding_agents.supervisor.settle import WORKTREE, adopted_tip
 from coding_agents_guest import events
 from coding_agents_guest.nestedref import LATEST, NESTED
-from support.fake_engine import FakeEngine
-from support.guest import bridge_command, guest_program, short_directory
-from support.host import host_environment
-from support.product import git, make_repo, wait_for
-from support.sessions import session_record
+from support.guest import short_directory
+from support.product import git, wait_for
 from support.specs import helper
-
-_SRC = Path(__file__).resolve().parents[2] / "src"
-
-
-class SilentEngine(FakeEngine):
-    """An engine that does not answer `inspect` as long as `silent` is positive."""
-
-    silent = 0
-
-    def inspect(self, container: str) -> ContainerState | None:
-        if self.silent > 0:
-            self.silent -= 1
-            raise EngineStoppedError("Docker is installed but does not answer")
-        return super().inspect(container)
+from support.supervised import BridgedEngine, SilentEngine, commit, home, integrated, make_session, supervise
 
 
 @pytest.fixture
@@ -80,80 +56,8 @@ def fake(tmp_path: Path) -> Iterator[SilentEngine]:
 
 @pytest.fixture
 def session(tmp_path: Path, fake: SilentEngine, monkeypatch: pytest.MonkeyPatch) -> SessionContext:
-    """A session on a real repository with a real relay, whose container there is not."""
     monkeypatch.setattr(process, "_IDLE_S", 0.05)
-    env = host_environment(tmp_path / "home", PYTHONPATH=str(_SRC))
-    repo = discover(make_repo(tmp_path / "shop"), env=env.for_git())
-    store = SessionStore(env.state_dir)
-    record = session_record(
-        os.urandom(6).hex(),  # a long path has its socket below /tmp by this id, and other tests run beside us
-        repo=RepoRef(
-            kind="path", name="shop", work_tree=str(repo.work_tree), git_dir=str(repo.git_dir),
-            common_dir=str(repo.common_dir), repo_id=repo.repo_id,
-            owner_uid=repo.owner_uid, owner_gid=repo.owner_gid,
-        ),
-        base=str(repo.head), base_branch="main", container_id="gone", phase="running", started_at="then",
-        limits={"cpus": "1", "memory_bytes": str(1 << 30), "pids": "100"},
-    )  # fmt: skip
-    directory = store.create(record.id)
-    store.save(record)
-    base = open_base(env.data_dir, repo, env=env.for_git())
-    assert repo.head is not None
-    give(base, repo, repo.head)
-    create_relay(
-        directory / "relay.git",
-        base_store=base,
-        branch=Branch.parse(record.branch, agent=record.agent),
-        base=repo.head,
-        base_branch="main",
-    )
-    context = SessionContext(env, store, record)
-    context.engine = fake
-    return context
-
-
-def commit(session: SessionContext, message: str, *, ref: str = "", content: str = "w\n") -> Oid:
-    """A commit on the base with one file more, in the relay; `ref` is made to name it."""
-    work = Path(session.record.repo.work_tree).with_name(f"agent-{message}")
-    git(work.parent, "clone", "--quiet", session.record.repo.work_tree, str(work))
-    (work / "work.txt").write_text(content)
-    git(work, "add", ".")
-    git(work, "-c", "user.name=a", "-c", "user.email=a@example.invalid", "commit", "--quiet", "-m", message)
-    git(
-        work,
-        "push",
-        "--quiet",
-        str(session.directory / "relay.git"),
-        f"HEAD:{ref or session.relay.branch.ref}",
-    )
-    return Oid.parse(git(work, "rev-parse", "HEAD"))
-
-
-def home(session: SessionContext) -> str:
-    """The session's branch in the user's repository."""
-    return git(
-        Path(session.record.repo.work_tree), "rev-parse", "--quiet", "--verify", "demo/session-1", check=False
-    )
-
-
-def integrated(session: SessionContext) -> list[str]:
-    """What the audit log says of the branch on its way home."""
-    records = map(decode_record, session.audit_path.read_bytes().splitlines())
-    return [str(record.detail["tip"]) for record in records if record.type is RecordType.INTEGRATED]
-
-
-def supervise(session: SessionContext, during: Callable[[Supervisor], Awaitable[Any]] | None = None) -> Any:
-    """Run a supervisor until it leaves by itself; the result of `during`, which runs beside it."""
-
-    async def run() -> Any:
-        with open_log(session.audit_path, session=session.record.id, time_ms=0) as log:
-            supervisor = Supervisor(session, Journal(log))
-            asked = asyncio.ensure_future(during(supervisor)) if during is not None else None
-            async with asyncio.timeout(30):
-                await supervisor.run()
-                return await asked if asked is not None else None
-
-    return asyncio.run(run())
+    return make_session(tmp_path, fake)
 
 
 def test_container_that_is_gone_is_lost_and_its_pushed_work_comes_home(session: SessionContext) -> None:
@@ -314,19 +218,6 @@ def test_who_asks_a_leaving_supervisor_is_sent_away(session: SessionContext) -> 
 def channel_directory() -> Iterator[Path]:
     with short_directory() as directory:
         yield directory
-
-
-class BridgedEngine(SilentEngine):
-    """An engine whose containers have a real bridge, each with sockets of its own."""
-
-    bridges = 0
-
-    def exec_command(self, container: str, argv: Sequence[str], **options: Any) -> Command:
-        self.bridges += 1
-        sockets = self.directory / f"{self.bridges}"
-        sockets.mkdir()
-        sockets.chmod(0o1777)
-        return bridge_command(guest_program(self.directory), sockets)
 
 
 def test_a_gate_is_opened_on_the_channel_alone_that_was_there_when_its_start_was_measured(
@@ -493,31 +384,6 @@ def test_large_files_that_do_not_come_home_hold_nothing_else_up(
     assert saved.where == where
     assert says in saved.note
     assert "history was rewritten" in saved.note
-
-
-def test_an_unchanged_work_tree_that_is_salvaged_again_is_nothing_new(session: SessionContext) -> None:
-    tip = commit(session, "tip")
-    again = commit(session, "again", ref=WORKTREE)
-    assert tip != again
-    assert adopted_tip(session, _salvaged(worktree=again)) is None
-    assert session.relay.store.resolve(session.relay.branch.ref) == tip
-
-
-def test_a_rewritten_history_that_is_salvaged_is_left_over(session: SessionContext) -> None:
-    tip = commit(session, "tip")
-    other = commit(session, "other", ref=WORKTREE, content="other\n")
-    assert adopted_tip(session, _salvaged(worktree=other)) == other
-    assert session.relay.store.resolve(session.relay.branch.ref) == tip
-
-
-def test_a_salvage_that_claims_what_it_did_not_bring_is_not_believed(session: SessionContext) -> None:
-    commit(session, "tip")
-    with pytest.raises(GitError, match="did not arrive"):
-        adopted_tip(session, _salvaged(worktree=Oid("1" * 40)))
-
-
-def _salvaged(*, worktree: str) -> events.Salvaged:
-    return events.Salvaged(head="", worktree=worktree, clean=False, left_out=(), notes=())
 
 
 # The process itself, asked by its client

@@ -202,7 +202,8 @@ def _bring_home(scene: Scene) -> None:
 
 @_operation()
 def _keep_incoming(scene: Scene) -> None:
-    from coding_agents.supervisor.settle import WORKTREE, bring_home_beside
+    from coding_agents.supervisor.adoption import WORKTREE
+    from coding_agents.supervisor.settle import bring_home_beside
 
     tip = scene.relay.store.resolve(WORKTREE)
     assert tip is not None
@@ -244,14 +245,14 @@ def _bring_save(scene: Scene) -> None:
 
 @_operation()
 def _set_aside_earlier(scene: Scene) -> None:
-    from coding_agents.supervisor.settle import set_aside_earlier
+    from coding_agents.supervisor.adoption import set_aside_earlier
 
     set_aside_earlier(scene.session)
 
 
 @_operation()
 def _adopt(scene: Scene) -> None:
-    from coding_agents.supervisor.settle import WORKTREE, adopted_tip
+    from coding_agents.supervisor.adoption import WORKTREE, adopted_tip
     from coding_agents_guest.events import Salvaged
 
     found = scene.relay.store.resolve(WORKTREE)

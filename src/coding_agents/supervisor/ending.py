@@ -12,6 +12,7 @@ from coding_agents.gitsync.relay import RelayService
 from coding_agents.model.audit import RecordType
 from coding_agents.model.refs import Oid
 from coding_agents.model.session import Saved
+from coding_agents.supervisor.adoption import adopt_saves, adopted_tip, set_aside_earlier
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.guest_config import salvage_config
 from coding_agents.supervisor.guest_link import GuestLink
@@ -21,15 +22,12 @@ from coding_agents.supervisor.removal import remove_engine_objects
 from coding_agents.supervisor.salvage import salvage
 from coding_agents.supervisor.settle import (
     Homecoming,
-    adopt_saves,
-    adopted_tip,
     bring_home_beside,
     bring_home_or_say_why,
     bring_nested_home,
     keep_other_branches,
     salvage_is_due,
     saved_of,
-    set_aside_earlier,
 )
 from coding_agents_guest import events
 

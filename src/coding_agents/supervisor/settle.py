@@ -12,21 +12,16 @@ from pathlib import Path
 
 import msgspec
 
-from coding_agents.errors import CodingAgentsError, GitError
+from coding_agents.errors import CodingAgentsError
 from coding_agents.gitsync.integrate import Integrated, Landing, integrate, keep_incoming
 from coding_agents.gitsync.lfs import Brought, bring_large_files
 from coding_agents.gitsync.nested import bring_nested
-from coding_agents.gitsync.packs import Store
-from coding_agents.gitsync.relay_repo import ARCHIVE, SALVAGE, SALVAGE_HEADS
+from coding_agents.gitsync.relay_repo import SALVAGE_HEADS
 from coding_agents.model.refs import Oid
 from coding_agents.model.session import Saved, SessionRecord
 from coding_agents.supervisor.context import SessionContext, facts_of
 from coding_agents.supervisor.relay_budgets import relay_limits
 from coding_agents_guest import events
-from coding_agents_guest.nestedref import LATEST
-
-HEAD = f"{SALVAGE}/head"
-WORKTREE = f"{SALVAGE}/worktree"
 
 
 def salvage_is_due(report: events.Saved | None, relay_tip: Oid | None, base: str, *, push: bool) -> bool:
@@ -40,70 +35,6 @@ def salvage_is_due(report: events.Saved | None, relay_tip: Oid | None, base: str
     if report is None:
         return True
     return not report.pushed or report.head != (relay_tip or base)
-
-
-def set_aside_earlier(session: SessionContext) -> None:
-    """Move the refs of an earlier salvage to the archive, so that the next one's are its own.
-
-    What the archive or the session's branch has already is not put there again: a session may be recovered
-    any number of times.
-    """
-    store, branch = session.relay.store, session.relay.branch.ref
-    archived, tip = store.refs(ARCHIVE), store.resolve(branch)
-    number = max((int(ref.rpartition("/")[2]) for ref in archived), default=0)
-    kept = set(archived.values())
-    for ref, oid in store.refs(SALVAGE).items():
-        if oid not in kept and not (tip is not None and store.is_ancestor(oid, tip)):
-            number += 1
-            store.update_refs(f"create {ARCHIVE}/{number} {oid}")
-            kept.add(oid)
-        store.update_refs(f"delete {ref} {oid}")
-
-
-def adopted_tip(session: SessionContext, found: events.Salvaged) -> Oid | None:
-    """Move the relay's session branch forward to what this salvage found, when that continues it.
-
-    Returns the found commit that could not be adopted because history was rewritten (None: nothing is left
-    over). Raises GitError when the relay does not have what the salvage says it pushed.
-    """
-    store = session.relay.store
-    claimed = found.worktree or found.head
-    if not claimed or claimed == store.resolve(session.relay.branch.ref):
-        return None
-    oid = Oid.parse(claimed)
-    if oid not in (store.resolve(WORKTREE if found.worktree else HEAD), session.relay.base):
-        raise GitError(f"the salvaged commit {oid} did not arrive in the relay")
-    return None if _adopt(session, oid) else oid
-
-
-def adopt_saves(session: SessionContext) -> dict[str, Oid]:
-    """Move the relay's session branch forward to the last state that the relay has, now that the volume is gone.
-
-    Returns what does not continue the branch, by where it comes from: "salvage" is what a salvage pushed that did
-    not come to its end, "autosave" the last automatic save. Raises GitError.
-    """
-    store = session.relay.store
-    states = {"salvage": store.resolve(WORKTREE) or store.resolve(HEAD), "autosave": store.resolve(LATEST)}
-    return {name: oid for name, oid in states.items() if oid is not None and not _adopt(session, oid)}
-
-
-def _adopt(session: SessionContext, oid: Oid) -> bool:
-    """Move the relay's session branch forward to `oid`; False when that would leave commits of the branch behind."""
-    store, branch = session.relay.store, session.relay.branch.ref
-    tip = store.resolve(branch)
-    if tip is not None and (store.is_ancestor(oid, tip) or _is_the_same_work(store, oid, tip)):
-        return True
-    if tip is not None and not store.is_ancestor(tip, oid):
-        return False
-    store.update_refs(f"update {branch} {oid} {tip or '0' * len(oid)}")
-    return True
-
-
-def _is_the_same_work(store: Store, found: Oid, tip: Oid) -> bool:
-    """Whether `tip` has what was found in another commit: each salvage commits an unchanged work tree anew."""
-    files = {store.git("rev-parse", "--verify", f"{oid}^{{tree}}").text().strip() for oid in (found, tip)}
-    parent = store.resolve(f"{found}^")
-    return len(files) == 1 and parent is not None and store.is_ancestor(parent, tip)
 
 
 def bring_home(session: SessionContext) -> Integrated:
