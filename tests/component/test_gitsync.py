@@ -448,6 +448,27 @@ def test_what_was_kept_under_incoming_is_never_overwritten(session: Session) -> 
     assert sh(session.repo, "rev-parse", f"{INCOMING}/x", env=session.env) == session.relay.base
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("s-branches/feature/x", "s-branches/feature", "s-branches/feature-2"),
+        ("s-branches/feature", "s-branches/feature/x", "s-branches-2/feature/x"),
+        ("s-branches/Feature", "s-branches/feature", "s-branches/feature-2"),
+    ],
+)
+def test_what_was_kept_under_incoming_is_in_nobodys_way(
+    session: Session, first: str, second: str, expected: str
+) -> None:
+    """Two refs of which one is a directory of the other cannot both exist, on some disks nor can `a` and `A`."""
+    base, work = session.relay.base, session.work
+    assert base is not None
+    kept = [
+        keep_incoming(session.facts, session.relay, name=name, tip=oid, env=session.env)
+        for name, oid in ((first, base), (second, work), (second, work), (first, base))
+    ]
+    assert kept == [f"{INCOMING}/{name}" for name in (first, expected, expected, first)]
+
+
 def test_a_ref_name_may_hold_what_other_programs_take_for_a_line_end(session: Session) -> None:
     name = "refs/heads/a\u2028b"
     sh(session.repo, "update-ref", name, "HEAD", env=session.env)

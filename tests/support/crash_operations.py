@@ -244,20 +244,27 @@ def _bring_save(scene: Scene) -> None:
 
 
 @_operation()
-def _set_aside_earlier(scene: Scene) -> None:
-    from coding_agents.supervisor.adoption import set_aside_earlier
+def _make_room(scene: Scene) -> None:
+    from coding_agents.supervisor.adoption import make_room
 
-    set_aside_earlier(scene.session)
+    make_room(scene.session)
+
+
+@_operation()
+def _archive_salvaged(scene: Scene) -> None:
+    from coding_agents.supervisor.adoption import set_aside
+
+    set_aside(scene.session)
 
 
 @_operation()
 def _adopt(scene: Scene) -> None:
-    from coding_agents.supervisor.adoption import WORKTREE, adopted_tip
+    from coding_agents.supervisor.adoption import WORKTREE, adopt_found
     from coding_agents_guest.events import Salvaged
 
     found = scene.relay.store.resolve(WORKTREE)
     assert found is not None
-    adopted_tip(scene.session, Salvaged(head="", worktree=str(found), clean=False))
+    adopt_found(scene.session, Salvaged(head="", worktree=str(found), clean=False))
 
 
 @_operation()

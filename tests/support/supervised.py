@@ -16,8 +16,9 @@ from coding_agents.gitsync.discover import discover
 from coding_agents.gitsync.relay_repo import create_relay
 from coding_agents.model.audit import RecordType, decode_record
 from coding_agents.model.refs import Branch, Oid
-from coding_agents.model.session import RepoRef
+from coding_agents.model.session import RepoRef, Volumes
 from coding_agents.proc.runner import Command
+from coding_agents.sandbox.spec import LABEL
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.journal import Journal
@@ -86,6 +87,14 @@ def make_session(tmp_path: Path, engine: FakeEngine) -> SessionContext:
     context = SessionContext(env, store, record)
     context.engine = engine
     return context
+
+
+def give_volume(session: SessionContext) -> str:
+    """Let the session's engine have its volume, of which it gives the name."""
+    name = f"{session.record.name}-workspace"
+    session.update(volumes=Volumes(workspace=name))
+    session.engine.create_volume(name, labels={f"{LABEL}nonce": session.record.nonce})
+    return name
 
 
 def commit(session: SessionContext, message: str, *, ref: str = "", content: str = "w\n") -> Oid:

@@ -8,8 +8,9 @@ person asks again, it is looked at anew where the branch stands (`seen_again`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
+from itertools import count
 
 import msgspec
 
@@ -88,16 +89,33 @@ def seen_again(
 def keep_incoming(repo: RepoFacts, relay: Relay, *, name: str, tip: Oid, env: Mapping[str, str]) -> str:
     """Bring the relay's commit `tip` under INCOMING/`name`, or `name`-2 and so on; returns the ref.
 
-    For work that belongs to no branch of ours. What an earlier call kept there is never lost. Raises GitError.
+    For work that belongs to no branch of ours. What an earlier call kept there is never lost, nor in the way: `a` and
+    `a/b` cannot both exist. Raises GitError.
     """
     user = user_store(repo, env)
     bring(relay.store, user, tips=[tip], known=[relay.base] if relay.base is not None else [])
     taken = user.refs(INCOMING)
-    names = (name if number == 1 else f"{name}-{number}" for number in range(1, len(taken) + 2))
-    free = (ref for name in names if taken.get(ref := f"{INCOMING}/{name}") in (None, tip))
-    ref = next(free)
-    user.update_refs(f"update {ref} {tip}")
+    ref = next(ref for ref in _names(f"{INCOMING}/{name}") if _is_free(ref, tip, taken))
+    user.update_refs(f"update {ref} {tip} {taken.get(ref, '0' * len(tip))}")
     return ref
+
+
+def _names(ref: str) -> Iterator[str]:
+    """`ref`, then with numbers at its end and at its first part below INCOMING, without end."""
+    yield ref
+    first, slash, rest = ref.removeprefix(f"{INCOMING}/").partition("/")
+    for number in count(2):
+        yield f"{ref}-{number}"
+        yield f"{INCOMING}/{first}-{number}{slash}{rest}"  # what is in the way may be a directory of `ref`
+
+
+def _is_free(ref: str, tip: Oid, taken: Mapping[str, Oid]) -> bool:
+    """Whether `ref` can be made, or names `tip` already. Case counts nowhere: on some disks it does not."""
+    if ref in taken:
+        return taken[ref] == tip
+    mine = ref.lower()
+    names = [other.lower() for other in taken]
+    return not any(mine == one or mine.startswith(f"{one}/") or one.startswith(f"{mine}/") for one in names)
 
 
 def _move(user: Store, branch: Branch, incoming: str, tip: Oid, expected_old: Oid | None) -> str:

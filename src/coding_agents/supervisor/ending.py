@@ -10,9 +10,8 @@ from coding_agents.engine.api import ContainerState
 from coding_agents.errors import CodingAgentsError
 from coding_agents.gitsync.relay import RelayService
 from coding_agents.model.audit import RecordType
-from coding_agents.model.refs import Oid
 from coding_agents.model.session import Saved
-from coding_agents.supervisor.adoption import adopt_saves, adopted_tip, set_aside_earlier
+from coding_agents.supervisor.adoption import State, adopt_found, adopt_saves, make_room, set_aside
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.guest_config import salvage_config
 from coding_agents.supervisor.guest_link import GuestLink
@@ -25,6 +24,7 @@ from coding_agents.supervisor.settle import (
     bring_home_beside,
     bring_home_or_say_why,
     bring_nested_home,
+    keep_archived,
     keep_other_branches,
     salvage_is_due,
     saved_of,
@@ -107,7 +107,7 @@ class Ending:
         if not await asyncio.to_thread(self._session.has_volume):
             return await self._without_volume()
         config = await asyncio.to_thread(salvage_config, self._session)
-        await asyncio.to_thread(set_aside_earlier, self._session)
+        await asyncio.to_thread(make_room, self._session)
         # As the settings are now: a person may have raised a budget to get at what exceeded it.
         self._relay.limit(await asyncio.to_thread(relay_limits, self._session))
         try:
@@ -121,8 +121,8 @@ class Ending:
             detail={"head": found.head, "worktree": found.worktree, "notes": "; ".join(found.notes)},
         )
         async with self._homing:
-            beside = await asyncio.to_thread(adopted_tip, self._session, found)
-            saved = await self._all_home({} if beside is None else {"salvage": beside}, kept=found.kept)
+            beside = await asyncio.to_thread(adopt_found, self._session, found)
+            saved = await self._all_home(beside, kept=found.kept)
         saved = replace(saved, left_out=found.left_out, verified=not found.kept)
         self._note_saved(saved)
         return saved
@@ -134,30 +134,33 @@ class Ending:
         """
         async with self._homing:
             beside = await asyncio.to_thread(adopt_saves, self._session)
-            saved = await self._all_home(beside)
+            saved = await self._all_home(beside, archive=True)
         lost = f"the session's volume is gone: this is what was saved before{'; ' * bool(saved.note)}{saved.note}"
         saved = replace(saved, note=lost)
         self._journal.note(RecordType.SALVAGED, outcome="failed", detail={"reason": lost})
         self._note_saved(saved)
         return saved
 
-    async def _all_home(self, beside: dict[str, Oid], kept: str = "") -> Saved:
-        """Bring home everything in the relay; `beside` are commits that the branch does not contain, by origin.
+    async def _all_home(self, beside: tuple[State, ...], *, kept: str = "", archive: bool = False) -> Saved:
+        """Bring home everything in the relay; `beside` is what its branch does not contain, to be named first.
 
-        `kept` says what is in the volume alone, "" for nothing.
+        `kept` says what is in the volume alone, "" for nothing; old tips of the `archive` come, too, when it is gone.
         """
         came = await self._bring_home()
         result, notes = came.result, [*filter(None, (kept, came.refused))]
         nested: tuple[str, ...] = ()
         if not came.trouble:
-            for origin, tip in beside.items():
-                result = await asyncio.to_thread(bring_home_beside, self._session, tip, origin)
+            for state in beside:
+                result = await asyncio.to_thread(bring_home_beside, self._session, state.oid, state.origin)
                 notes.append(
-                    f"history was rewritten: the last state of the {_ORIGIN[origin]} is {result.ref}"
+                    f"history was rewritten: the last state of the {_ORIGIN[state.origin]} is {result.ref}"
                 )
             others = await asyncio.to_thread(keep_other_branches, self._session)
             notes += [f"other branches: {', '.join(others)}"] if others else []
             nested = await asyncio.to_thread(bring_nested_home, self._session)
+            if archive and (old := await asyncio.to_thread(keep_archived, self._session)):
+                notes.append(f"what the agent had rewritten: {old}")
+            await asyncio.to_thread(set_aside, self._session)
         notes += [] if beside or not came.result.reason else [came.result.reason]
         return saved_of(result, nested=nested, trouble=came.failure, note="; ".join(notes))
 

@@ -13,12 +13,14 @@ from pathlib import Path
 import msgspec
 
 from coding_agents.errors import CodingAgentsError
-from coding_agents.gitsync.integrate import Integrated, Landing, integrate, keep_incoming
+from coding_agents.gitsync.archive import bundle_archive
+from coding_agents.gitsync.integrate import INCOMING, Integrated, Landing, integrate, keep_incoming
 from coding_agents.gitsync.lfs import Brought, bring_large_files
 from coding_agents.gitsync.nested import bring_nested
-from coding_agents.gitsync.relay_repo import SALVAGE_HEADS
+from coding_agents.gitsync.packs import user_store
 from coding_agents.model.refs import Oid
 from coding_agents.model.session import Saved, SessionRecord
+from coding_agents.supervisor.adoption import other_branches
 from coding_agents.supervisor.context import SessionContext, facts_of
 from coding_agents.supervisor.relay_budgets import relay_limits
 from coding_agents_guest import events
@@ -65,19 +67,31 @@ def bring_home_beside(session: SessionContext, tip: Oid, origin: str = "salvage"
 
 
 def keep_other_branches(session: SessionContext) -> tuple[str, ...]:
-    """Bring home the branches that a salvage found beside HEAD; returns the refs that hold them.
-
-    Those that the session's branch contains by now are left. Raises GitError.
-    """
+    """Bring home the branches that salvages found beside HEAD; returns the refs that hold them. Raises GitError."""
     relay, record = session.relay, session.record
-    tip = relay.store.resolve(relay.branch.ref)
     kept = []
-    for ref, oid in relay.store.refs(SALVAGE_HEADS).items():
-        if tip is not None and relay.store.is_ancestor(oid, tip):
-            continue
-        name = f"{record.id}-branches/{ref.removeprefix(SALVAGE_HEADS)}"
+    for name, oid in other_branches(session):
+        name = f"{record.id}-branches/{name}"
         kept.append(keep_incoming(facts_of(record), relay, name=name, tip=oid, env=session.env.for_git()))
-    return tuple(kept)
+    return tuple(dict.fromkeys(kept))
+
+
+def keep_archived(session: SessionContext) -> str:
+    """Bring home what the relay's archive holds and nothing else of the session's does there.
+
+    Returns the ref of it, "" when there is nothing. Raises GitError.
+    """
+    relay, record, env = session.relay, session.record, session.env.for_git()
+    name = f"{record.id}-earlier"
+    refs = user_store(facts_of(record), env).refs(INCOMING)
+    mine = (oid for ref, oid in refs.items() if ref.startswith(f"{INCOMING}/{record.id}"))
+    home = [*mine, relay.store.resolve(relay.branch.ref)]
+    earlier = {
+        oid for ref, oid in refs.items() if ref.startswith(f"{INCOMING}/{name}")
+    }  # is to be the same again
+    known = relay.store.present([oid for oid in home if oid is not None and oid not in earlier])
+    tip = bundle_archive(relay, without=known)
+    return keep_incoming(facts_of(record), relay, name=name, tip=tip, env=env) if tip is not None else ""
 
 
 def bring_nested_home(session: SessionContext) -> tuple[str, ...]:
