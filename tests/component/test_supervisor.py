@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from coding_agents.app import recover as recover_module
 from coding_agents.audit.log import open_log
 from coding_agents.errors import (
     ChannelError,
@@ -28,7 +29,7 @@ from coding_agents.gitsync.lfs import Brought
 from coding_agents.gitsync.relay_limits import Pressure
 from coding_agents.model.audit import RecordType, decode_record
 from coding_agents.store.files import locked
-from coding_agents.supervisor import autosaving, process, settle
+from coding_agents.supervisor import autosaving, ending, process, settle
 from coding_agents.supervisor import client as client_module
 from coding_agents.supervisor.adoption import WORKTREE
 from coding_agents.supervisor.client import SupervisorClient
@@ -42,7 +43,16 @@ from coding_agents_guest.nestedref import LATEST, NESTED
 from support.guest import short_directory
 from support.product import git, wait_for
 from support.specs import helper
-from support.supervised import BridgedEngine, SilentEngine, commit, home, integrated, make_session, supervise
+from support.supervised import (
+    BridgedEngine,
+    SilentEngine,
+    commit,
+    give_volume,
+    home,
+    integrated,
+    make_session,
+    supervise,
+)
 
 
 @pytest.fixture
@@ -329,6 +339,120 @@ def test_salvage_of_a_running_session_is_refused(session: SessionContext, fake: 
             await supervisor.handle(Op.SALVAGE, {})
 
     supervise(session, ask)
+
+
+@pytest.fixture
+def reading(session: SessionContext, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
+    """A salvage that reads a large volume: set when it has begun, and what it waits for until it goes on."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def salvage(*_: object) -> events.Salvaged:
+        begun.set()
+        await go_on.wait()
+        return events.Salvaged(head="", worktree="", clean=True)
+
+    monkeypatch.setattr(ending, "salvage", salvage)
+    give_volume(session)
+    session.update(phase="stopped", started_at="")
+    return begun, go_on
+
+
+def test_a_start_waits_for_who_reads_the_volume(
+    session: SessionContext,
+    channel_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reading: tuple[asyncio.Event, asyncio.Event],
+) -> None:
+    """What the salvage of the old state found says nothing of a volume in which the agent works again."""
+    monkeypatch.setattr(process, "_BUSY_S", 0.2)
+    engine = session.engine = BridgedEngine(channel_directory)
+    give_volume(session)
+    image = engine.add_image("x:local")
+    container = engine.create(helper(name="demo-shop", image=image, argv=("/bin/sleep", "60")))
+    session.update(container_id=container)
+    config = to_plain(
+        events.GuestConfig(session="0" * 12, branch="demo/b", identity=events.Identity("a", "a@example.com"))
+    )
+    begun, go_on = reading
+
+    async def ask(supervisor: Supervisor) -> None:
+        recovering = asyncio.ensure_future(supervisor.handle(Op.SALVAGE, {}))
+        await begun.wait()
+        waiting = asyncio.ensure_future(supervisor.handle(Op.WAIT, {}))
+        engine.start(container)
+        with pytest.raises(SessionStateError, match="still being read"):
+            await supervisor.handle(Op.ATTACH, {})
+        assert not waiting.done()
+        go_on.set()
+        assert (await recovering)["saved"]["verified"]
+        await waiting
+        await supervisor.handle(Op.ATTACH, {})
+        with pytest.raises(SessionStateError, match="is running"):
+            await supervisor.handle(Op.SALVAGE, {})
+        opening = asyncio.ensure_future(
+            supervisor.handle(Op.OPEN_GATE, {"started_at": "now", "config": config})
+        )
+        async with asyncio.timeout(10):
+            while session.store.load(session.record.id).started_at != "now":  # noqa: ASYNC110 - in a file
+                await asyncio.sleep(0.01)
+        assert not session.reload().saved.verified
+        await supervisor.handle(Op.QUIT, {})
+        opening.cancel()
+        with suppress(asyncio.CancelledError):
+            await opening
+
+    try:
+        supervise(session, ask)
+    finally:
+        engine.remove(container, force=True)
+
+
+def test_two_that_ask_for_a_salvage_have_one_after_the_other(
+    session: SessionContext, monkeypatch: pytest.MonkeyPatch, reading: tuple[asyncio.Event, asyncio.Event]
+) -> None:
+    """Each removes the container of one that was killed."""
+    begun, go_on = reading
+
+    async def ask(supervisor: Supervisor) -> None:
+        first, second = (asyncio.ensure_future(supervisor.handle(Op.SALVAGE, {})) for _ in range(2))
+        await begun.wait()
+        begun.clear()
+        await asyncio.sleep(0.1)
+        assert not begun.is_set()
+        go_on.set()
+        await asyncio.gather(first, second)
+        assert begun.is_set()
+
+    supervise(session, ask)
+
+
+def test_a_salvage_says_nothing_of_a_session_that_was_started_meanwhile(
+    session: SessionContext, reading: tuple[asyncio.Event, asyncio.Event]
+) -> None:
+    begun, go_on = reading
+
+    async def ask(supervisor: Supervisor) -> None:
+        recovering = asyncio.ensure_future(supervisor.handle(Op.SALVAGE, {}))
+        await begun.wait()
+        session.store.update(session.record.id, phase="starting")  # as a verb does
+        go_on.set()
+        with pytest.raises(SessionStateError, match="was started while"):
+            await recovering
+
+    supervise(session, ask)
+    assert not session.reload().saved.verified
+
+
+def test_recover_holds_the_session(session: SessionContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `start` or `remove` beside it waits, as beside each other."""
+    busy = []
+
+    def salvage(context: SessionContext) -> None:
+        busy.append(context.store.is_busy(context.record.id))
+
+    monkeypatch.setattr(recover_module, "salvage", salvage)
+    recover_module.recover(session)
+    assert busy == [True]
 
 
 def test_work_that_cannot_come_home_is_told_and_kept(session: SessionContext) -> None:

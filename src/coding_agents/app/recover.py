@@ -36,15 +36,15 @@ def recover(session: SessionContext, *, repo: Path | None = None, engine_gone: b
     one from here on. Raises NotARepositoryError when there is none, UsageError when it cannot have the work.
     `engine_gone` says that the engine of the launch is no more: what the one that answers does not have is lost.
     """
-    if engine_gone:
-        session.update(engine_id="")
-    if _is_running(session):
-        _require_closed_gate(session)
-    if repo is not None:
-        _move(session, repo)
-    with suppress(CodingAgentsError):  # the salvage goes on without, and tells what is wrong
-        _look_again(session)
-    return salvage(session)
+    with session.store.lock(session.record.id):  # nobody starts or removes it meanwhile
+        if engine_gone:
+            session.update(engine_id="")
+        _stop_at_closed_gate(session)
+        if repo is not None:
+            _move(session, repo)
+        with suppress(CodingAgentsError):  # the salvage goes on without, and tells what is wrong
+            _look_again(session)
+        return salvage(session)
 
 
 def _look_again(session: SessionContext) -> None:
@@ -81,7 +81,9 @@ def recover_all(env: HostEnvironment, store: SessionStore) -> tuple[Recovered, .
         try:
             if _is_running(session):
                 continue
-            results.append(Recovered(record, ended=salvage(session)))
+            with store.lock(record.id):
+                if not _is_running(session):  # nobody starts it any more
+                    results.append(Recovered(record, ended=salvage(session)))
         except CodingAgentsError as error:
             results.append(Recovered(record, error=error))
     return tuple(results)
@@ -93,15 +95,14 @@ def _is_running(session: SessionContext) -> bool:
     return state is not None and state.running
 
 
-def _require_closed_gate(session: SessionContext) -> None:
+def _stop_at_closed_gate(session: SessionContext) -> None:
     """Stop a running container in which no agent has begun. Raises SessionStateError when one has."""
-    with session.store.lock(session.record.id):  # who opens gates holds it
-        record = session.reload()
-        state = session.container_state()
-        if state is None or not state.running:
-            return
-        if record.started_at == state.started_at:
-            raise SessionStateError(
-                f"session {record.name} is running", hint=f"Stop it first: coding-agents stop {record.name}."
-            )
-        stop_at_gate(session)
+    record = session.reload()
+    state = session.container_state()
+    if state is None or not state.running:
+        return
+    if record.started_at == state.started_at:
+        raise SessionStateError(
+            f"session {record.name} is running", hint=f"Stop it first: coding-agents stop {record.name}."
+        )
+    stop_at_gate(session)

@@ -7,7 +7,7 @@ import asyncio
 from msgspec.structs import replace
 
 from coding_agents.engine.api import ContainerState
-from coding_agents.errors import CodingAgentsError
+from coding_agents.errors import CodingAgentsError, SessionStateError
 from coding_agents.gitsync.relay import RelayService
 from coding_agents.model.audit import RecordType
 from coding_agents.model.session import Saved
@@ -85,9 +85,16 @@ class Ending:
     async def verify(self) -> Saved:
         """Compare the volume with the relay by a salvage, bring home what it finds, and record the result.
 
-        Raises the salvage's error; the record then says what it said before.
+        Raises the salvage's error, and SessionStateError when the session was started meanwhile, so that its volume
+        is another one by now; the record then says what it said before.
         """
+        before = self._session.reload()
         saved = await self._salvaged()
+        now = self._session.reload()
+        if (now.phase, now.started_at) != (before.phase, before.started_at):
+            raise SessionStateError(
+                f"session {now.name} was started while its work was salvaged", hint="Stop it, then try again."
+            )
         self._session.update(saved=saved)
         return saved
 

@@ -49,6 +49,8 @@ _REOPEN_PAUSE_S = 0.5
 _REOPEN_WAIT_S = 5.0  # for who needs the channel
 # A supervisor without a running container and without a question to answer leaves after this time.
 _IDLE_S = 2.0
+# So long a start waits for who reads the volume; the verb waits for our answer for twice as long.
+_BUSY_S = 30.0
 
 
 class Supervisor:
@@ -61,6 +63,9 @@ class Supervisor:
         self._measurable: GuestLink | None = None  # the channel to the start whose gate may be opened
         self._watch: asyncio.Task[None] | None = None
         self._homing = asyncio.Lock()
+        self._volume = (
+            asyncio.Lock()
+        )  # of who reads it and writes down what was there, and of who begins a start
         self._arrivals: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
         self._opened = asyncio.Event()  # the channel, as long as it is open
@@ -168,19 +173,32 @@ class Supervisor:
                 return
             self._watch = asyncio.create_task(self._watch_container())
         else:
-            await self._settle(state)
+            async with self._volume:
+                await self._settle(state)
 
     async def _attach(self) -> dict[str, object]:
-        record = self._session.reload()
-        if self._watch is not None or self._link is not None:
-            raise SessionStateError(f"session {record.name} is already being served")
-        self._ended.clear()
-        self._trouble = None
-        facts = await self._open_link()
-        self._measurable = self._link
-        self._journal.note(RecordType.CHANNEL_OPENED)
-        self._watch = asyncio.create_task(self._watch_container())
-        return facts
+        """Open the channel to a start, when nobody reads the volume that it may change. Raises SessionStateError."""
+        try:
+            async with asyncio.timeout(_BUSY_S):
+                await self._volume.acquire()
+        except TimeoutError:
+            raise SessionStateError(
+                f"the volume of session {self._session.record.name} is still being read by a salvage",
+                hint="Wait until that has finished, then try again.",
+            ) from None
+        try:
+            record = self._session.reload()
+            if self._watch is not None or self._link is not None:
+                raise SessionStateError(f"session {record.name} is already being served")
+            self._ended.clear()
+            self._trouble = None
+            facts = await self._open_link()
+            self._measurable = self._link
+            self._journal.note(RecordType.CHANNEL_OPENED)
+            self._watch = asyncio.create_task(self._watch_container())
+            return facts
+        finally:
+            self._volume.release()
 
     async def _open_link(self) -> dict[str, object]:
         record, engine = self._session.record, self._session.engine
@@ -244,24 +262,30 @@ class Supervisor:
         return saved
 
     async def _stop(self, timeout_s: int) -> dict[str, Any]:
-        record = self._session.reload()
         state = await self._inspect()
         if state is not None and state.running:
             with suppress(StoreError):  # a full disk must not keep the session running
                 self._session.update(phase="stopping")
-            await asyncio.to_thread(self._session.engine.stop, record.container_id, timeout_s=timeout_s)
+            await asyncio.to_thread(self._session.engine.stop, state.id, timeout_s=timeout_s)
         if self._watch is None:
-            if record.phase in ("starting", "running", "stopping"):
-                await self._settle(await self._inspect())
+            await self._settle_unwatched("starting", "running", "stopping")
             return self._result()
         return await self._wait()
 
     async def _wait(self) -> dict[str, Any]:
+        if self._watch is None:
+            await self._settle_unwatched("running", "stopping")
         if self._watch is not None:
             await self._ended.wait()
             if self._trouble is not None:
                 raise self._trouble  # what the record says is not how the session ended
-        elif self._session.reload().phase in ("running", "stopping"):
+        return self._result()
+
+    async def _settle_unwatched(self, *phases: str) -> None:
+        """Settle what has ended in one of `phases` without our seeing it, after whoever reads the volume by now."""
+        async with self._volume:
+            if self._watch is not None or self._session.reload().phase not in phases:
+                return
             state = await self._inspect()  # what kept us from watching may be over by now
             if state is not None and state.running:
                 raise SupervisorError(
@@ -269,16 +293,20 @@ class Supervisor:
                     hint=f"Run `coding-agents stop {self._session.record.name}`: its work is saved from the volume.",
                 )
             await self._settle(state)
-        return self._result()
 
     async def _salvage(self) -> dict[str, Any]:
+        await self._require_ended()
+        if self._watch is not None:
+            await self._ended.wait()  # its end is being settled right now
+        async with self._volume:
+            await self._require_ended()  # it may have been started while we waited
+            await self._ending.verify()
+            return self._result()
+
+    async def _require_ended(self) -> None:
         state = await self._inspect()
         if state is not None and state.running:
             raise SessionStateError("the session is running", hint="Stop it first.")
-        if self._watch is not None:
-            await self._ended.wait()  # its end is being settled right now
-        await self._ending.verify()
-        return self._result()
 
     def _result(self) -> dict[str, Any]:
         record = self._session.record
@@ -343,7 +371,8 @@ class Supervisor:
             with suppress(CodingAgentsError):
                 await self._open_link()
         saving.cancel()
-        await self._settle(await self._inspect_patiently())
+        async with self._volume:
+            await self._settle(await self._inspect_patiently())
 
     async def _restarted_by_others(self) -> None:
         """Somebody restarted the container behind our back: its guest waits at the gate until `start`."""
