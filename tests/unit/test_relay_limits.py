@@ -19,7 +19,7 @@ from coding_agents.gitsync.relay_limits import (
     too_long,
     used_up,
 )
-from coding_agents.gitsync.thinning import AUTOSAVE, NEWEST, thin
+from coding_agents.gitsync.thinning import AUTOSAVE, FEWER, NEWEST, Attempt, is_due, thin
 
 MIB, GIB = 1 << 20, 1 << 30
 HOUR = 3_600_000
@@ -146,3 +146,51 @@ def test_only_our_names_are_let_go_and_the_future_is_not_the_newest() -> None:
     gone = set(thin(strange | ahead | real, NOW))
     assert gone < ahead
     assert len(gone) == 4
+
+
+@given(_TIMES)
+def test_of_a_relay_that_grows_full_fewer_stay_and_always_the_newest(times: list[int]) -> None:
+    refs = names(times)
+    usual, *fewer = (
+        refs - set(gone) for gone in (thin(refs, NOW), *(thin(refs, NOW, keep) for keep in FEWER))
+    )
+    hourly, newest = fewer
+    assert newest == names([max(times)] if times else [])
+    assert newest <= hourly <= usual
+    assert {int(ref.rpartition("/")[2]) // HOUR for ref in hourly} == {at // HOUR for at in times}
+
+
+# --- when to thin a relay out ------------------------------------------------------------------------------
+
+NEARLY = Usage(1700 * MIB, 0)
+TENTH = 2 * GIB // 10 + 1
+MINUTE_S, HOUR_S = 60, 3600
+
+
+@pytest.mark.parametrize(
+    ("last", "usage", "now_s", "expected"),
+    [
+        (None, NEARLY, 0, True),
+        # A tenth of a budget came since, whichever it is.
+        (Attempt(0, 1, NEARLY), Usage(1700 * MIB + TENTH, 0), MINUTE_S, True),
+        (Attempt(0, 1, NEARLY), Usage(1700 * MIB + TENTH - MIB, 0), MINUTE_S, False),
+        (Attempt(0, 1, NEARLY), Usage(1700 * MIB, 2 * GIB), MINUTE_S, True),
+        (Attempt(0, 1, NEARLY), Usage(1700 * MIB, 0, kept(100)), MINUTE_S, True),
+        (Attempt(0, 1, NEARLY, in_vain=True), Usage(1700 * MIB + TENTH, 0), MINUTE_S, True),
+        # Or an hour is over, unless it was in vain.
+        (Attempt(0, 1, NEARLY), NEARLY, HOUR_S, False),
+        (Attempt(0, 1, NEARLY), NEARLY, HOUR_S + 1, True),
+        (Attempt(0, 1, NEARLY, in_vain=True), NEARLY, 100 * HOUR_S, False),
+        # Never more than a twentieth of the time, whatever comes.
+        (Attempt(0, 300, NEARLY), Usage(2 * GIB, 20 * GIB), 300 + 20 * 300 - 1, False),
+        (Attempt(0, 300, NEARLY), Usage(2 * GIB, 20 * GIB), 300 + 20 * 300, True),
+        (Attempt(0, 300, None), Usage(2 * GIB, 20 * GIB), 300 + 20 * 300 - 1, False),
+        # What failed at once is tried again, but not each minute.
+        (Attempt(0, 1, None), Usage(2 * GIB, 20 * GIB), 600, False),
+        (Attempt(0, 1, None), NEARLY, 601, True),
+    ],
+)
+def test_a_relay_is_thinned_out_when_that_can_pay(
+    last: Attempt | None, usage: Usage, now_s: float, expected: bool
+) -> None:
+    assert is_due(last, usage, DEFAULT_LIMITS, now_s) is expected

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from coding_agents.gitsync.packs import Store, bring, user_store
 from coding_agents.gitsync.relay_repo import Relay
-from coding_agents.gitsync.thinning import AUTOSAVE, thin
+from coding_agents.gitsync.thinning import AUTOSAVE, Keep, thin
 from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts
 from coding_agents_guest.nestedref import LATEST
@@ -31,6 +31,15 @@ def keep_save(store: Store, now_ms: int) -> None:
     commands += [f"delete {ref} {refs[ref]}" for ref in thin(refs, now_ms) if ref != f"{AUTOSAVE}/{now_ms}"]
     if commands:
         store.update_refs(*commands)
+
+
+def let_go(store: Store, now_ms: int, keep: Keep) -> bool:
+    """Remove the dated saves that `keep` does not name; whether there were any. Raises GitError."""
+    refs = store.refs(f"{AUTOSAVE}/")
+    commands = [f"delete {ref} {refs[ref]}" for ref in thin(refs, now_ms, keep)]
+    if commands:
+        store.update_refs(*commands)
+    return bool(commands)
 
 
 def bring_save(
