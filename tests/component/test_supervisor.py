@@ -26,7 +26,8 @@ from coding_agents.errors import (
     SupervisorGoneError,
 )
 from coding_agents.gitsync.lfs import Brought
-from coding_agents.gitsync.relay_limits import Pressure
+from coding_agents.gitsync.relay_limits import Pressure, Usage
+from coding_agents.gitsync.relay_thinning import Thinned
 from coding_agents.model.audit import RecordType, decode_record
 from coding_agents.store.files import locked
 from coding_agents.supervisor import autosaving, ending, process, settle
@@ -276,13 +277,16 @@ def test_a_closed_channel_is_said_and_not_waited_for(session: SessionContext) ->
 
 
 @pytest.mark.parametrize(
-    ("changes", "pressure", "expected"),
+    ("changes", "pressure", "thinned", "expected"),
     [
-        ({"started_at": "then"}, Pressure.NONE, True),
-        ({"started_at": "then"}, Pressure.THIN, False),
-        ({"started_at": "then"}, Pressure.FULL, False),
-        ({"started_at": ""}, Pressure.NONE, False),
-        ({"started_at": "then", "push": False}, Pressure.NONE, False),
+        ({"started_at": "then"}, Pressure.NONE, None, True),
+        ({"started_at": "then"}, Pressure.THIN, None, False),
+        ({"started_at": "then"}, Pressure.THIN, Pressure.NONE, True),
+        ({"started_at": "then"}, Pressure.THIN, Pressure.THIN, False),
+        ({"started_at": "then"}, Pressure.FULL, Pressure.NONE, True),
+        ({"started_at": "then"}, Pressure.FULL, Pressure.FULL, False),
+        ({"started_at": ""}, Pressure.NONE, None, False),
+        ({"started_at": "then", "push": False}, Pressure.NONE, None, False),
     ],
 )
 def test_a_running_session_is_saved_again_and_again(
@@ -290,9 +294,11 @@ def test_a_running_session_is_saved_again_and_again(
     monkeypatch: pytest.MonkeyPatch,
     changes: dict[str, Any],
     pressure: Pressure,
+    thinned: Pressure | None,
     expected: bool,
 ) -> None:
-    """Also after one that failed, which is recorded; not with a closed gate, a nearly full relay, or push off."""
+    """Also after one that failed, which is recorded; not with a closed gate, push off, or a nearly full relay that
+    could not be thinned out."""
     monkeypatch.setattr(autosaving, "_PAUSE_S", 0.005)
     monkeypatch.setattr(autosaving, "_SPARED", 0)
     session.update(**changes)
@@ -311,20 +317,28 @@ def test_a_running_session_is_saved_again_and_again(
             async def how_full() -> Pressure:
                 return pressure
 
+            async def thin(**_: object) -> Thinned | None:
+                return None if thinned is None else Thinned(Usage(9, 9), Usage(1, 2), thinned)
+
             monkeypatch.setattr(supervisor._autosaving, "save", autosave)
             monkeypatch.setattr(supervisor._relay, "pressure", how_full)
+            monkeypatch.setattr(supervisor._relay, "thin", thin)
             with suppress(TimeoutError):
                 await asyncio.wait_for(supervisor._autosaving.save_regularly(), 0.3)
 
     asyncio.run(run())
     assert (len(saves) > 2) is expected
     assert expected or saves == []
-    failed = [
-        record
-        for record in map(decode_record, session.audit_path.read_bytes().splitlines())
-        if record.type is RecordType.AUTOSAVED
-    ]
+    records = [decode_record(line) for line in session.audit_path.read_bytes().splitlines()]
+    failed = [record for record in records if record.type is RecordType.AUTOSAVED]
     assert [record.detail["reason"] for record in failed] == ["the guest is busy"] * expected
+    told = {
+        (record.outcome, record.detail["disk"], record.detail["unpacked"])
+        for record in records
+        if record.type is RecordType.THINNED
+    }
+    outcome = "allowed" if thinned is Pressure.NONE else "failed"
+    assert told == ({(outcome, "9 to 1", "9 to 2")} if thinned else set())
 
 
 def test_salvage_of_a_running_session_is_refused(session: SessionContext, fake: SilentEngine) -> None:

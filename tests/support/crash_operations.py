@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
+
+from coding_agents.model.refs import Oid
 
 if TYPE_CHECKING:
     from support.crash_scene import Scene
@@ -237,6 +241,28 @@ def _keep_save(scene: Scene) -> None:
 
 
 @_operation()
+def _thin(scene: Scene) -> None:
+    """Thin the relay out, whatever it holds; that objects are gone is no matter of refs."""
+    from coding_agents.gitsync import repack
+    from coding_agents.gitsync.autosave import let_go
+    from coding_agents.gitsync.relay_usage import RelayUsage
+    from coding_agents.gitsync.thinning import FEWER
+    from coding_agents.proc.runner import ProcessLimits
+    from support.crash_scene import LET_GO, NOW_MS
+
+    async def at_once(work: Callable[..., object], *args: object) -> object:  # no step kills in a thread
+        return work(*args)
+
+    store, gone = scene.relay.store, Oid.parse((scene.root / LET_GO).read_text())
+    let_go(store, NOW_MS, FEWER[-1])
+    limits = ProcessLimits(60, 1 << 32, 1 << 30, 1024)
+    one = repack.Repack(scene.relay, RelayUsage(scene.relay), limits=limits, timeout_s=60)
+    with mock.patch.object(asyncio, "to_thread", at_once):
+        asyncio.run(one.run(nullcontext))
+    assert store.present([gone]) == []
+
+
+@_operation()
 def _bring_save(scene: Scene) -> None:
     from coding_agents.gitsync.autosave import bring_save
 
@@ -301,10 +327,12 @@ def _guest_program(scene: Scene) -> None:
 
 
 def main() -> int:
+    from coding_agents.gitsync import repack
     from coding_agents.proc import git_refs
     from support.crash_scene import Scene
 
     git_refs.OWN_LOCK_S = 0.3  # so long is waited for a lock that a killed git of ours has left
+    repack.ORPHAN_S = 0.0  # and so old must a pack without an index be
     OPERATIONS[sys.argv[1]].run(Scene(Path(sys.argv[2])))
     return 0
 

@@ -26,6 +26,8 @@ from support.sessions import session_record
 NOW_MS = 1_800_000_000_000
 OTHER_BRANCH = Branch.parse("old", agent="demo")
 PUSH = "push.raw"
+LET_GO = "let-go"
+"""The file that names a save which thinning out lets go."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,9 @@ def _agents_work(scene: Scene, base: Oid) -> None:
     sh(guest, "push", "-q", relay, f"HEAD:{BRANCH.ref}", env=env)
     saves = [f"{work}:refs/coding-agents/autosave/{NOW_MS - 10_000 + number}" for number in range(7)]
     sh(guest, "push", "-q", relay, *saves, env=env)
+    old = commit(guest, "old", "an earlier save\n", env=env)
+    sh(guest, "push", "-q", relay, f"HEAD:refs/coding-agents/autosave/{NOW_MS - 11_000}", env=env)
+    (scene.root / LET_GO).write_text(old)
     for ref, text in (
         ("refs/coding-agents/autosave/latest", "saved"),
         ("refs/coding-agents/salvage/worktree", "salvaged"),

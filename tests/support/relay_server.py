@@ -8,16 +8,20 @@ import sys
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import coding_agents_guest
 from coding_agents.errors import AuditError
+from coding_agents.gitsync.autosave import let_go
 from coding_agents.gitsync.relay import RelayEvent, RelayService, TipChange
 from coding_agents.gitsync.relay_limits import DEFAULT_LIMITS, RelayLimits
 from coding_agents.gitsync.relay_repo import Identity, Relay
+from coding_agents.gitsync.relay_thinning import Thinned
 from coding_agents.gitsync.rules import load_policy
+from coding_agents.gitsync.thinning import Keep
 from coding_agents.policy.matrix import Policy
 
 URL = "git://coding-agents/workspace"
@@ -66,6 +70,8 @@ class RelayServer:
     changes: list[TipChange] = field(default_factory=list)
     unrecordable: bool = False
     identity: Identity = Identity.AGENT
+    thin: Callable[[int], Future[Thinned | None]] = lambda _: Future()
+    """Thin the relay out at a time in milliseconds, as each minute's save does when it is nearly full."""
 
     def guest_env(self, env: Mapping[str, str], **more: str) -> dict[str, str]:
         """The environment of a guest's git."""
@@ -81,6 +87,13 @@ class RelayServer:
 
 async def _nowhere(event: RelayEvent) -> None:
     """No journal."""
+
+
+async def _thin(service: RelayService, relay: Relay, now_ms: int) -> Thinned | None:
+    async def saves(keep: Keep) -> bool:
+        return await asyncio.to_thread(let_go, relay.store, now_ms, keep)
+
+    return await service.thin(let_go=saves, apart=asyncio.Lock())
 
 
 @contextmanager
@@ -122,6 +135,7 @@ def serving(
             relay, policy=policy or load_policy(), record=record, on_update=on_update, limits=limits
         )
 
+        server.thin = lambda now_ms: asyncio.run_coroutine_threadsafe(_thin(service, relay, now_ms), loop)
         handlers = set[asyncio.Task[None]]()
 
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 
 import msgspec
 
 from coding_agents.errors import CodingAgentsError, GitError
+from coding_agents.gitsync.door import Door
 from coding_agents.gitsync.gates import BUDGET, PROTOCOL, FetchGate, PackGate
 from coding_agents.gitsync.pktline import CommandReader, PktlineError, PushCommands, refusal_report
 from coding_agents.gitsync.relay_limits import DEFAULT_LIMITS, Pressure, RelayLimits, Usage, pressure, used_up
@@ -29,7 +30,9 @@ from coding_agents.gitsync.relay_repo import (
     receive_pack_command,
     upload_pack_command,
 )
+from coding_agents.gitsync.relay_thinning import LetGo, RelayThinning, Thinned
 from coding_agents.gitsync.relay_usage import RelayUsage
+from coding_agents.gitsync.repack import sweep_draft
 from coding_agents.gitsync.service_request import RequestReader, Service, ServiceRequest
 from coding_agents.gitsync.splice import (
     CHUNK,
@@ -96,6 +99,8 @@ class RelayService:
         self._on_update = on_update
         self._limits = limits
         self._usage = RelayUsage(relay)
+        self._door = Door()
+        self._thinning = RelayThinning(relay, self._usage, self._door)
         self._one_push = asyncio.Lock()
         self._turns = Turns(limits.burst, limits.every_s)
         self._active = 0
@@ -140,13 +145,14 @@ class RelayService:
             kind = "fetch-refused" if fetching else "push-refused"
             await self._refuse(stream, kind, _TOO_OFTEN, self._too_often())
             return
-        if fetching:
-            await self._fetch(stream, request.rest)
-            return
-        try:
-            await self._push(stream, request.rest, identity)
-        except PktlineError as error:
-            await self._refuse(stream, "push-refused", PROTOCOL, str(error))
+        async with self._door.inside():
+            if fetching:
+                await self._fetch(stream, request.rest)
+                return
+            try:
+                await self._push(stream, request.rest, identity)
+            except PktlineError as error:
+                await self._refuse(stream, "push-refused", PROTOCOL, str(error))
 
     async def _its_turn(self) -> bool:
         """Wait for this conversation's turn; False, at once, when that is too far away."""
@@ -214,6 +220,7 @@ class RelayService:
         if not self._swept:
             self._swept = True
             await asyncio.to_thread(self._usage.sweep, until=self._began)
+            await asyncio.to_thread(sweep_draft, self._relay.git_dir, until=self._began)
             await asyncio.to_thread(self._relay.store.sweep, until=self._began)
 
     def _process_limits(self, file_bytes: int) -> ProcessLimits:
@@ -333,8 +340,11 @@ class RelayService:
 
     async def pressure(self) -> Pressure:
         """How near the relay is to its budgets. Raises GitError, OSError."""
-        refs = await asyncio.to_thread(self._relay.store.refs)
-        return pressure(await asyncio.to_thread(self._usage.measure, refs), self._limits)
+        return pressure(await self._thinning.measure(), self._limits)
+
+    async def thin(self, *, let_go: LetGo, apart: AbstractAsyncContextManager[object]) -> Thinned | None:
+        """Thin the relay out if that is due (`RelayThinning.thin`). Raises GitError, OSError."""
+        return await self._thinning.thin(self._limits, let_go=let_go, apart=apart)
 
 
 def _detail(update: RefUpdate, identity: Identity) -> dict[str, str]:

@@ -20,6 +20,9 @@ from coding_agents.gitsync.relay_limits import Usage
 from coding_agents.gitsync.relay_repo import Relay
 from coding_agents.model.refs import Oid
 
+DRAFT = "repack.new"
+"""Where in a relay a repack writes; what is in there counts only when it is done (`gitsync.repack`)."""
+
 _NOTES = "packs"
 _LINE = re.compile(rb"(pack-[0-9a-f]{40,64}) ([0-9]{1,18}) ([0-9]{1,18})\n")
 _NO_BOUNDS = PackBounds(object_bytes=1 << 62, unpacked_bytes=1 << 62, objects=1 << 32)
@@ -49,6 +52,11 @@ class RelayUsage:
             on_disk, unpacked = self._measure_packs(arrived)
         return Usage(on_disk + self._rest(self._git_dir), unpacked, refs)
 
+    def note(self, name: str, on_disk: int, unpacked: int) -> None:
+        """Take the measures of a pack from who has written it, before it is there."""
+        with self._lock:
+            self._note(name, on_disk, unpacked)
+
     def sweep(self, *, until: float) -> None:
         """Remove what killed pushes left behind; only where none that lives has begun before `until` (epoch)."""
         for entry in os.scandir(self._git_dir / "objects"):
@@ -68,7 +76,9 @@ class RelayUsage:
             known = arrived if len(new) == 1 else None
             unpacked = self._scan(directory / f"{name}.pack") if known is None else known
             self._note(name, sum(map(_size, files)), unpacked)
-        others = (directory / file for file in names if file.partition(".")[0] not in packs)
+        # What a git of ours is writing is no pack yet.
+        whole = (file for file in names if not file.startswith("tmp_"))
+        others = (directory / file for file in whole if file.partition(".")[0] not in packs)
         sizes = [self._packs[name] for name in packs]
         return sum(size for size, _ in sizes) + sum(map(_size, others)), sum(size for _, size in sizes)
 
@@ -103,14 +113,14 @@ class RelayUsage:
         return {match[1].decode(): (int(match[2]), int(match[3])) for match in found if match}
 
     def _rest(self, directory: Path) -> int:
-        """Bytes of all files but those in objects/pack."""
-        packs = os.fspath(self._git_dir / "objects" / "pack")
-        return sum(_size(path) for path in _files(os.fspath(directory), but=packs))
+        """Bytes of all files but those in objects/pack and in a repack's draft."""
+        but = (os.fspath(self._git_dir / "objects" / "pack"), os.fspath(self._git_dir / DRAFT))
+        return sum(_size(path) for path in _files(os.fspath(directory), but=but))
 
 
-def _files(top: str, *, but: str) -> Iterator[str]:
+def _files(top: str, *, but: tuple[str, ...]) -> Iterator[str]:
     for directory, below, names in os.walk(top):
-        if directory == but:
+        if directory in but:
             below.clear()
             continue
         yield from (os.path.join(directory, name) for name in names)  # noqa: PTH118 - hot loop

@@ -52,6 +52,7 @@ class RecordType(StrEnum):
     SAVED = "saved"
     SALVAGED = "salvaged"
     AUTOSAVED = "autosaved"
+    THINNED = "thinned"
     SESSION_ENDED = "session-ended"
     SESSION_REMOVED = "session-removed"
     GAP = "gap"

@@ -47,12 +47,13 @@ class Owner(msgspec.Struct, frozen=True):
 
 class ProcessLimits(msgspec.Struct, frozen=True):
     """Kernel limits of a process and, each by itself, of those that it starts: seconds of CPU, bytes of address
-    space and of one file, open files."""
+    space and of one file, open files; and how far it stands back for others (`nice`)."""
 
     cpu_s: int
     memory_bytes: int
     file_bytes: int
     open_files: int
+    niceness: int = 0
 
 
 class Command(Masked, frozen=True):
@@ -255,6 +256,25 @@ async def start(command: Command, *, pipe_stderr: bool = True) -> asyncio.subpro
     return process
 
 
+async def run_limited(command: Command) -> Outcome:
+    """`run` for the event loop, under the command's limits; who cancels it ends the process and what it started."""
+    import asyncio  # as in `start`
+
+    began, timed_out = time.monotonic(), False
+    process = await start(command)
+    try:
+        async with asyncio.timeout(command.timeout_s):
+            out, err = await process.communicate(command.stdin or b"")
+    except BaseException as error:
+        kill_group(process.pid)
+        out, err = await process.communicate()
+        if not isinstance(error, TimeoutError):
+            raise
+        timed_out = True
+    status = process.returncode or 0
+    return Outcome(command.argv, status, out, err[-_STDERR_LIMIT:], time.monotonic() - began, timed_out)
+
+
 def restrict(pid: int, limits: ProcessLimits) -> None:
     """Put a running process of ours, and all that it starts from now on, under `limits`; none is ever raised.
 
@@ -273,6 +293,8 @@ def restrict(pid: int, limits: ProcessLimits) -> None:
             _, hard = resource.prlimit(pid, kind)
             lowest = most if hard == resource.RLIM_INFINITY else min(most, hard)
             resource.prlimit(pid, kind, (lowest, lowest))
+        if limits.niceness > os.getpriority(os.PRIO_PROCESS, pid):
+            os.setpriority(os.PRIO_PROCESS, pid, limits.niceness)
 
 
 def spawn(command: Command, *, stdin: int | None, output: int = subprocess.PIPE) -> subprocess.Popen[bytes]:

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from coding_agents.errors import CodingAgentsError
-from coding_agents.gitsync.autosave import keep_save
+from coding_agents.gitsync.autosave import keep_save, let_go
 from coding_agents.gitsync.relay import RelayService
 from coding_agents.gitsync.relay_limits import Pressure
+from coding_agents.gitsync.thinning import Keep
 from coding_agents.model.audit import RecordType
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.guest_link import GuestLink
@@ -20,7 +21,10 @@ _SPARED = 20  # the part of the time that is free of automatic saves to that of 
 
 
 class Autosaving:
-    """The automatic saves of one session; `link` gives the channel when it is open, or raises SupervisorError."""
+    """The automatic saves of one session; `link` gives the channel when it is open, or raises SupervisorError.
+
+    `homing` is held by whoever brings work home: that, too, writes to the relay.
+    """
 
     def __init__(
         self,
@@ -28,11 +32,13 @@ class Autosaving:
         journal: Journal,
         relay: RelayService,
         link: Callable[[], Awaitable[GuestLink]],
+        homing: asyncio.Lock,
     ) -> None:
         self._session = session
         self._journal = journal
         self._relay = relay
         self._link = link
+        self._homing = homing
         self._one_at_a_time = asyncio.Lock()
 
     async def save(self, *, branch: bool = False) -> dict[str, Any]:
@@ -45,17 +51,44 @@ class Autosaving:
     async def save_regularly(self) -> None:
         """Each minute of a running session, less often when that takes long; until it is cancelled.
 
-        Not at all from 80 % of a budget of the relay on: what is left is for what the agent pushes itself.
+        From 80 % of a budget of the relay on only when thinning out gives enough room: what is left is for what the
+        agent pushes itself.
         """
         pause_s = _PAUSE_S
         while True:
             await asyncio.sleep(pause_s)
-            if not self._session.record.started_at or not self._session.record.push:
-                continue
-            began = asyncio.get_running_loop().time()
-            try:
-                if await self._relay.pressure() is Pressure.NONE:
-                    await self.save()
-            except (CodingAgentsError, OSError) as error:
-                self._journal.note(RecordType.AUTOSAVED, outcome="failed", detail={"reason": str(error)})
-            pause_s = max(_PAUSE_S, _SPARED * (asyncio.get_running_loop().time() - began))
+            if self._session.record.started_at and self._session.record.push:
+                pause_s = max(_PAUSE_S, _SPARED * await self._save_or_say_why())
+
+    async def _save_or_say_why(self) -> float:
+        """Save where there is room; how many seconds the save took."""
+        clock = asyncio.get_running_loop().time
+        began_s = clock()
+        try:
+            if await self._relay.pressure() is not Pressure.NONE and not await self._make_room():
+                return 0.0
+            began_s = clock()  # how often a relay is thinned out is not ours to see to
+            await self.save()
+        except (CodingAgentsError, OSError) as error:
+            self._journal.note(RecordType.AUTOSAVED, outcome="failed", detail={"reason": str(error)})
+        return clock() - began_s
+
+    async def _make_room(self) -> bool:
+        """Thin the relay out if that is due; whether there is room now."""
+        thinned = await self._relay.thin(let_go=self._let_go, apart=self._homing)
+        if thinned is None:
+            return False
+        self._journal.note(
+            RecordType.THINNED,
+            outcome="allowed" if thinned.pressure is Pressure.NONE else "failed",
+            detail={
+                "disk": f"{thinned.before.disk_bytes} to {thinned.after.disk_bytes}",
+                "unpacked": f"{thinned.before.unpacked_bytes} to {thinned.after.unpacked_bytes}",
+                "reason": thinned.pressure.value,
+            },
+        )
+        return thinned.pressure is Pressure.NONE
+
+    async def _let_go(self, keep: Keep) -> bool:
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(let_go, self._session.relay.store, now_ms(), keep)

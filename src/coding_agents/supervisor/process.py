@@ -80,7 +80,7 @@ class Supervisor:
             on_update=self._on_update,
             limits=relay_limits(session),
         )
-        self._autosaving = Autosaving(session, journal, self._relay, self._open_again)
+        self._autosaving = Autosaving(session, journal, self._relay, self._open_again, self._homing)
         self._ending = Ending(session, journal, self._relay, self._homing)
 
     async def run(self) -> None:
