@@ -4,6 +4,9 @@ LATEST is the whole state of the work tree, as the last automatic save found it:
 HEAD, or HEAD itself while nothing is uncommitted. A repository at `libs/a` gets NESTED + `libs/a`, one at `b/c` inside
 of that NESTED + `libs/a%2Fb%2Fc`: no ref is then a directory of another. Bytes that git allows in no ref, or that
 would read as something else, are percent-encoded (RFC 3986), and a name too long for a file gets a digest for its end.
+
+What a repository holds beside its HEAD is, as the parents of one commit, at the name of its git directory
+(`libs/a/.git`), which no repository can have.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ GIVEN_TREES = "refs/coding-agents/given/tree/"
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+=,")
 _MAX_PART = 200  # of the 255 bytes of a file name: git adds `.lock`, the host a directory
+_GIT_DIR = "%2F%2Egit"
 _ESCAPE = re.compile(r"%([0-9A-F]{2})")
 
 
@@ -34,6 +38,25 @@ def nested_ref(places: Iterable[str]) -> str:
     parts = [_encode(part) for part in first]
     parts[-1] += "".join(f"%2F{_encode(part)}" for parts_of in inner for part in parts_of)
     return NESTED + "/".join(_bounded(part) for part in parts)
+
+
+def further_ref(places: Iterable[str]) -> str:
+    """The ref for what the repository at `places` holds beside its HEAD."""
+    return nested_ref(places) + _GIT_DIR
+
+
+def is_further(name: str) -> bool:
+    """Whether `name` (a ref's name below NESTED) is of such a commit, or of one that took the place of a HEAD."""
+    return ".git" in nested_path(name).split("/")
+
+
+def repository_of(name: str) -> str:
+    """The name of the repository to which `name` belongs.
+
+    >>> repository_of("libs/a%2F%2Egit"), repository_of("libs/a")
+    ('libs/a', 'libs/a')
+    """
+    return name[: -len(_GIT_DIR)] if name.endswith(_GIT_DIR) else name
 
 
 def nested_path(name: str) -> str:

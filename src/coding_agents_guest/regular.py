@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+_MAX_SMALL = 1 << 16
 
 
 @contextmanager
@@ -23,3 +25,12 @@ def open_regular(path: Path) -> Iterator[IO[bytes] | None]:
             yield file
     finally:
         os.close(descriptor)
+
+
+def read_small(path: Path, limit: int = _MAX_SMALL) -> bytes:
+    """The content of a regular file of at most `limit` bytes; b"" for everything else."""
+    with suppress(OSError), open_regular(path) as file:
+        if file is not None:
+            data = file.read(limit + 1)
+            return data if len(data) <= limit else b""
+    return b""

@@ -16,38 +16,43 @@ from contextlib import suppress
 from pathlib import Path
 
 from coding_agents_guest.records import dataclass
-from coding_agents_guest.regular import open_regular
+from coding_agents_guest.regular import read_small
+from coding_agents_guest.volume_refs import (
+    OID,
+    Refs,
+    UnreadableVolumeError,
+    directories,
+    name_refs,
+    read_all_refs,
+)
 
-_OID = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _REF = re.compile(rb"ref:\s*(refs/[^\0\n]{1,1000})\s*")
 _OBJECT_DIRECTORY = re.compile(r"[0-9a-f]{2}|pack")
-_MAX_SMALL = 1 << 16
 _MAX_SHALLOW = 16 << 20
-_MAX_STASHES = 100
-_MAX_STASH_LOG = 1 << 20
-_MAX_PACKED_REFS = 512 << 20
-_MAX_REFS = 1_000_000
-_MAX_DEPTH = 40
 _MAX_ALTERNATES = 20
 _MAX_PIPES = 100
-_HEADS = "refs/heads/"
-
-
-class UnreadableVolumeError(Exception):
-    """The volume holds more, or stranger things, than can be read."""
+_MAX_MODULES_DEPTH = 16
 
 
 @dataclass(frozen=True)
 class Volume:
-    """`head` is what HEAD names and `branches` the short names below refs/heads with their objects: claims, not yet
-    looked up. Stashes are among the branches, as `stash-1` (the latest) and so on. `git_dir` is None when the volume
-    has none; `objects` are object directories inside it."""
+    """`head` is what HEAD names: a claim, not yet looked up, like `refs`. `git_dir` is None when the volume has none;
+    `common` is where its refs are, which linked work trees share, and `objects` are object directories inside it.
+
+    `linked` are the places of its linked work trees in the volume, `modules` the git directories of its submodules with
+    their names, outer ones first.
+    `in_tables` says that its refs are a reftable, in which we do not look.
+    """
 
     git_dir: Path | None
+    common: Path | None = None
     head: str = ""
-    branches: Mapping[str, str] = {}
+    refs: Refs = Refs()
     objects: tuple[Path, ...] = ()
     shallow: bytes = b""
+    linked: tuple[str, ...] = ()
+    modules: tuple[tuple[tuple[str, ...], Path], ...] = ()
+    in_tables: bool = False
 
 
 def read_volume(workspace: Path, *, inside: str = "") -> Volume:
@@ -57,26 +62,27 @@ def read_volume(workspace: Path, *, inside: str = "") -> Volume:
     Raises UnreadableVolumeError for more refs than a repository has.
     """
     top = Path(os.path.realpath(workspace))
-    workspace = workspace / inside
-    git_dir = _inside(top, _git_dir(workspace / ".git"))
-    if git_dir is None:
-        return Volume(None)
+    git_dir = _inside(top, _git_dir(workspace / inside / ".git"))
+    return read_git_dir(workspace, git_dir) if git_dir is not None else Volume(None)
+
+
+def read_git_dir(workspace: Path, git_dir: Path) -> Volume:
+    """The same of a git directory in `workspace`."""
+    top = Path(os.path.realpath(workspace))
     common = _inside(top, _pointed(git_dir, "commondir")) or git_dir
-    found = _refs(common)
-    head = _head(git_dir, common, found)
-    branches = {name[len(_HEADS) :]: oid for name, oid in found.items() if name.startswith(_HEADS)}
-    branches.update(_stashes(common, found, branches))
-    shallow = read_small(common / "shallow", _MAX_SHALLOW)
-    return Volume(git_dir, head, branches, tuple(_object_directories(top, common / "objects")), shallow)
-
-
-def read_small(path: Path, limit: int = _MAX_SMALL) -> bytes:
-    """The content of a regular file of at most `limit` bytes; b"" for everything else."""
-    with suppress(OSError), open_regular(path) as file:
-        if file is not None:
-            data = file.read(limit + 1)
-            return data if len(data) <= limit else b""
-    return b""
+    found = read_all_refs(common)
+    worktrees = directories(common / "worktrees")
+    return Volume(
+        git_dir,
+        common,
+        head=_head(git_dir, common, found),
+        refs=name_refs(git_dir, common, found),
+        objects=tuple(_object_directories(top, common / "objects")),
+        shallow=read_small(common / "shallow", _MAX_SHALLOW),
+        linked=tuple(_linked(top, worktrees)),
+        modules=tuple(one for home in (common, *worktrees) for one in _modules(home / "modules")),
+        in_tables=os.path.lexists(common / "reftable"),
+    )
 
 
 def borrow(objects: tuple[Path, ...], target: Path) -> None:
@@ -140,6 +146,31 @@ def _inside(top: Path, path: Path | None) -> Path | None:
     return None
 
 
+def _linked(top: Path, worktrees: list[Path]) -> Iterator[str]:
+    """Where those with the git directories `worktrees` stand, as far as below `top` and as their `.git` leads back."""
+    for git_dir in worktrees:
+        said = _pointed(git_dir, "gitdir")
+        if said is None or said.name != ".git" or "\0" in str(said):
+            continue
+        place = Path(os.path.realpath(said.parent))
+        if top in place.parents and _inside(top, _git_dir(place / ".git")) == git_dir:
+            yield str(place.relative_to(top))
+
+
+def _modules(
+    parent: Path, outer: tuple[str, ...] = (), depth: int = _MAX_MODULES_DEPTH
+) -> Iterator[tuple[tuple[str, ...], Path]]:
+    """The git directories of submodules below `parent`, and of theirs, with their names (of several parts, too)."""
+    waiting = [(one, one.name) for one in directories(parent)]
+    while waiting and depth:
+        git_dir, name = waiting.pop()
+        if os.path.lexists(git_dir / "HEAD"):
+            yield (*outer, name), git_dir
+            yield from _modules(git_dir / "modules", (*outer, name), depth - 1)
+        elif name.count("/") < _MAX_MODULES_DEPTH:
+            waiting += [(one, f"{name}/{one.name}") for one in directories(git_dir)]
+
+
 def _head(git_dir: Path, common: Path, refs: Mapping[str, str]) -> str:
     said = read_small(git_dir / "HEAD")
     with suppress(OSError):  # as git made it long ago
@@ -155,52 +186,7 @@ def _head(git_dir: Path, common: Path, refs: Mapping[str, str]) -> str:
             return ""
         said = read_small(common / name)
     oid = said.strip()
-    return oid.decode() if _OID.fullmatch(oid) else ""
-
-
-def _refs(common: Path) -> dict[str, str]:
-    """Every branch with what it names, loose ones over packed ones."""
-    found: dict[str, str] = {}
-    for line in read_small(common / "packed-refs", _MAX_PACKED_REFS).split(b"\n"):
-        oid, _, name = line.partition(b" ")
-        if _OID.fullmatch(oid) and name.startswith(b"refs/"):
-            found[os.fsdecode(name)] = oid.decode()
-            _check_number(found)
-    for path in _files(common / "refs/heads", _MAX_DEPTH):
-        oid = read_small(path).strip()
-        if _OID.fullmatch(oid):
-            found[str(path.relative_to(common))] = oid.decode()
-            _check_number(found)
-    return found
-
-
-def _stashes(common: Path, refs: Mapping[str, str], branches: Mapping[str, str]) -> dict[str, str]:
-    """The stashes, latest first, by names that no branch has. All but the latest are in the log of its ref alone."""
-    lines = read_small(common / "logs/refs/stash", _MAX_STASH_LOG).split(b"\n")
-    logged = [parts[1] for line in reversed(lines) if len(parts := line.split(b" ", 2)) == 3]
-    latest = read_small(common / "refs/stash").strip() or refs.get("refs/stash", "").encode()
-    oids = [oid.decode() for oid in (latest, *logged) if _OID.fullmatch(oid)]
-    found: dict[str, str] = {}
-    for number, oid in enumerate(list(dict.fromkeys(oids))[:_MAX_STASHES], start=1):
-        name = f"stash-{number}"
-        while name in branches:
-            name += "-"
-        found[name] = oid
-    return found
-
-
-def _check_number(refs: Mapping[str, str]) -> None:
-    if len(refs) > _MAX_REFS:
-        raise UnreadableVolumeError(f"the volume has more than {_MAX_REFS} refs")
-
-
-def _files(directory: Path, depth: int) -> Iterator[Path]:
-    with suppress(OSError), os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.is_file(follow_symlinks=False):
-                yield Path(entry.path)
-            elif depth and entry.is_dir(follow_symlinks=False):
-                yield from _files(Path(entry.path), depth - 1)
+    return oid.decode() if OID.fullmatch(oid) else ""
 
 
 def _object_directories(top: Path, first: Path) -> list[Path]:

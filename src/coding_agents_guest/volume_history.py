@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from coding_agents_guest.gitwork import Git
 
 _NAME = re.compile(r"(?!-)(?!.*(?:\.\.|@\{))[^\x00-\x20\x7f~^:?*\[\\\udc80-\udcff]{1,200}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 BUNDLE = "coding-agents-more-branches"
 _BUNDLE_SIZE = 500
 
 
 def bundled(git: Git, branches: Mapping[str, str]) -> str:
-    """A commit without files that has all `branches` in its history and names them; always the same one."""
+    """A commit without files that has all `branches` in its history and names them; always the same one.
+
+    Its message has them as they are, but for control characters: a planted name must forge no line.
+    """
     git = git.within(GIT_AUTHOR_DATE="@1 +0000", GIT_COMMITTER_DATE="@1 +0000")
     tree = git.text("mktree")
     tip = ""
@@ -23,7 +27,7 @@ def bundled(git: Git, branches: Mapping[str, str]) -> str:
         some = names[start : start + _BUNDLE_SIZE]
         parents = ([tip] if tip else []) + sorted({branches[name] for name in some})
         message = "Branches of the volume (coding-agents)\n\n" + "".join(
-            f"{branches[name]} {name}\n" for name in some
+            f"{branches[name]} {_CONTROL.sub('?', name)}\n" for name in some
         )
         options = [word for parent in parents for word in ("-p", parent)]
         tip = os.fsdecode(git.run("commit-tree", tree, *options, stdin=os.fsencode(message))).strip()
@@ -37,9 +41,35 @@ def commits(git: Git, oids: Sequence[str]) -> set[str]:
     return {line[0] for line in lines if line[1:] == ["commit"]}
 
 
-def beyond(git: Git, tips: Sequence[str], head: str) -> set[str]:
-    """Those of `tips` that `head` does not contain; all, when a broken one keeps git from telling."""
-    wanted = "".join(f"{oid}\n" for oid in tips) + (f"^{head}\n" if head else "")
+def peeled(git: Git, oids: Collection[str]) -> dict[str, str]:
+    """The commits that `oids` are, or for which tags among them stand, by these."""
+    listed = git.run("cat-file", "--batch-check=%(objectname) %(objecttype)", stdin="\n".join(oids).encode())
+    kinds = dict(
+        line.split() for line in listed.decode("ascii", "replace").splitlines() if line.count(" ") == 1
+    )
+    found = {oid: oid for oid in oids if kinds.get(oid) == "commit"}
+    return {**found, **_peel(git, [oid for oid in oids if kinds.get(oid) == "tag"])}
+
+
+def _peel(git: Git, tags: Sequence[str]) -> dict[str, str]:
+    """The commits of `tags`; one that is damaged ends git, so it is found by halves."""
+    if not tags:
+        return {}
+    wanted = "".join(f"{tag}^{{commit}}\n" for tag in tags)
+    options = ("cat-file", "--batch-check=%(objectname) %(objecttype)")
+    status, listed = git.status_and_output(*options, stdin=wanted.encode())
+    if status == 0:
+        answers = (line.split() for line in listed.decode("ascii", "replace").splitlines())
+        return {tag: answer[0] for tag, answer in zip(tags, answers) if answer[1:] == ["commit"]}
+    half = len(tags) // 2
+    return {**_peel(git, tags[:half]), **_peel(git, tags[half:])} if half else {}
+
+
+def beyond(git: Git, tips: Collection[str], known: Collection[str]) -> set[str]:
+    """Those of `tips` that no one of `known` contains; all, when a broken one keeps git from telling."""
+    if not tips:
+        return set()
+    wanted = "".join([*(f"{oid}\n" for oid in tips), *(f"^{oid}\n" for oid in known)])
     status, listed = git.status_and_output("rev-list", "--stdin", stdin=wanted.encode())
     return set(tips) if status else set(tips).intersection(listed.decode().split())
 

@@ -121,6 +121,8 @@ def _place(session: Session, server: RelayServer, programs: Path) -> Place:
 @example([("write", ".gitignore", "*.ign\n"), ("write", "x.ign", "one\n"), ("git", "add", "--force", "--", "x.ign"),
           ("git", "update-index", "--split-index"), ("git", "add", "--all")])  # fmt: skip
 @example([("git", "update-index", "--split-index"), ("write", "src", "")])
+@example([("write", "kept", "one\n"), ("git", "commit", "-am", "all of it"), ("git", "tag", "v1"),
+          ("git", "reset", "--hard", "HEAD~1")])  # fmt: skip
 @settings(max_examples=12)
 @given(scripts())
 def test_what_stands_inside_comes_back(prepared: Prepared, script: list[Step]) -> None:
@@ -164,6 +166,15 @@ def _salvage(one: Bench) -> None:
     assert _agents(one.session) == before
     assert report.head == head
     _require(one, report.worktree or report.head, expected)
+    assert _not_in_relay(one) == set()
+
+
+def _not_in_relay(one: Bench) -> set[str]:
+    """Commits that the agent's refs and stashes name and no ref of the relay contains."""
+    refs = one.git("for-each-ref", "--format=%(refname)").splitlines()
+    tips = {_rev(one, ref) for ref in refs if not ref.startswith("refs/remotes/")}
+    stashes = _answer(one, "log", "--walk-reflogs", "--format=%H", "refs/stash").split()
+    return tips.union(stashes) - {"", *one.in_relay("rev-list", "--all").split()}
 
 
 def _save(one: Bench) -> None:

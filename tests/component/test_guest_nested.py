@@ -7,9 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from coding_agents_guest import salvage_nested
 from coding_agents_guest.events import Salvaged, Saved
 from coding_agents_guest.nested import MAX_NESTED
-from coding_agents_guest.nestedref import NESTED, nested_path, nested_ref
+from coding_agents_guest.nestedref import (
+    NESTED,
+    further_ref,
+    is_further,
+    nested_path,
+    nested_ref,
+    repository_of,
+)
 from coding_agents_guest.records import replace
 from coding_agents_guest.salvage import salvage
 from coding_agents_guest.save import save
@@ -115,9 +123,135 @@ def test_only_a_changed_submodule_is_brought_back(repo: AgentRepo, keep: object)
 @HOW
 def test_a_linked_work_tree_inside_comes_back(repo: AgentRepo, keep: object) -> None:
     repo.git("worktree", "add", "--quiet", "-b", "other", "wt")
-    (repo.work / "wt/file").write_text("file\n")
+    repo.write(".git/info/exclude", "*.swp\n")  # a rule for all of its work trees
+    for name in ("file", "file.swp"):
+        (repo.work / "wt" / name).write_text("file\n")
     keep(repo)  # type: ignore[operator]
-    assert files(repo, tips(repo)["wt"])["file"] == "file"
+    found = files(repo, tips(repo)["wt"])
+    assert found["file"] == "file"
+    assert "file.swp" not in found
+
+
+def others(repo: AgentRepo, path: str) -> dict[str, str]:
+    """What the relay has of the one at `path` beside its HEAD: names by commits, all of them parents."""
+    message = repo.in_relay("log", "-1", "--format=%B", tips(repo)[f"{path}/.git"])
+    named = dict(line.split(" ", 1)[::-1] for line in message.splitlines()[2:])
+    parents = repo.in_relay("log", "-1", "--format=%P", tips(repo)[f"{path}/.git"]).split()
+    assert set(parents) == set(named.values())
+    return named
+
+
+def with_more(repo: AgentRepo, place: Path) -> dict[str, str]:
+    """Give the repository at `place` a branch, a tag, a stash and a linked work tree that its HEAD does not contain."""
+    found = {}
+    for name, ref in (("side", "refs/heads/side"), ("tags/v1", "refs/tags/v1"), ("refs/own/x", "refs/own/x")):
+        found[name] = repo.git("commit-tree", "-p", "HEAD", "-m", name, "HEAD^{tree}", cwd=place)
+        repo.git("update-ref", ref, found[name], cwd=place)
+    (place / "first").write_text("stashed\n")
+    repo.git("stash", "push", "--quiet", cwd=place)
+    found["stash-1"] = repo.git("rev-parse", "refs/stash", cwd=place)
+    gone = repo.root / f"linked-{place.name}".replace(" ", "-")
+    repo.git("worktree", "add", "--quiet", "--detach", str(gone), cwd=place)
+    repo.git("commit", "--quiet", "--allow-empty", "-m", "there", cwd=gone)
+    found[f"worktrees/{gone.name}"] = repo.git("rev-parse", "HEAD", cwd=gone)
+    return found
+
+
+def test_what_repositories_inside_hold_beside_head_comes_back(repo: AgentRepo) -> None:
+    places = ("inner", "inner/deep/er", "libs/a b")
+    expected = {path: with_more(repo, nested_repository(repo, path)) for path in places}
+    nested_repository(repo, "plain")
+
+    report = salvaged(repo)
+
+    assert set(tips(repo)) == {*places, "plain", *(f"{path}/.git" for path in places)}
+    assert {path: others(repo, path) for path in places} == expected
+    assert report.left_out == ()
+    assert repo.in_relay("show", f"{others(repo, 'inner')['stash-1']}:first") == "stashed"
+    before = tips(repo)
+    salvaged(repo)
+    assert tips(repo) == before
+
+
+@HOW
+def test_of_a_clone_what_it_fetched_is_no_work(repo: AgentRepo, keep: object) -> None:
+    origin = nested_repository(repo, "../origin")
+    repo.git("checkout", "--quiet", "-b", "theirs", cwd=origin)
+    repo.git("commit", "--quiet", "--allow-empty", "-m", "theirs", cwd=origin)
+    repo.git("tag", "v1", cwd=origin)
+    repo.git("checkout", "--quiet", "-", cwd=origin)
+    repo.git("clone", "--quiet", str(origin), "inner")
+    assert repo.git("rev-parse", "v1", cwd=repo.work / "inner") == repo.git("rev-parse", "theirs", cwd=origin)
+
+    report = keep(repo)  # type: ignore[operator]
+
+    assert set(tips(repo)) == {"inner"}
+    assert getattr(report, "pushed", True)
+    assert not getattr(report, "notes", ())
+
+
+def test_a_submodule_whose_files_stand_as_they_went_in_may_hold_more(repo: AgentRepo) -> None:
+    repo = with_submodule(repo)
+    expected = with_more(repo, repo.work / "sub")
+    repo.git("checkout", "--quiet", "HEAD", cwd=repo.work / "sub")
+    salvaged(repo)
+    assert set(tips(repo)) == {"sub/.git"}
+    assert others(repo, "sub") == expected
+
+
+def test_the_git_directory_of_a_submodule_that_is_gone_is_looked_into(repo: AgentRepo) -> None:
+    repo = with_submodule(repo)
+    repo.git("commit", "--quiet", "--allow-empty", "-m", "work", cwd=repo.work / "sub")
+    work = repo.git("rev-parse", "HEAD", cwd=repo.work / "sub")
+    repo.git("add", "sub")
+    repo.git("commit", "--quiet", "-m", "a new commit of it")
+    repo.git("rm", "--quiet", "sub")
+    repo.git("commit", "--quiet", "-m", "it is not needed")
+    assert not (repo.work / "sub").exists()
+    salvaged(repo)
+    (path,) = tips(repo)
+    assert path == ".git/modules/sub"
+    assert work in repo.in_relay("log", "-1", "--format=%P", tips(repo)[path]).split()
+
+
+def with_submodule(repo: AgentRepo) -> AgentRepo:
+    """The same session, launched with a submodule at `sub`."""
+    origin = nested_repository(repo, "../origins/sub")
+    repo.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(origin), "sub")
+    repo.git("commit", "--quiet", "--message", "Add a submodule")
+    repo.git("push", "--quiet", str(repo.relay), "HEAD")
+    return AgentRepo(repo.root, replace(repo.config, base=repo.git("rev-parse", "HEAD")))
+
+
+def test_a_linked_work_tree_inside_brings_its_repository_no_second_time(repo: AgentRepo) -> None:
+    repo.git("branch", "idea", repo.git("commit-tree", "-p", "HEAD", "-m", "idea", "HEAD^{tree}"))
+    repo.git("worktree", "add", "--quiet", "-b", "other", "wt")
+    salvaged(repo)
+    assert set(tips(repo)) == {"wt"}
+
+
+@pytest.mark.parametrize("how", ["refused", "broken", "too many"])
+def test_what_does_not_come_is_named(repo: AgentRepo, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = nested_repository(repo, "inner")
+    with_more(repo, place)
+    if how == "refused":
+        hook = repo.relay / "hooks/pre-receive"
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text('#!/bin/sh\nread -r old new ref; test "${ref%2Egit}" = "$ref"\n')
+        hook.chmod(0o755)
+    elif how == "broken":
+        (place / ".git/refs/heads/broken").write_text("1" * 40 + "\n")
+    else:
+        nested_repository(repo, "another")
+        with_more(repo, repo.work / "another")
+        monkeypatch.setattr(salvage_nested, "MAX_FURTHER", 1)
+
+    report = salvaged(repo)
+
+    assert "inner" in tips(repo)
+    assert report.left_out == ("inner/.git",)
+    assert any("inner" in note for note in report.notes)
+    assert ("inner/.git" in tips(repo)) == (how == "broken")
 
 
 @HOW
@@ -172,9 +306,16 @@ def test_names_of_refs(repo: AgentRepo, places: list[str]) -> None:
     ref = nested_ref(places)
     repo.git("update-ref", ref, repo.config.base)  # git takes it
     assert nested_path(ref[len(NESTED) :]) == "/".join(places)
+    further = further_ref(places)
+    repo.git("update-ref", further, repo.config.base)
+    assert nested_path(further[len(NESTED) :]) == "/".join([*places, ".git"])
+    assert repository_of(further[len(NESTED) :]) == ref[len(NESTED) :]
+    assert (is_further(further[len(NESTED) :]), is_further(ref[len(NESTED) :])) == (True, False)
 
 
 def test_names_too_long_for_a_file_stay_apart(repo: AgentRepo) -> None:
     one, other = nested_ref(["é" * 126 + "a"]), nested_ref(["é" * 126 + "b"])
     assert one != other
     repo.git("update-ref", one, repo.config.base)
+    assert further_ref(["é" * 126 + "a"]) == f"{one}%2F%2Egit"
+    repo.git("update-ref", f"{one}%2F%2Egit", repo.config.base)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +16,8 @@ import pytest
 from coding_agents_guest.events import Failed, Go, Ready, Salvaged, encode_event, parse_event
 from coding_agents_guest.mux import Mux, Stream
 from coding_agents_guest.records import asdict
-from coding_agents_guest.salvage import DEFAULT_MESSAGE, REFS, salvage
+from coding_agents_guest.salvage import REFS, salvage
+from coding_agents_guest.salvage_repo import DEFAULT_MESSAGE
 from support.agentrepo import BRANCH, PATH, AgentRepo, make_agent_repo
 from support.fakehost import SOURCES
 from support.guest import short_directory
@@ -264,6 +267,134 @@ def test_a_planted_log_of_stashes_is_no_harm(repo: AgentRepo) -> None:
     found = salvaged(repo)
     assert found.head == repo.git("rev-parse", "HEAD")
     assert any("1 branches cannot be read: stash-1" in note for note in found.notes)
+
+
+def apart(repo: AgentRepo, name: str) -> str:
+    """A commit with a file of its own that nothing names yet."""
+    tree = repo.git("hash-object", "-w", "--stdin")
+    entry = repo.write(f".git/tree-{name}", f"100644 blob {tree}\t{name}\n")
+    with entry.open() as stdin:
+        done = subprocess.run(
+            ("git", "mktree"), cwd=repo.work, stdin=stdin, capture_output=True, text=True, check=True
+        )
+    entry.unlink()
+    return repo.git("commit-tree", "-p", "HEAD", "-m", name, done.stdout.strip())
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_commits_that_only_another_ref_names_are_kept(repo: AgentRepo, packed: bool) -> None:
+    own = {name: apart(repo, name) for name in ("light", "noted", "twice", "foo", "far", "near")}
+    repo.git("tag", "light", own["light"])
+    repo.git("tag", "-a", "-m", "noted", "v/1.0", own["noted"])
+    repo.git("tag", "-a", "-m", "once", "once", own["twice"])
+    repo.git("tag", "-a", "-m", "twice", "twice", "once")
+    repo.git("tag", "--delete", "once")
+    repo.git("update-ref", "refs/foo/bar", own["foo"])
+    repo.git("notes", "add", "-m", "note", "HEAD")
+    repo.git("tag", "old", "HEAD")  # HEAD has that
+    repo.git("worktree", "add", "--quiet", "--detach", str(repo.root / "outside"), own["far"])
+    repo.git("worktree", "add", "--quiet", "--detach", str(repo.work / "wt"), own["near"])
+    if packed:
+        repo.git("pack-refs", "--all")
+    shutil.rmtree(repo.root / "outside")  # as /tmp is gone with its container
+
+    report = salvaged(repo)
+
+    names = {"tags/light": "light", "tags/v/1.0": "noted", "tags/twice": "twice", "refs/foo/bar": "foo",
+             "worktrees/outside": "far", "worktrees/wt": "near"}  # fmt: skip
+    found = in_relay(repo, "heads").split()
+    assert {name: in_relay(repo, f"heads/{name}") for name in names} == {
+        name: own[what] for name, what in names.items()
+    }
+    assert in_relay(repo, "heads/refs/notes/commits") == repo.git("rev-parse", "refs/notes/commits")
+    assert len(found) == len(names) + 1
+    assert repo.in_relay("show", f"{REFS}/heads/tags/v/1.0:noted") == ""
+    assert report.kept == ""
+    assert repo.in_relay("fsck", "--no-dangling") == ""
+
+
+def test_what_was_fetched_is_no_work_of_the_agents(repo: AgentRepo) -> None:
+    """Unless a branch of its own names it: who pushes to a repository in /tmp has these refs, too."""
+    theirs, mine, loose = (apart(repo, name) for name in ("theirs", "mine", "loose"))
+    repo.git("update-ref", "refs/remotes/origin/main", theirs)
+    repo.git("update-ref", "refs/remotes/backup/mine", mine)
+    repo.git("branch", "mine", mine)
+    repo.git("tag", "v1", theirs)
+    repo.git("tag", "v2", loose)
+
+    salvaged(repo)
+
+    assert {in_relay(repo, "heads/mine"), in_relay(repo, "heads/tags/v2")} == {mine, loose}
+    assert len(in_relay(repo, "heads").split()) == 2
+
+
+def test_what_a_rebase_has_put_away_is_kept(repo: AgentRepo) -> None:
+    repo.git("branch", "upstream")
+    repo.commit("README", "ours\n")
+    repo.git("checkout", "--quiet", "upstream")
+    repo.commit("README", "theirs\n")
+    repo.git("checkout", "--quiet", BRANCH)
+    repo.write(".gitignore", "mine\n")
+    repo.git("rebase", "--autostash", "upstream", expected=(1,))
+
+    salvaged(repo)
+
+    assert repo.in_relay("show", f"{REFS}/heads/autostash:.gitignore") == "mine"
+    assert repo.in_relay("show", f"{REFS}/heads/{BRANCH}:README") == "ours"
+
+
+def test_an_ignored_linked_work_tree_is_work_all_the_same(repo: AgentRepo) -> None:
+    """What is not committed in it stands nowhere else; a planted one leads to nothing."""
+    repo.write(".git/info/exclude", ".trees/\n")
+    repo.git("worktree", "add", "--quiet", "-b", "idea", ".trees/idea")
+    repo.write(".trees/idea/new", "new\n")
+    for number, said in enumerate([b"/etc/.git", b"\xff\0/.git", b"../../..//.git", b".git", b""]):
+        planted = repo.work / f".git/worktrees/planted-{number}"
+        planted.mkdir()
+        (planted / "HEAD").symlink_to("/dev/zero")
+        (planted / "gitdir").write_bytes(said + b"\n")
+    os.mkfifo(repo.work / ".git/worktrees/planted-0/commondir")
+
+    salvaged(repo)
+
+    nested = repo.in_relay("for-each-ref", "--format=%(refname)", "refs/coding-agents/nested").split()
+    assert nested == ["refs/coding-agents/nested/%2Etrees/idea"]
+    assert repo.in_relay("show", f"{nested[0]}:new") == "new"
+
+
+def test_tags_that_are_damaged_or_name_no_commit_are_named_and_hide_no_other(repo: AgentRepo) -> None:
+    good = apart(repo, "good")
+    repo.git("tag", "-a", "-m", "good", "good", good)
+    repo.git("tag", "file", repo.git("rev-parse", "HEAD:README"))
+    for name in ("bad", "worse"):
+        repo.git("tag", "-a", "-m", name, name, apart(repo, name))
+    oid = repo.git("rev-parse", "refs/tags/bad")
+    (repo.work / f".git/objects/{oid[:2]}/{oid[2:]}").chmod(0o644)
+    whole = (repo.work / f".git/objects/{oid[:2]}/{oid[2:]}").read_bytes()
+    (repo.work / f".git/objects/{oid[:2]}/{oid[2:]}").write_bytes(whole[:40] + b"\xff" * 40)
+    oid = repo.git("rev-parse", "worse^{tree}")
+    (repo.work / f".git/objects/{oid[:2]}/{oid[2:]}").unlink()
+
+    report = salvaged(repo)
+
+    assert in_relay(repo, "heads/tags/good") == good
+    assert "3 branches cannot be read: tags/bad, tags/file, tags/worse" in report.notes
+
+
+def test_many_tags_come_by_a_few_refs(repo: AgentRepo) -> None:
+    own = {apart(repo, f"t{number}") for number in range(30)}
+    for number, oid in enumerate(own):
+        repo.git("update-ref", f"refs/tags/t{number}", oid)
+    salvaged(repo)
+    kept = in_relay(repo, "heads").split()
+    assert len(kept) == 21
+    assert own <= set(repo.in_relay("rev-list", *kept).split())
+
+
+def test_refs_that_cannot_be_read_keep_the_volume(repo: AgentRepo) -> None:
+    repo.write(".git/reftable/tables.list")
+    repo.write(".git/HEAD", "ref: refs/heads/.invalid\n")
+    assert "reftable" in salvaged(repo).kept
 
 
 def test_a_branch_that_the_relay_does_not_take_fails_the_salvage(repo: AgentRepo) -> None:

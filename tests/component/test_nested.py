@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from coding_agents.gitsync.relay_repo import Relay
 from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts
 from coding_agents.model.session import RepoRef
-from coding_agents_guest.nestedref import NESTED, nested_ref
+from coding_agents_guest.nestedref import NESTED, further_ref, nested_ref
 from support.host import host_environment
 from support.relay_scene import relay_of
 from support.repos import BRANCH, SESSION, commit, git_env, head, make_repo, sh
@@ -50,6 +51,27 @@ def push_nested(tmp_path: Path, relay: Relay, path: str, *, env: dict[str, str])
     tip = commit(inner, "file", "more\n", env=env, append=True)
     sh(inner, "push", "-q", str(relay.git_dir), f"+HEAD:{nested_ref([path])}", env=env)
     return tip
+
+
+def verb(tmp_path: Path, facts: RepoFacts, env: dict[str, str]) -> Callable[..., str]:
+    """`coding-agents nested` of a session of `facts`, with more words; returns what it prints."""
+    out, err = io.StringIO(), io.StringIO()
+    app = AppContext(host_environment(tmp_path / "home", PATH=env["PATH"]), Output(out, err))
+    app.store.create(SESSION)
+    where = str(facts.work_tree)
+    repo = RepoRef(
+        kind="path", name="app", work_tree=where, git_dir=f"{where}/.git", common_dir=f"{where}/.git",
+        repo_id="a1b2c3d4e5f6", owner_uid=os.geteuid(), owner_gid=os.getegid(),
+    )  # fmt: skip
+    app.store.save(session_record(SESSION, name="demo-app", branch=BRANCH.short, phase="stopped", repo=repo))
+
+    def run(*words: str) -> str:
+        out.truncate(0)
+        out.seek(0)
+        nested_verb.command.main([SESSION, *words], standalone_mode=False, obj=app)
+        return out.getvalue()
+
+    return run
 
 
 def bring(facts: RepoFacts, relay: Relay, env: dict[str, str]) -> tuple[Nested, ...]:
@@ -86,6 +108,27 @@ def test_one_is_taken_over_into_a_new_repository_without_a_file(
     sh(place, "fsck", "--strict", env=env)
     assert sh(place, "rev-parse", "--abbrev-ref", "HEAD", env=env).strip() == BRANCH.short
     assert not take_nested(facts, nested, BRANCH, into=place, env=env)  # again: nothing to do
+
+
+def test_what_one_has_beside_its_head_goes_to_a_branch_beside_it(
+    tmp_path: Path, facts: RepoFacts, relay: Relay, env: dict[str, str]
+) -> None:
+    first = push_nested(tmp_path, relay, "libs/a", env=env)
+    inner = tmp_path / "guest/libs/a"
+    side = sh(inner, "commit-tree", "-p", "HEAD~1", "-m", "side", "HEAD^{tree}", env=env).strip()
+    empty = sh(inner, "mktree", env=env).strip()
+    both = sh(inner, "commit-tree", "-p", side, "-m", f"{side} side", empty, env=env).strip()
+    sh(inner, "push", "-q", str(relay.git_dir), f"{both}:{further_ref(['libs/a'])}", env=env)
+    found = bring(facts, relay, env)
+    assert [(one.path, one.tip) for one in found] == [("libs/a", first), ("libs/a/.git", both)]
+
+    run = verb(tmp_path, facts, env)
+    assert [line.split("\t")[0] for line in run().splitlines()] == ["libs/a", "libs/a/.git"]
+    for path, branch in (("libs/a", BRANCH.short), ("libs/a/.git", f"{BRANCH.short}-others")):
+        assert json.loads(run(path, "--json"))["branch"] == branch
+    assert head(tmp_path / "app/libs/a", BRANCH.ref, env=env) == first
+    assert head(tmp_path / "app/libs/a", f"{BRANCH.ref}-others^", env=env) == side
+    assert [entry.name for entry in (tmp_path / "app/libs/a").iterdir()] == [".git"]
 
 
 def test_one_is_taken_over_into_the_repository_that_is_there(
@@ -159,22 +202,7 @@ def test_the_verb_shows_hostile_names_made_safe_and_finds_them(
     hostile = f"{NESTED}x\u202ey"  # a name that the guest did not encode
     relay.store.git("update-ref", hostile, tip)
     bring_nested(facts, relay, session=SESSION, env=env)
-    out, err = io.StringIO(), io.StringIO()
-    app = AppContext(host_environment(tmp_path / "home", PATH=env["PATH"]), Output(out, err))
-    app.store.create(SESSION)
-    where = str(facts.work_tree)
-    repo = RepoRef(
-        kind="path", name="app", work_tree=where, git_dir=f"{where}/.git", common_dir=f"{where}/.git",
-        repo_id="a1b2c3d4e5f6", owner_uid=os.geteuid(), owner_gid=os.getegid(),
-    )  # fmt: skip
-    app.store.save(session_record(SESSION, name="demo-app", branch=BRANCH.short, phase="stopped", repo=repo))
-
-    def run(*words: str) -> str:
-        out.truncate(0)
-        out.seek(0)
-        nested_verb.command.main([SESSION, *words], standalone_mode=False, obj=app)
-        return out.getvalue()
-
+    run = verb(tmp_path, facts, env)
     shown = run()
     assert len(shown.splitlines()) == 2
     assert shown.isascii()

@@ -25,7 +25,7 @@ from coding_agents.model.audit import RecordType, decode_record
 from coding_agents.model.refs import Oid
 from coding_agents.policy.matrix import Operation, Policy
 from coding_agents.supervisor.journal import Journal
-from coding_agents_guest.nestedref import LATEST, NESTED
+from coding_agents_guest.nestedref import LATEST, NESTED, further_ref
 from support.relay_scene import PUSH, Scene, eventually, make_scene, read_advertisement, read_all
 from support.relay_server import URL, RelayServer, serving
 from support.repos import BRANCH, commit, git_env, head, make_repo, sh, sh_fails
@@ -131,6 +131,25 @@ def test_saves_beside_each_other_are_no_rewrites(
     sh(scene.guest, "push", "-qf", "local", f"HEAD:{ref}", env=guest_env)
     eventually(lambda: len(server.changes) == 4)
     assert server.changes[3].archived == archived
+
+
+def test_what_was_beside_the_head_of_a_repository_inside_is_kept_whole(
+    scene: Scene, server: RelayServer, guest_env: dict[str, str]
+) -> None:
+    """Its parents are all that is known of the branches, not the first alone."""
+
+    def apart(name: str, *parents: str) -> str:
+        options = [word for parent in parents for word in ("-p", parent)]
+        return sh(scene.guest, "commit-tree", *options, "-m", name, "HEAD^{tree}", env=guest_env).strip()
+
+    one, other = apart("one"), apart("other")
+    for tip in (apart("both", one, other), apart("the first alone", one)):
+        sh(scene.guest, "push", "-qf", "local", f"{tip}:{further_ref(['inner'])}", env=guest_env)
+    eventually(lambda: len(server.changes) == 2)
+    assert server.changes[1].archived == "refs/coding-agents/archive/1"
+    assert (
+        sh(scene.relay.git_dir, "rev-parse", "refs/coding-agents/archive/1^2", env=guest_env).strip() == other
+    )
 
 
 def test_a_push_counts_although_the_guest_is_gone_before_the_answer(

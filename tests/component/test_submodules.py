@@ -277,6 +277,27 @@ def test_the_work_comes_home_into_the_submodule_and_is_taken_over(tmp_path: Path
     assert host.git("fsck", "--full", "--no-dangling") == ""
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_another_branch_of_a_submodule_comes_home_into_it(tmp_path: Path, kind: kinds.Kind) -> None:
+    """Its HEAD stands as it went in; where its history is cut off, the repository around it could not take it."""
+    host = kind.build(tmp_path)
+    session = begin(host)
+    path = session.filled.plan.submodules[-1].path
+    inside = session.work / path
+    side = session.git("commit-tree", "-p", "HEAD", "-m", "side", "HEAD^{tree}", cwd=inside)
+    session.git("branch", "side", side, cwd=inside)
+    place = replaced(session.place, relay=str(session.relay.git_dir))
+    report = salvage(session.config, place, time.monotonic() + 60)
+    assert isinstance(report, Salvaged), report
+    assert report.left_out == ()
+    bring_nested(host.facts(), session.relay, session=SESSION, env=host.env)
+    (found,) = list_nested(host.facts(), session=SESSION, env=host.env)
+    assert found.path == f"{path}/.git"
+    assert inner_of(host, path).git("rev-parse", f"{found.ref}^") == side
+    assert host.git("for-each-ref", NESTED) == ""
+    assert inner_of(host, path).git("fsck", "--full", "--no-dangling") == ""
+
+
 def test_a_shallow_one_that_is_gone_is_kept_and_breaks_nothing(tmp_path: Path) -> None:
     """Its history ends where only the submodule knows: in the repository around it that would be damage."""
     host = kinds.submodule_shallow(tmp_path)

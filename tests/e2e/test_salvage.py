@@ -84,6 +84,30 @@ def test_other_branches_of_a_killed_container_are_kept(product: Product, repo: P
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
+def test_commits_that_no_branch_names_come_home(product: Product, repo: Path, end: str) -> None:
+    """Of a tag, a linked work tree that is gone with /tmp, and a repository inside; whoever ends the session."""
+    new = "git commit-tree -p HEAD HEAD^{tree} -m"
+    name = product.launch_detached(
+        repo,
+        f"git tag v1 $({new} tagged); git worktree add -q --detach /tmp/far $({new} far);"
+        " git init -q in; cd in; git commit -q --allow-empty -m first;"
+        f" git branch side $({new} side); touch ../.git/ok; sleep 600",
+    )
+    wait_for(lambda: product.exec(name, "test -e .git/ok", status=None).status == 0, "the agent's refs")
+    if end == "kill":
+        kill(product, name)
+    else:
+        product.run("stop", name)
+    incoming = f"refs/coding-agents/incoming/{product.session(name)['id']}-branches"
+    nested = {one["path"]: one["ref"] for one in product.run("nested", name, "--json").json}
+    product.run("remove", name)
+    found = {f"{incoming}/tags/v1": "tagged", f"{incoming}/worktrees/far": "far",
+             nested["in"]: "first", f"{nested['in/.git']}^": "side"}  # fmt: skip
+    assert {ref: git(repo, "log", "-1", "--format=%s", ref) for ref in found} == found
+    assert product.leftovers() == []
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
 def test_a_repository_that_the_agent_made_inside_comes_home(product: Product, repo: Path, end: str) -> None:
     """Nothing of it is in the session's branch; when the volume is gone, its ref and a taken over copy have it."""
     name = product.launch_detached(

@@ -23,7 +23,7 @@ from coding_agents.gitsync.relay_repo import Relay
 from coding_agents.model.refs import Branch, Oid
 from coding_agents.model.repo import RepoFacts
 from coding_agents.proc.git import Profile, git, owner_of
-from coding_agents_guest.nestedref import GIVEN_HEADS, NESTED, nested_path
+from coding_agents_guest.nestedref import GIVEN_HEADS, NESTED, nested_path, repository_of
 
 MAX_BROUGHT = 1000
 """So many refs of nested repositories are brought home; a hostile guest can push more."""
@@ -37,6 +37,7 @@ _DOT_GIT = frozenset({".git", "git~1"})
 class Nested(msgspec.Struct, frozen=True):
     """One repository inside the work tree: its path there (hostile text), its ref in the user's repository, its tip.
 
+    The path of a git directory (`libs/a/.git`) stands for what the repository has beside its HEAD: the tip's parents.
     `home` is the submodule that has the ref, None when it is the repository around it.
     """
 
@@ -58,8 +59,9 @@ def bring_nested(repo: RepoFacts, relay: Relay, *, session: str, env: Mapping[st
     around: dict[str, Oid] = {}
     for ref, oid in found.items():
         name = ref.removeprefix(NESTED)
-        start = given.get(f"{GIVEN_HEADS}{name}")
-        home = _submodule(repo, nested_path(name), env) if start is not None else None
+        inside = repository_of(name)
+        start = given.get(f"{GIVEN_HEADS}{inside}")
+        home = _submodule(repo, nested_path(inside), env) if start is not None else None
         if home is not None and start is not None and user_store(home, env).present([start]):
             _bring_refs(relay, user_store(home, env), {f"{NESTED}{session}/{name}": oid}, [start], session)
         else:

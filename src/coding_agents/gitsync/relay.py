@@ -50,7 +50,7 @@ from coding_agents.policy.decide import Allow, Decision, Deny, PushRequest, deci
 from coding_agents.policy.matrix import Operation, Policy, Tier
 from coding_agents.proc.runner import ProcessLimits, restrict
 from coding_agents_guest.lfspointer import LFS
-from coding_agents_guest.nestedref import LATEST, NESTED
+from coding_agents_guest.nestedref import LATEST, NESTED, is_further
 
 _MIB = 1 << 20
 _TOO_OFTEN = "relay-rate"
@@ -326,10 +326,10 @@ class RelayService:
         """Keep `old` under the next free archive ref unless `new` contains it.
 
         Automatic saves stand beside each other: they have refs of their own, and of a repository inside the
-        commits below them count.
+        commits below them count. What it has beside its HEAD is kept as it was, with all that it names.
         """
         store = self._relay.store
-        if old is not None and moved.startswith(NESTED):
+        if old is not None and moved.startswith(NESTED) and not is_further(moved[len(NESTED) :]):
             old = store.resolve(f"{old}^")
         if old is None or moved == LATEST or moved.startswith(LFS) or store.is_ancestor(old, new):
             return None

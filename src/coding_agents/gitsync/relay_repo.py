@@ -17,7 +17,7 @@ Layout of refs (all but the first two, the nested and the given ones are hidden 
     refs/coding-agents/autosave/<ms>     earlier ones by the host's time in milliseconds since the epoch
     refs/coding-agents/archive/<n>       old tips of non-fast-forward pushes, and what salvages brought and is home
     refs/coding-agents/salvage/{head,worktree}  what a salvage container found in the volume, until it is home
-    refs/coding-agents/salvage/heads/<name>  branches there that HEAD does not contain
+    refs/coding-agents/salvage/heads/<name>  branches and other refs there that HEAD does not contain
     refs/coding-agents/salvage/earlier/<oid>/<one of these>  of earlier salvages, when it is not home yet
 """
 
