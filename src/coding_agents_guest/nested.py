@@ -35,11 +35,15 @@ NESTED_MESSAGE = "Uncommitted work (coding-agents)"
 
 @dataclass(frozen=True)
 class NestedWork:
-    """`tips` are what the relay has now by path; `left_out` paths that it lacks, `failures` why."""
+    """`tips` are what the relay has now by path; `left_out` paths that it lacks, `failures` why.
+
+    `known` are commits that the relay has of each repository that was looked at.
+    """
 
     tips: Mapping[str, str] = {}
     left_out: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
+    known: Mapping[str, tuple[str, ...]] = {}
 
 
 @dataclass(frozen=True)
@@ -79,10 +83,10 @@ def save_nested(
     if there:
         with suppress(GitFailedError):  # without the answer all of them are pushed, and lost is nothing
             given = read_given(git, relay)
-    saving = _Saving(git, config, relay, known, given, {}, [], [])
+    saving = _Saving(git, config, relay, known, given, {}, {}, [], [])
     for path in there:
         saving.save((path,))
-    return NestedWork(saving.tips, tuple(saving.left_out), tuple(saving.failures))
+    return NestedWork(saving.tips, tuple(saving.left_out), tuple(saving.failures), saving.seen)
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ class _Saving:
     known: Mapping[str, str]
     given: Mapping[str, Start]
     tips: dict[str, str]
+    seen: dict[str, tuple[str, ...]]
     left_out: list[str]
     failures: list[str]
 
@@ -112,6 +117,7 @@ class _Saving:
         except (GitFailedError, OSError) as error:
             self.failures.append(f"the repository {where} was not saved: {error}")
             return
+        self.seen[where] = tuple(filter(None, (self.tips.get(where), start.commit)))
         for path in inner_nested:
             self.save((*places, path))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from coding_agents_guest.deny import DenyList
 from coding_agents_guest.events import MAX_ITEMS, GuestConfig, Saved
+from coding_agents_guest.further import left_to_salvage
 from coding_agents_guest.gitwork import Git, GitFailedError, identity_environment
 from coding_agents_guest.lfs import Sent, send_large_files
 from coding_agents_guest.nested import save_nested
@@ -74,6 +75,10 @@ def save(config: GuestConfig, place: Place, *, deadline: float) -> Saved:
         notes += [large.told()] if large.why else []
         # Or else the host would not look into the volume.
         pushed = pushed and not nested.failures and not large.why
+        if pushed:
+            left = left_to_salvage(git, {"": (work.commit, config.base), **nested.known})
+            notes += [f"not looked at: what {where or 'the repository'} has beside HEAD" for where in left]
+            pushed = not left
     if len(left_out) > MAX_ITEMS:
         notes.append(f"{len(left_out)} files were left out")
     return Saved(work.commit, pushed, work.committed, left_out, "; ".join(notes))

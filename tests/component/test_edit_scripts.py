@@ -184,7 +184,7 @@ def _save(one: Bench) -> None:
     tip, head = _rev(one, BRANCH.ref), _rev(one, "HEAD")
     report = save(session.config, one.place, deadline=time.monotonic() + 60)
     landed = session.bring()
-    if not report.pushed:
+    if not report.pushed and "beside HEAD" not in report.message:
         assert "does not continue" in report.message or not (report.head or head), report
         _salvage(one)
         return

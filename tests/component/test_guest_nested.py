@@ -173,6 +173,33 @@ def test_what_repositories_inside_hold_beside_head_comes_back(repo: AgentRepo) -
     assert tips(repo) == before
 
 
+def test_a_save_leaves_what_is_beside_head_to_salvage(repo: AgentRepo) -> None:
+    """It says so by not having pushed: the host then looks into the volume."""
+    place = nested_repository(repo, "inner")
+    assert saved(repo).pushed
+    with_more(repo, place)
+    report = saved(repo)
+    assert not report.pushed
+    assert "what inner has beside HEAD" in report.message
+
+
+@pytest.mark.parametrize("how", ["branch", "stash", "tag", "ref", "worktree"])
+def test_a_save_tells_whatever_else_the_repository_itself_holds(repo: AgentRepo, how: str) -> None:
+    assert saved(repo).pushed
+    oid = repo.git("commit-tree", "-p", "HEAD", "-m", "work", "HEAD^{tree}")
+    if how == "worktree":
+        repo.git("worktree", "add", "--quiet", "--detach", str(repo.root / "linked"), oid)
+    elif how == "stash":
+        repo.write("README", "stashed\n")
+        repo.git("stash", "push", "--quiet")
+    else:
+        directory = {"branch": "heads", "tag": "tags", "ref": "own"}[how]
+        repo.git("update-ref", f"refs/{directory}/work", oid)
+    report = saved(repo)
+    assert not report.pushed
+    assert "beside HEAD" in report.message
+
+
 @HOW
 def test_of_a_clone_what_it_fetched_is_no_work(repo: AgentRepo, keep: object) -> None:
     origin = nested_repository(repo, "../origin")
@@ -192,8 +219,10 @@ def test_of_a_clone_what_it_fetched_is_no_work(repo: AgentRepo, keep: object) ->
 
 def test_a_submodule_whose_files_stand_as_they_went_in_may_hold_more(repo: AgentRepo) -> None:
     repo = with_submodule(repo)
+    assert saved(repo).pushed
     expected = with_more(repo, repo.work / "sub")
     repo.git("checkout", "--quiet", "HEAD", cwd=repo.work / "sub")
+    assert not saved(repo).pushed
     salvaged(repo)
     assert set(tips(repo)) == {"sub/.git"}
     assert others(repo, "sub") == expected
@@ -208,6 +237,7 @@ def test_the_git_directory_of_a_submodule_that_is_gone_is_looked_into(repo: Agen
     repo.git("rm", "--quiet", "sub")
     repo.git("commit", "--quiet", "-m", "it is not needed")
     assert not (repo.work / "sub").exists()
+    assert not saved(repo).pushed
     salvaged(repo)
     (path,) = tips(repo)
     assert path == ".git/modules/sub"

@@ -189,8 +189,9 @@ def test_merge_under_way_is_saved_but_not_concluded(repo: AgentRepo) -> None:
 
     report = saved(repo)
 
-    assert report.pushed
     assert "merge is under way" in report.message
+    assert "beside HEAD" in report.message  # and not pushed, so that the host looks at the branch
+    assert not report.pushed
     assert repo.tip() == report.head
     assert "<<<<<<<" in repo.in_relay("show", f"{report.head}:README")
     assert repo.git("rev-parse", "HEAD") == head

@@ -286,6 +286,7 @@ def test_another_branch_of_a_submodule_comes_home_into_it(tmp_path: Path, kind: 
     inside = session.work / path
     side = session.git("commit-tree", "-p", "HEAD", "-m", "side", "HEAD^{tree}", cwd=inside)
     session.git("branch", "side", side, cwd=inside)
+    assert not session.save().pushed
     place = replaced(session.place, relay=str(session.relay.git_dir))
     report = salvage(session.config, place, time.monotonic() + 60)
     assert isinstance(report, Salvaged), report
