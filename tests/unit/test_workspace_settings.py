@@ -24,6 +24,13 @@ def test_only_the_last_checked_value_travels() -> None:
     assert travelling(parse_config(output)) == [("core.autocrlf", "input"), ("core.filemode", "true")]
 
 
+def test_what_the_users_disk_is_like_does_not_travel() -> None:
+    """With this setting git adds no `readme` beside a `README`; a container's disk can have both."""
+    assert travelling([("core.ignorecase", "true"), ("core.symlinks", "false")]) == [
+        ("core.symlinks", "false")
+    ]
+
+
 KEYS = ["core.autocrlf", "core.editor", "alias.x", "filter.x.clean", "include.path", "status.renames"]
 
 

@@ -2,7 +2,8 @@
 
 The guest's `.git/config` is made from an allow-list: the settings that define what `git status` prints,
 each with a checked value, and the addresses of submodules. Nothing that runs a program, names a remote or
-holds a credential can get in, whatever the user's configuration says.
+holds a credential can get in, whatever the user's configuration says. `core.ignoreCase` stays behind: it says what
+the user's disk is like. On a container's, which tells names apart, git would leave files out in silence.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ _TRAVEL: dict[str, re.Pattern[str]] = {
     "core.autocrlf": re.compile(r"(?i:true|false|yes|no|on|off|0|1|input)"),
     "core.eol": re.compile(r"(?i:lf|crlf|native)"),
     "core.filemode": _BOOL,
-    "core.ignorecase": _BOOL,
     "core.precomposeunicode": _BOOL,
     "core.symlinks": _BOOL,
     "core.quotepath": _BOOL,
