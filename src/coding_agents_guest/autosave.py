@@ -26,6 +26,7 @@ from coding_agents_guest.nestedref import AUTOSAVE_MESSAGE, LATEST
 from coding_agents_guest.place import Place
 from coding_agents_guest.records import asdict, dataclass
 from coding_agents_guest.snapshot import Snapshot, commit_snapshot, take_snapshot
+from coding_agents_guest.unblock import unblocked
 from coding_agents_guest.wire import WireError
 
 _BUDGET_S = 60.0
@@ -55,7 +56,8 @@ def autosave(
         return Autosaved("", False, "push is off: the work stays in the session's volume"), memory
     git = Git(place.workspace, {**place.environment(), **identity_environment(config.identity)}, deadline)
     try:
-        return _Autosave(config, place, git, order).run(memory)
+        with unblocked(place.workspace):
+            return _Autosave(config, place, git, order).run(memory)
     except Exception as error:  # noqa: BLE001 - whatever state it is in, the answer must come
         return Autosaved("", False, f"not saved: {error}"), memory
 
@@ -87,8 +89,8 @@ class _Autosave:
         if refspecs:
             git.run("push", "--quiet", "--no-verify", self.place.relay, *refspecs)
         nested = save_nested(git, snapshot.nested, self.config, self.place.relay, memory.nested)
-        missing = [*nested.failures, *([large.told()] if large.why else [])]
-        report = Autosaved(commit, not missing, "; ".join(missing))
+        missing = [*snapshot.trouble, *nested.failures, *([large.told()] if large.why else [])]
+        report = Autosaved(commit, not missing, "; ".join((*missing, *snapshot.notes)))
         return report, Memory(commit, snapshot.tree, head, stamp, nested.tips)
 
     def _send_large(self, git_dir: Path, commit: str, before: str) -> Sent:
@@ -112,14 +114,14 @@ class _Autosave:
         deny = DenyList(self.config.deny)
         if stamp == memory.index and ours.exists():
             with suppress(GitFailedError):  # an index that is broken must not be in the way for ever
-                snapshot = take_snapshot(inner, head=head, deny=deny, again=self.git)
+                snapshot = take_snapshot(inner, head=head, deny=deny, again=self.git, ask=True)
                 if not any(path.rpartition("/")[2] == ".gitignore" for path in snapshot.changed):
                     return snapshot, stamp
         with suppress(FileNotFoundError):
             ours.unlink()
         with suppress(FileNotFoundError):
             shutil.copy2(theirs, ours)
-        return take_snapshot(inner, head=head, deny=deny), stamp
+        return take_snapshot(inner, head=head, deny=deny, ask=True), stamp
 
 
 class Autosaver:

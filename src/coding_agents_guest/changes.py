@@ -40,7 +40,7 @@ def find_changes(git: Git) -> Changes:
     The index must be our own: git writes what it learned into it.
     """
     changes = Changes([], [], [], [], [], "")
-    options = ("--porcelain=v2", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=dirty")
+    options = ("--porcelain=v2", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=all")
     entries, warnings = git.within(GIT_OPTIONAL_LOCKS="1").paths_and_warnings("status", *options)
     for entry in entries:
         kind, _, rest = entry.partition(" ")

@@ -23,12 +23,18 @@ _SETTINGS = (
     "core.untrackedCache=false",
     "core.splitIndex=false",
     "core.safecrlf=false",
+    # What is one name on a disk that does not tell A from a is two files here, and both are work.
+    "core.ignoreCase=false",
+    # Names that the relay's fsck refuses: git then leaves out the one file, and not the push all.
+    "core.protectHFS=true",
+    "core.protectNTFS=true",
     "core.quotePath=false",
     "commit.gpgSign=false",
     "push.gpgSign=false",
     "push.followTags=false",
     "push.recurseSubmodules=no",
     "fetch.recurseSubmodules=false",
+    "submodule.recurse=false",
     "i18n.commitEncoding=utf-8",
     "gc.auto=0",
     "maintenance.auto=false",
@@ -119,6 +125,9 @@ class Git:
     def _finish(
         self, arguments: tuple[str, ...], stdin: bytes, stdout: int = subprocess.PIPE
     ) -> tuple[int, bytes, bytes]:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise _too_late(arguments)
         argv = ["git"]
         for setting in (*_SETTINGS, *self.settings):
             argv += ["-c", setting]
@@ -132,10 +141,10 @@ class Git:
             start_new_session=True,
         )
         try:
-            output, errors = process.communicate(stdin, timeout=max(0.1, self.deadline - time.monotonic()))
+            output, errors = process.communicate(stdin, timeout=left)
         except subprocess.TimeoutExpired:
             _end(process)
-            raise GitFailedError(f"git {arguments[0]} ran out of time") from None
+            raise _too_late(arguments) from None
         return process.returncode, output or b"", errors
 
 
@@ -151,6 +160,10 @@ def identity_environment(identity: Identity) -> dict[str, str]:
 def _failure(arguments: tuple[str, ...], status: int, errors: bytes) -> GitFailedError:
     lines = errors.decode("utf-8", "replace").strip().splitlines()[-6:]
     return GitFailedError(f"git {arguments[0]} ended with {status}: " + " / ".join(lines))
+
+
+def _too_late(arguments: tuple[str, ...]) -> GitFailedError:
+    return GitFailedError(f"git {arguments[0]} ran out of time")
 
 
 def _split(output: bytes) -> list[str]:

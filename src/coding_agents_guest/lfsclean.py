@@ -24,7 +24,8 @@ def with_pointers(
     Also tells by SHA-256 where their contents are. `git` has the snapshot's index. Raises GitFailedError, OSError.
     """
     before = parent or git.text("mktree")
-    listed = git.paths("diff-tree", "-r", "-z", "--no-renames", "--diff-filter=AMT", before, snapshot.tree)
+    differing = ("diff-tree", "-r", "-z", "--no-renames", "--diff-filter=AMT", "--ignore-submodules=all")
+    listed = git.paths(*differing, before, snapshot.tree)
     modes = {path: entry.split()[1] for entry, path in zip(listed[::2], listed[1::2])}
     large = _belong_to_lfs(git, [path for path, mode in modes.items() if mode in ("100644", "100755")])
     found: dict[str, Path] = {}

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from coding_agents_guest.deny import DenyList
 from coding_agents_guest.events import GuestConfig
+from coding_agents_guest.gitlinks import gitlinks_in, listed
 from coding_agents_guest.gitwork import Git, GitFailedError
 from coding_agents_guest.lfs import send_large_files
 from coding_agents_guest.nestedref import GIVEN_HEADS, GIVEN_TREES, NESTED, nested_ref
@@ -22,7 +23,6 @@ from coding_agents_guest.records import dataclass, replace
 from coding_agents_guest.snapshot import (
     commit_snapshot,
     dated,
-    listed_gitlinks,
     newest_change,
     take_snapshot,
 )
@@ -114,7 +114,7 @@ class _Saving:
                 return
             else:
                 inner_nested = self._save(places, where, start)
-        except (GitFailedError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - an odd one must cost no other
             self.failures.append(f"the repository {where} was not saved: {error}")
             return
         self.seen[where] = tuple(filter(None, (self.tips.get(where), start.commit)))
@@ -129,12 +129,15 @@ class _Saving:
         if inner.answer("rev-parse", "--verify", "--quiet", "HEAD") != start.commit:
             return False
         options = ("--porcelain", "--untracked-files=normal", "--ignore-submodules=dirty")
-        return not inner.run("status", *options)
+        try:
+            return not inner.run("status", *options)
+        except GitFailedError:  # for one inside of it that is odd; a snapshot copes with that
+            return False
 
     def _submodules(self, places: tuple[str, ...]) -> Sequence[str]:
         """The submodules in the one at `places`."""
         has = os.path.lexists(Path(self.git.directory, *places, ".gitmodules"))
-        return listed_gitlinks(self._inside(places)) if has else ()
+        return [link.path for link in gitlinks_in(listed(self._inside(places)))] if has else ()
 
     def _save(self, places: tuple[str, ...], where: str, start: Start) -> tuple[str, ...]:
         """Push one unless it is as it was; returns the repositories inside of it."""
@@ -147,7 +150,7 @@ class _Saving:
             with suppress(FileNotFoundError):
                 shutil.copy2(git_dir / "index", index)
             mine = git.within(GIT_INDEX_FILE=str(index))
-            snapshot = take_snapshot(mine, head=head, deny=DenyList(config.deny))
+            snapshot = take_snapshot(mine, head=head, deny=DenyList(config.deny), ask=True)
             date = newest_change(mine, snapshot.tree, head, git.directory)
             commit = commit_snapshot(dated(mine, date), snapshot, config, parent=head, message=config.message)
         finally:

@@ -26,11 +26,10 @@ from coding_agents_guest.records import replace
 from coding_agents_guest.salvage_repo import BrokenHistoryError, Repository, fresh_git
 from coding_agents_guest.snapshot import Snapshot
 from coding_agents_guest.volume import Volume, read_git_dir, read_volume
-from coding_agents_guest.volume_refs import Refs, UnreadableVolumeError
+from coding_agents_guest.volume_refs import Refs
 
 MAX_FURTHER = 100  # repositories inside of which other branches are kept
 _MAX_SEEN = 1000  # repositories inside, of which most are submodules as they went in
-_TROUBLE = (GitFailedError, UnreadableVolumeError, BrokenHistoryError, OSError)
 
 
 def push_inside(repo: Repository, nested: Sequence[str]) -> list[str]:
@@ -67,7 +66,7 @@ def push_nested(repo: Repository, nested: Sequence[str], outer: tuple[str, ...] 
         found.seen.append(where)
         try:
             inner, snapshot, others = _salvage_nested(repo, places)
-        except _TROUBLE as error:
+        except Exception as error:  # noqa: BLE001 - an odd one must cost no other
             found.notes.append(f"the repository {where} cannot be read: {error}")
             lacking.append(f"{where}/")
             continue
@@ -119,7 +118,7 @@ def _push_module(repo: Repository, places: tuple[str, ...], git_dir: Path) -> li
         first, _, rest = where.partition("/")
         ref = nested_ref((first, rest))
         lacking = _push_further(inner, replace(volume.refs, branches=branches), known, where=where, ref=ref)
-    except _TROUBLE as error:
+    except Exception as error:  # noqa: BLE001 - as above
         found.notes.append(f"the repository {where} cannot be read: {error}")
         return [f"{where}/"]
     if inner.pushed:

@@ -32,7 +32,7 @@ _MAX_RULES_BYTES = 1 << 20
 # What decides how files become blobs and which are ignored. Everything else in the volume's configuration,
 # above all what names a program, has no say; LFS files get their pointers from us (lfsclean).
 _TAKEN_SETTINGS = re.compile(
-    r"core\.(?:autocrlf|checkstat|eol|filemode|ignorecase|precomposeunicode|symlinks|trustctime)"
+    r"core\.(?:autocrlf|checkstat|eol|filemode|precomposeunicode|symlinks|trustctime)"
     r"\n[A-Za-z]{1,12}"
 )
 _NO_FILTERS = ("filter.lfs.clean=", "filter.lfs.smudge=", "filter.lfs.process=", "filter.lfs.required=false")
@@ -158,6 +158,7 @@ class Repository:
             if parent:
                 self.git.run("read-tree", parent)
             snapshot = take_snapshot(self.git, head=parent, deny=deny)
+        self.found.notes.extend((*snapshot.trouble, *snapshot.notes))
         if volume.common is not None and has_lfs(volume.common):
             scratch = Path(self.git.environment["GIT_DIR"])
             snapshot, self.large = with_pointers(

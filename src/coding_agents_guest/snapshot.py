@@ -9,17 +9,31 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
 
 from coding_agents_guest.changes import Changes, find_changes
 from coding_agents_guest.deny import DenyList
 from coding_agents_guest.events import GuestConfig
+from coding_agents_guest.gitlinks import (
+    Gitlink,
+    Standing,
+    gitlinks_in,
+    listed,
+    look_at,
+    may_have_gitlinks,
+    put_back,
+    shielded,
+    take_out,
+)
 from coding_agents_guest.gitwork import Git
 from coding_agents_guest.records import dataclass
 from coding_agents_guest.staging import (
-    drop_hollow,
-    records,
+    Staged,
+    forget,
+    is_readable,
+    show_come_back,
     show_hidden,
     stage_changed,
     stage_tracked,
@@ -30,11 +44,8 @@ from coding_agents_guest.staging import (
 # The only word of git on a directory that it cannot read (dir.c); in English, as LC_ALL makes it, and cut off
 # where the path is longer than a path may be.
 _SHUT_DIRECTORY = re.compile(r"^warning: could not open directory '(.*?)(?:': .*)?$", re.MULTILINE)
-
-# gitformat-index(5): mode 160000 as a 32-bit number, in every version of the format; where these bytes are missing
-# there is no such entry, and 100,000 others need not be listed.
-_GITLINK_MODE = b"\0\0\xe0\0"
-_GITLINK = re.compile(rb"(?:\A|(?<=\0))160000 [0-9a-f]+ \d\t([^\0]+)")
+_COMMITTER_DATE = re.compile(rb"^committer .*> (\d{1,18}) [+-]\d+$", re.MULTILINE)
+_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -42,67 +53,102 @@ class Snapshot:
     """`tree` holds the work; `left_out` are the paths that it lacks on purpose or that could not be read.
 
     `nested` are the repositories in the work tree, whose content is not part of the tree. `changed` are the paths
-    that differed from the snapshot before this one, where there was one to build on.
+    that differed from the snapshot before this one, where there was one to build on. `notes` are for a person, and
+    so is `trouble`: what the host is to look at itself.
     """
 
     tree: str
     left_out: tuple[str, ...]
     nested: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    trouble: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What a work tree has beyond what is staged of it now."""
+    """What a work tree has beyond what is staged of it now.
+
+    `repositories` stand where the index has files, and are out of it.
+    """
 
     untracked: list[str]
     added: list[str]  # in the index, but not in HEAD
     changed: list[str]
-    unreadable: list[str]
+    repositories: list[str]
+    staged: Staged
     warnings: str
 
 
-def take_snapshot(git: Git, *, head: str, deny: DenyList, again: Git | None = None) -> Snapshot:
+def take_snapshot(
+    git: Git, *, head: str, deny: DenyList, again: Git | None = None, ask: bool = False
+) -> Snapshot:
     """Add the whole work tree to the index of `git` and write it as a tree. Raises GitFailedError.
 
     `head` is the commit that says what git tracks, "" for none: a deny-listed file that is only staged counts
     as untracked. Conflicts under way are taken as they stand in the files. Of a nested repository at most the
-    id of its commit is in the tree. git itself never sees sockets, pipes and devices.
+    id of its commit is in the tree; no git looks into it, unless one may be asked there (`ask`). git itself never
+    sees sockets, pipes and devices.
 
     `again` says that the index is as an earlier snapshot left it, so that only what changed since is read; it is
     git with the index that the first one began with.
     """
+    git = shielded(git)
     if head and not Path(git.environment["GIT_INDEX_FILE"]).exists():
         git.run("read-tree", head)  # or else what git tracks although a rule ignores it would be left out
-    drop_hollow(git, gitlinks(git))
-    found = _stage_changes(git, again) if again else _stage_all(git, head)
-    wanted = [path for path in found.untracked if _is_wanted(git, path, deny)]
-    refused = stage_untracked(git, wanted)
+    listing = b"" if again and not may_have_gitlinks(git) else listed(git)
+    links = gitlinks_in(listing)
+    take_out(git, links)
+    found = _stage_changes(git, again) if again else _stage_all(git, head, listing, links)
+    links += [Gitlink(path, "") for path in found.repositories]
+    standing = look_at(git, top(git), links, ask=ask)
+    untracked = _outside(found.untracked, standing) + standing.instead
+    wanted = [path for path in dict.fromkeys(untracked) if _is_wanted(git, path, deny)]
+    staged = found.staged + stage_untracked(git, wanted)
     denied = [path for path in found.added if deny.denies(path)]
-    if denied:
-        git.run("update-index", "--force-remove", "-z", "--stdin", stdin=records(denied))
-    new = {path for path in found.untracked if path.endswith("/")}
-    left_out = (set(found.untracked) - set(wanted) - new).union(
-        denied, found.unreadable, refused, _SHUT_DIRECTORY.findall(found.warnings)
+    forget(git, denied)
+    put_back(git, links, standing.commits)
+    new = {path for path in untracked if path.endswith("/")}
+    left_out = (set(untracked) - set(wanted) - new).union(
+        denied, staged.left_out, _SHUT_DIRECTORY.findall(found.warnings)
     )
-    nested = {path.rstrip("/") for path in new} | set(gitlinks(git))
+    nested = {path.rstrip("/") for path in new}.union(standing.commits)
     changed = (*found.changed, *wanted) if again else ()
-    return Snapshot(git.text("write-tree"), tuple(sorted(left_out)), tuple(sorted(nested)), changed)
+    return Snapshot(
+        git.text("write-tree"),
+        tuple(sorted(left_out)),
+        tuple(sorted(nested)),
+        changed,
+        _notes(staged),
+        tuple(
+            f"what {path} stands on cannot be read: it stays recorded as it was" for path in standing.unread
+        ),
+    )
 
 
-def _stage_all(git: Git, head: str) -> _Found:
-    show_hidden(git)
-    unreadable = stage_tracked(git)
+def _stage_all(git: Git, head: str, listing: bytes, links: list[Gitlink]) -> _Found:
+    show_hidden(git, listing)
     untracked, warnings = git.paths_and_warnings("ls-files", "-z", "--others", "--exclude-standard")
-    return _Found(untracked, _staged_new(git, head), [], unreadable, warnings)
+    # Where a file was, git would look what the repository stands on that is there now.
+    inside = [path.rstrip("/") for path in untracked if path.endswith("/")]
+    tracked = {path.partition(b"\t")[2] for path in listing.split(b"\0")} if inside else set()
+    tracked.difference_update(os.fsencode(link.path) for link in links)
+    repositories = [path for path in inside if os.fsencode(path) in tracked]
+    forget(git, repositories)
+    staged = stage_tracked(git)
+    return _Found(untracked, _staged_new(git, head), [], repositories, staged, warnings)
 
 
 def _stage_changes(git: Git, original: Git) -> _Found:
+    show_come_back(git)
     changes = find_changes(git)
     modified = changes.modified + _come_back(git, original, changes)
-    unreadable = stage_changed(git, modified, changes.deleted)
-    changed = modified + changes.deleted
-    return _Found(changes.untracked, changes.added, changed, unreadable, changes.warnings)
+    repositories = [path for path in modified if _is_directory(top(git) / path)]
+    modified = sorted(set(modified).difference(repositories))
+    deleted = changes.deleted + repositories
+    staged = stage_changed(git, modified, deleted)
+    changed = modified + deleted
+    return _Found(changes.untracked, changes.added, changed, repositories, staged, changes.warnings)
 
 
 def _come_back(git: Git, original: Git, changes: Changes) -> list[str]:
@@ -111,21 +157,33 @@ def _come_back(git: Git, original: Git, changes: Changes) -> list[str]:
     A rule may ignore them: then they are not even untracked.
     """
     there = set(changes.gone).difference(changes.untracked)
-    there = {path for path in there if os.path.lexists(top(git) / path)}
+    there = {path for path in there if _is_there(top(git) / path)}
     return sorted(there.intersection(original.paths("ls-files", "-z", "--cached"))) if there else []
 
 
-def gitlinks(git: Git) -> list[str]:
-    """The paths in the index of `git` at which it records a commit of another repository."""
-    index = Path(git.environment["GIT_INDEX_FILE"])
-    if not index.exists() or _GITLINK_MODE not in index.read_bytes():
-        return []
-    return listed_gitlinks(git)
+def _outside(untracked: list[str], standing: Standing) -> list[str]:
+    """Those of `untracked` that are in none of the repositories that are recorded: not all of them are one to git."""
+    if not standing.commits:
+        return untracked
+    return [path for path in untracked if not _is_below(path, standing.commits)]
 
 
-def listed_gitlinks(git: Git) -> list[str]:
-    """The same, without a look at the index first."""
-    return [os.fsdecode(path) for path in _GITLINK.findall(git.run("ls-files", "-z", "--stage"))]
+def _is_below(path: str, directories: Container[str]) -> bool:
+    """Whether `path`, with a "/" at its end if it is a directory, is in one of `directories`."""
+    end = path.find("/")
+    while 0 <= end < len(path) - 1:
+        if path[:end] in directories:
+            return True
+        end = path.find("/", end + 1)
+    return False
+
+
+def _notes(staged: Staged) -> tuple[str, ...]:
+    if not staged.as_it_is:
+        return ()
+    more = len(staged.as_it_is) - _NAMED
+    paths = ", ".join(staged.as_it_is[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return (f"saved as they are, since git could not convert them: {paths}",)
 
 
 def commit_snapshot(git: Git, snapshot: Snapshot, config: GuestConfig, *, parent: str, message: str) -> str:
@@ -147,11 +205,18 @@ def newest_change(git: Git, tree: str, parent: str, work: Path) -> str:
     A commit with this date and not that of now is the same commit when it is made again.
     """
     before = parent or git.text("mktree")
-    newest = int(git.text("log", "-1", "--format=%ct", parent)) if parent else 1
-    for path in git.paths("diff-tree", "-r", "-z", "--name-only", "--no-renames", before, tree):
+    newest = _committed(git, parent) if parent else 1
+    differing = ("diff-tree", "-r", "-z", "--name-only", "--no-renames", "--ignore-submodules=all")
+    for path in git.paths(*differing, before, tree):
         with suppress(OSError):
             newest = max(newest, int((work / path).lstat().st_mtime))
     return f"@{min(newest, int(time.time()))} +0000"
+
+
+def _committed(git: Git, commit: str) -> int:
+    """When `commit` was made; 1 for one that does not say so."""
+    date = _COMMITTER_DATE.search(git.run("cat-file", "commit", commit).partition(b"\n\n")[0])
+    return int(date[1]) if date else 1
 
 
 def dated(git: Git, date: str) -> Git:
@@ -160,14 +225,22 @@ def dated(git: Git, date: str) -> Git:
 
 
 def _is_wanted(git: Git, path: str, deny: DenyList) -> bool:
-    full = top(git) / path
     is_nested_repository = path.endswith("/")
-    return (
-        not is_nested_repository and not deny.denies(path) and (full.is_symlink() or os.access(full, os.R_OK))
-    )
+    return not is_nested_repository and not deny.denies(path) and is_readable(top(git) / path, gone=False)
 
 
 def _staged_new(git: Git, head: str) -> list[str]:
     if not head:
         return git.paths("ls-files", "-z", "--cached")
-    return git.paths("diff-index", "-z", "--cached", "--name-only", "--diff-filter=A", "--no-renames", head)
+    # Without a look at gitlinks: for those git would read .gitmodules, which may be anything.
+    new = ("--cached", "--name-only", "--diff-filter=A", "--no-renames", "--ignore-submodules=all")
+    return git.paths("diff-index", "-z", *new, head)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether something else than a directory is at `path`."""
+    return os.path.lexists(path) and not _is_directory(path)
+
+
+def _is_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()

@@ -95,15 +95,39 @@ def borrow(objects: tuple[Path, ...], target: Path) -> None:
 
 
 def pipes_in_the_way(workspace: Path) -> Iterator[Path]:
-    """Pipes where git reads rules of a directory: it would wait for a writer."""
-    for directory, names, files in os.walk(workspace):
-        names[:] = [name for name in names if name != ".git"]
-        for name in (".gitignore", ".gitattributes"):
-            if name in files:
-                path = Path(directory, name)
-                with suppress(OSError):
-                    if stat.S_ISFIFO(path.lstat().st_mode):
-                        yield path
+    """Pipes where git reads rules of a directory, or whether it is a repository: it would wait for a writer."""
+    top = os.path.realpath(workspace)
+    waiting = [top]  # not by recursion, for a volume may be deeper than that can be
+    while waiting:
+        directory = waiting.pop()
+        for entry in _scan(Path(directory)):
+            if entry.name == ".git":
+                yield from _pipes_in_repository(top, directory) if directory != top else ()
+            elif entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+            elif entry.name in (".gitignore", ".gitattributes") and _is_pipe(entry.path):
+                yield Path(entry.path)
+
+
+def _pipes_in_repository(top: str, directory: str) -> Iterator[Path]:
+    """Those that git meets when it asks whether `directory` is a repository, or looks what that one stands on."""
+    git_dirs = [f"{directory}/.git"]
+    said = read_small(Path(os.path.realpath(git_dirs[0])))
+    if said.startswith(b"gitdir: "):  # exactly as git reads it
+        named = said[len(b"gitdir: ") :].rstrip(b"\r\n").partition(b"\0")[0]
+        git_dirs.append(os.path.join(directory, os.fsdecode(named)))  # noqa: PTH118 - a Path would tidy it up
+    for git_dir in git_dirs:
+        for name in ("HEAD", "commondir", "config", "index", "packed-refs"):
+            path = os.path.realpath(f"{git_dir}/{name}")
+            if path.startswith(f"{top}/") and _is_pipe(path):
+                yield Path(path)
+
+
+def _is_pipe(path: str) -> bool:
+    try:
+        return stat.S_ISFIFO(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def feed_nothing(pipes: Iterator[Path]) -> None:

@@ -237,6 +237,106 @@ def test_a_repository_inside_is_saved_too(repo: AgentRepo) -> None:
     assert repo.in_relay("show", f"{NESTED}inner:file") == "2"
 
 
+def test_a_recorded_repository_is_followed(repo: AgentRepo) -> None:
+    """Each time it is out of the index while git reads, and back in it after that."""
+
+    def commit(place: Path, name: str) -> str:
+        (place / name).write_text(f"{name}\n")
+        repo.git("add", ".", cwd=place)
+        repo.git("commit", "--quiet", "--message", name, cwd=place)
+        return repo.git("rev-parse", "HEAD", cwd=place)
+
+    place = repo.work / "libs/sub"
+    repo.git("init", "--quiet", str(place))
+    first = commit(place, "1")
+    repo.git("add", "libs/sub")
+    repo.git("commit", "--quiet", "--message", "record it")
+    saving = Saving(repo)
+    index = repo.work / ".git/coding-agents-autosave.index"
+
+    def seen() -> str:
+        """What the next save has there."""
+        assert saving().pushed
+        return repo.in_relay("ls-tree", "-r", "--format=%(objectmode) %(objectname) %(path)", LATEST, "libs")
+
+    assert seen() == f"160000 {first} libs/sub"
+    second = commit(place, "2")
+    assert seen() == f"160000 {second} libs/sub"
+    assert b"UNTR" in index.read_bytes()
+    repo.write("README", "changed\n")
+    assert seen() == f"160000 {second} libs/sub"
+    shutil.rmtree(place / ".git")
+    assert [line.split()[-1] for line in seen().splitlines()] == ["libs/sub/1", "libs/sub/2"]
+    shutil.rmtree(place)
+    assert seen() == ""
+    repo.write("libs/sub", "a file\n")
+    assert seen().endswith("libs/sub")
+    (repo.work / "libs/sub").unlink()
+    repo.git("init", "--quiet", str(place))
+    third = commit(place, "3")
+    assert seen() == f"160000 {third} libs/sub"
+    assert repo.in_relay("rev-parse", f"{NESTED}libs/sub") == third
+
+
+@pytest.mark.parametrize("how", ["empty", "gone", "sparse"])
+def test_a_recorded_repository_that_is_not_filled(repo: AgentRepo, how: str) -> None:
+    (repo.work / "sub").mkdir()
+    repo.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},sub")
+    repo.git("commit", "--quiet", "--message", "record it")
+    if how == "sparse":
+        repo.git("update-index", "--skip-worktree", "sub")
+    if how != "empty":
+        (repo.work / "sub").rmdir()
+    saving = Saving(repo)
+    for number in range(2):
+        repo.write("README", f"{number}\n")
+        assert saving().pushed
+        assert ("sub" in repo.files(LATEST)) == (how != "gone")
+
+
+def test_a_file_that_is_no_part_of_the_work_tree_may_come_back(repo: AgentRepo) -> None:
+    repo.commit("away", "1\n")
+    repo.git("update-index", "--skip-worktree", "away")
+    (repo.work / "away").unlink()
+    saving = Saving(repo)
+    saving()
+    assert repo.in_relay("show", f"{LATEST}:away") == "1"
+    repo.write("away", "2\n")
+    saving()
+    assert repo.in_relay("show", f"{LATEST}:away") == "2"
+
+
+def test_names_that_differ_in_their_case_are_two(repo: AgentRepo) -> None:
+    """Whatever the agent's configuration says: the file system of a container tells them apart."""
+    repo.git("config", "core.ignoreCase", "true")
+    saving = Saving(repo)
+    saving()
+    repo.write("readme", "another\n")
+    saving()
+    assert repo.files(LATEST) == [".gitignore", "README", "readme"]
+    (repo.work / "README").unlink()
+    saving()
+    assert repo.files(LATEST) == [".gitignore", "readme"]
+
+
+def test_files_that_no_filter_takes_are_saved_as_they_are(repo: AgentRepo) -> None:
+    repo.git("config", "filter.x.clean", "false")
+    repo.git("config", "filter.x.required", "true")
+    repo.write(".gitattributes", "*.x filter=x\n")
+    for number in range(5):
+        repo.write(f"{number}.x", f"{number}\n")
+    repo.write("mine.txt")
+    saving = Saving(repo)
+    for name in ("first.txt", "second.txt"):
+        repo.write(name)
+        report = saving()
+        assert report.pushed
+        assert "saved as they are" in report.message
+        assert "0.x, 1.x, 2.x, 3.x, 4.x" in report.message
+        assert {name, "mine.txt", "4.x"} <= set(repo.files(LATEST))
+    assert repo.in_relay("show", f"{LATEST}:4.x") == "4"
+
+
 def collected(saver: Autosaver) -> Autosaved:
     """The next report, as the entry point waits for it."""
     while True:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from coding_agents_guest import salvage_nested
-from coding_agents_guest.events import Salvaged, Saved
+from coding_agents_guest import salvage_nested, unblock
+from coding_agents_guest.autosave import Memory, autosave
+from coding_agents_guest.events import Autosave, Autosaved, Salvaged, Saved
 from coding_agents_guest.nested import MAX_NESTED
 from coding_agents_guest.nestedref import (
+    LATEST,
     NESTED,
     further_ref,
     is_further,
@@ -304,6 +310,130 @@ def test_a_broken_one_costs_no_other(repo: AgentRepo, keep: object) -> None:
         assert "mine.txt" in repo.files(report.worktree)
         assert files(repo, tips(repo)["broken"]) == {"first": "first"}
         assert any("broken" in note for note in report.notes)
+
+
+def fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def without_its_git_directory(place: Path) -> None:
+    """As after `rm -rf .git/modules/sub`."""
+    shutil.rmtree(place / ".git")
+    (place / ".git").write_text("gitdir: ../.git/modules/sub\n")
+
+
+# What is odd, and whether its commit can be read all the same.
+ODD: dict[str, tuple[Callable[[Path], object], bool]] = {
+    "no-git-directory": (without_its_git_directory, False),
+    "index-of-garbage": (lambda place: (place / ".git/index").write_bytes(b"garbage" * 100), True),
+    "config-of-garbage": (lambda place: (place / ".git/config").write_text("[nonsense"), True),
+    "head-empty": (lambda place: (place / ".git/HEAD").write_bytes(b""), False),
+    "head-of-zeros": (lambda place: (place / ".git/HEAD").write_text("0" * 40), False),
+    "head-of-another-kind": (lambda place: (place / ".git/HEAD").write_text("1" * 64), False),
+    "commondir-empty": (lambda place: (place / ".git/commondir").write_bytes(b""), True),
+    "head-pipe": (lambda place: fifo(place / ".git/HEAD"), False),
+    "config-pipe": (lambda place: fifo(place / ".git/config"), True),
+    "index-pipe": (lambda place: fifo(place / ".git/index"), True),
+}
+
+
+def autosaved(repo: AgentRepo) -> Autosaved:
+    return autosave(repo.config, repo.place, Autosave(), Memory(), time.monotonic() + 60)[0]
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("keep", [saved, autosaved, salvaged])
+def test_an_odd_one_that_is_recorded_costs_nothing_else(
+    repo: AgentRepo, monkeypatch: pytest.MonkeyPatch, keep: object, odd: str
+) -> None:
+    monkeypatch.setattr(unblock, "PATIENCE_S", 0.5)
+    place = nested_repository(repo, "sub")
+    repo.git("add", "sub")
+    repo.git("commit", "--quiet", "--message", "Record it")
+    was = repo.git("rev-parse", "HEAD:sub")
+    (place / "first").write_text("other\n")
+    repo.git("commit", "--quiet", "--all", "--message", "Second", cwd=place)
+    now = repo.git("rev-parse", "HEAD", cwd=place)
+    (place / "second").write_text("second\n")
+    nested_repository(repo, "whole")
+    repo.write("mine.txt")
+    plant, readable = ODD[odd]
+    plant(place)
+
+    report = keep(repo)  # type: ignore[operator]
+
+    assert "whole" in tips(repo)
+    commit = LATEST if keep is autosaved else getattr(report, "worktree", None) or report.head
+    assert {"mine.txt", "sub"} <= set(repo.files(commit))
+    assert repo.in_relay("rev-parse", f"{commit}:sub") == (now if readable else was)
+    if isinstance(report, Salvaged):
+        found = files(repo, tips(repo)["sub"])
+        assert (found["first"], found["second"]) == ("other", "second")
+        assert readable or any("sub" in note for note in report.notes)
+    elif odd not in ("config-pipe", "index-pipe"):  # empty, they are as good as none
+        assert not report.pushed  # the host then looks into the volume
+        assert "sub" in report.message
+
+
+def badly_committed(repo: AgentRepo, place: Path) -> str:
+    """A commit that does not say when it was made."""
+    tree, head = repo.git("write-tree", cwd=place), repo.git("rev-parse", "HEAD", cwd=place)
+    raw = f"tree {tree}\nparent {head}\nauthor A <a@b> 1767323045 +0000\ncommitter A <a@b>\n\nmessage\n"
+    command = ("git", "hash-object", "-t", "commit", "-w", "--stdin", "--literally")
+    done = subprocess.run(command, input=raw.encode(), cwd=place, capture_output=True, check=True)
+    oid = done.stdout.decode().strip()
+    repo.git("update-ref", "HEAD", oid, cwd=place)
+    return oid
+
+
+@pytest.mark.parametrize("keep", [saved, autosaved, salvaged])
+def test_a_commit_without_a_date_costs_no_other(repo: AgentRepo, keep: object) -> None:
+    badly_committed(repo, nested_repository(repo, "sub"))
+    (repo.work / "sub/second").write_text("second\n")
+    nested_repository(repo, "whole")
+    repo.write("mine.txt")
+
+    report = keep(repo)  # type: ignore[operator]
+
+    assert "whole" in tips(repo)
+    if isinstance(report, Salvaged):
+        assert "mine.txt" in repo.files(report.worktree)
+        assert any("sub" in note for note in report.notes)
+    else:
+        assert "mine.txt" in repo.files(LATEST if isinstance(report, Autosaved) else report.head)
+        assert not report.pushed
+        assert "sub" in report.message
+
+
+@pytest.mark.parametrize("keep", [saved, autosaved, salvaged])
+def test_the_users_last_commit_may_have_no_date(repo: AgentRepo, keep: object) -> None:
+    """It came to the relay by no push."""
+    base = badly_committed(repo, repo.work)
+    repo.in_relay("fetch", "--quiet", str(repo.work), f"+{base}:refs/heads/{repo.config.branch}")
+    repo = AgentRepo(repo.root, replace(repo.config, base=base))
+    nested_repository(repo, "whole")
+    repo.write("mine.txt")
+
+    report = keep(repo)  # type: ignore[operator]
+
+    assert "whole" in tips(repo)
+    commit = LATEST if keep is autosaved else getattr(report, "worktree", None) or report.head
+    assert "mine.txt" in repo.files(commit)
+
+
+def test_no_failure_in_one_is_raised(repo: AgentRepo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever saves is the container's first process: with it would end everything."""
+    nested_repository(repo, "sub")
+    repo.write("mine.txt")
+
+    def fail(*_: object) -> str:
+        raise ValueError("whatever nobody thought of")
+
+    monkeypatch.setattr("coding_agents_guest.nested.newest_change", fail)
+    assert "the repository sub was not saved: whatever" in saved(repo).message
+    monkeypatch.setattr("coding_agents_guest.save.save_nested", fail)
+    assert saved(repo).message == "not saved: whatever nobody thought of"
 
 
 def test_a_git_directory_that_is_none_does_not_lead_to_the_one_above(repo: AgentRepo) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from coding_agents_guest import unblock
 from coding_agents_guest.events import Salvaged, Saved
+from coding_agents_guest.gitwork import Git, GitFailedError
 from coding_agents_guest.salvage import salvage
 from coding_agents_guest.save import DEFAULT_MESSAGE, save
 from support.agentrepo import BRANCH, REF, AgentRepo, make_agent_repo
@@ -231,6 +233,125 @@ def test_a_full_volume_is_told_and_salvaged(repo: AgentRepo) -> None:
         assert repo.in_relay("show", f"{found.worktree}:last.txt") == "before the disk was full"
         hog.unlink()
         assert saved(repo).pushed  # and nothing of the failed save is in the way
+
+
+@pytest.mark.parametrize("where", ["branch", "detached"])
+def test_what_the_relay_refuses_is_not_in_the_way_of_the_next_save(repo: AgentRepo, where: str) -> None:
+    """A commit that HEAD had already moved to would be refused again with every later one."""
+    if where == "detached":
+        repo.git("checkout", "--quiet", "--detach")
+    repo.write("sub/.gitattributes", "*.x " + "a" * 3000 + "\n")  # git's fsck takes no such line
+    repo.write("staged.txt")
+    repo.git("add", "staged.txt")
+    before = repo.status()
+
+    report = saved(repo)
+
+    assert (report.head, report.pushed, report.committed) == (repo.config.base, False, False)
+    assert "gitattributesLineLength" in report.message
+    assert repo.git("rev-parse", "HEAD") == repo.config.base
+    assert repo.status() == before
+
+    (repo.work / "sub/.gitattributes").unlink()
+    assert saved(repo).pushed
+    assert "staged.txt" in repo.files(repo.tip())
+
+
+@pytest.mark.parametrize("path", [".g\u200cit/x", "git~1/x", ".git /x", "a/.git::$INDEX_ALLOCATION/f"])
+@pytest.mark.parametrize("keep", ["save", "salvage"])
+def test_a_name_that_the_relay_refuses_is_left_out(repo: AgentRepo, path: str, keep: str) -> None:
+    """One that another system's disk would take for `.git`."""
+    repo.git("config", "core.protectNTFS", "false")
+    repo.git("config", "core.protectHFS", "false")
+    repo.write(path)
+    repo.write("mine.txt")
+    if keep == "save":
+        report: Saved | Salvaged = saved(repo)
+        commit = repo.tip()
+    else:
+        found = salvage(repo.config, repo.place, time.monotonic() + 60)
+        assert isinstance(found, Salvaged), found
+        report, commit = found, found.worktree
+    assert report.left_out == (path,)
+    assert repo.files(commit) == [".gitignore", "README", "mine.txt"]
+
+
+def test_names_that_differ_in_their_case_are_two(repo: AgentRepo) -> None:
+    repo.git("config", "core.ignoreCase", "true")
+    repo.write("readme", "another\n")
+    found = salvage(repo.config, repo.place, time.monotonic() + 60)
+    assert isinstance(found, Salvaged), found
+    assert repo.files(found.worktree) == [".gitignore", "README", "readme"]
+    assert repo.files(saved(repo).head) == [".gitignore", "README", "readme"]
+
+
+def test_files_that_git_cannot_convert_are_saved_as_they_are(repo: AgentRepo) -> None:
+    """Some tracked, some new, one with a name of two lines; and what git can convert beside them is."""
+    repo.write(".gitattributes", "*.x filter=x\n*.u working-tree-encoding=UTF-16\ngood.u text\n*.txt text\n")
+    repo.commit("tracked.x", "1\n")
+    repo.git("config", "filter.x.clean", "false")
+    repo.git("config", "filter.x.required", "true")
+    repo.write("tracked.x", "2\n")
+    repo.write("new\nline.x", "3\n").chmod(0o755)
+    repo.write("new.u", "no such text\n")
+    (repo.work / "good.u").write_bytes("good\n".encode("utf-16"))
+    repo.write("lines.txt", "1\r\n")
+    (repo.work / "link.x").symlink_to("/etc/passwd")
+    os.mkfifo(repo.work / "pipe.x")
+
+    report = saved(repo)
+
+    assert report.pushed
+    assert "saved as they are, since git could not convert them" in report.message
+    assert all(name in report.message for name in ("tracked.x", "new\nline.x", "new.u"))
+    assert "good.u" not in report.message
+    shown = {
+        path: repo.in_relay("show", f"{report.head}:{path}")
+        for path in ("tracked.x", "new\nline.x", "good.u")
+    }
+    assert shown == {"tracked.x": "2", "new\nline.x": "3", "good.u": "good"}
+    assert repo.in_relay("show", f"{report.head}:link.x") == "/etc/passwd"
+    assert repo.in_relay("cat-file", "-s", f"{report.head}:lines.txt") == "2"
+    assert repo.in_relay("ls-tree", report.head, "--format=%(objectmode)", "new\nline.x") == "100755"
+
+
+def test_more_failures_than_can_be_told_apart(repo: AgentRepo) -> None:
+    repo.write(".gitattributes", "*.x filter=x\n")
+    repo.git("config", "filter.x.clean", "false")
+    repo.git("config", "filter.x.required", "true")
+    for number in range(200):
+        repo.write(f"{number}.x", f"{number}\n")
+
+    report = saved(repo)
+
+    assert report.pushed
+    assert "and 190 more" in report.message
+    assert len(repo.files(report.head)) == 203
+    assert repo.in_relay("show", f"{report.head}:199.x") == "199"
+
+
+def test_nothing_begins_when_the_time_is_over(repo: AgentRepo) -> None:
+    git = Git(repo.work, repo.place.environment(), time.monotonic() - 1)
+    with pytest.raises(GitFailedError, match="git init ran out of time"):
+        git.run("init", "--quiet", "begun")
+    assert not (repo.work / "begun").exists()
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_pipes_do_not_hold_up_a_save(repo: AgentRepo, monkeypatch: pytest.MonkeyPatch, inside: bool) -> None:
+    """Nobody looks for them unless git is slow: a walk costs more than most saves."""
+    monkeypatch.setattr(unblock, "PATIENCE_S", 0.5)
+    (repo.work / "deep").mkdir()
+    os.mkfifo(repo.work / "deep/.gitignore")
+    if inside:
+        repo.git("init", "--quiet", "inner")
+        (repo.work / "inner/.git/HEAD").unlink()
+        os.mkfifo(repo.work / "inner/.git/HEAD")
+    repo.write("mine.txt")
+    began = time.monotonic()
+    report = saved(repo)
+    assert time.monotonic() - began < 20
+    assert "mine.txt" in repo.files(report.head)
 
 
 def test_dead_lock_does_not_stop_the_last_save(repo: AgentRepo) -> None:

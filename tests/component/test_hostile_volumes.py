@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import resource
 import shutil
@@ -192,6 +193,33 @@ def hidden_changes(repo: AgentRepo) -> None:
     repo.write("work.txt", "changed, too\n")
 
 
+def inside(repo: AgentRepo, path: str = "inner") -> Path:
+    """A repository in the work tree."""
+    repo.git("init", "--quiet", path)
+    place = repo.work / path
+    repo.git("commit", "--quiet", "--allow-empty", "--message", "Inner", cwd=place)
+    return place
+
+
+def behind(repo: AgentRepo, pointer: Callable[[Path], object]) -> None:
+    """A repository whose git directory stands elsewhere, under a name with a space at its end."""
+    place = inside(repo)
+    (place / ".git").rename(place / "away ")
+    pointer(place / ".git")
+    fifo(place / "away /HEAD")
+
+
+def recorded(repo: AgentRepo, path: str = "inner") -> Path:
+    """One that the index records, and whose files are not as it has them; of the same size, so that git must read."""
+    place = inside(repo, path)
+    written("first\n")(place / "file")
+    repo.git("add", ".", cwd=place)
+    repo.git("commit", "--quiet", "--message", "File", cwd=place)
+    repo.git("add", path)
+    written("other\n")(place / "file")
+    return place
+
+
 # What is planted, and whether the volume's commits can still be read.
 VOLUMES: dict[str, tuple[Callable[[AgentRepo], object], bool]] = {
     "gitdir-file": (moved(written("gitdir: .real\n")), True),
@@ -248,6 +276,17 @@ VOLUMES: dict[str, tuple[Callable[[AgentRepo], object], bool]] = {
     "shallow-whiteout": (in_git("shallow", a_whiteout), True),
     "work-tree-whiteout": (lambda repo: a_whiteout(repo.work / "sub/odd"), True),
     "whiteout-of-a-directory": (lambda repo: a_whiteout(repo.work / "away"), True),
+    "head-pipe-inside": (lambda repo: fifo(inside(repo) / ".git/HEAD"), True),
+    "commondir-empty-inside": (lambda repo: written("")(inside(repo) / ".git/commondir"), True),
+    "commondir-of-zeros-inside": (lambda repo: linked("/dev/zero")(inside(repo) / ".git/commondir"), True),
+    "commondir-pipe-inside": (lambda repo: fifo(inside(repo) / ".git/commondir"), True),
+    "head-pipe-behind-a-file": (lambda repo: behind(repo, written("gitdir: away \n")), True),
+    "head-pipe-behind-a-link": (lambda repo: behind(repo, linked("away ")), True),
+    "gitmodules-pipe": (lambda repo: (recorded(repo), fifo(repo.work / ".gitmodules")), True),
+    "gitmodules-in-conflict": (
+        lambda repo: (recorded(repo), written("<<<<<<<")(repo.work / ".gitmodules")),
+        True,
+    ),
 }
 
 
@@ -261,7 +300,8 @@ def test_files_come_home_from_every_volume_and_history_where_it_is(repo: AgentRe
 
     report = salvaged(repo)
 
-    assert set(repo.files(report.worktree)) - {".gitattributes"} == {*FILES, "sub/file"}
+    files = {file for file in repo.files(report.worktree) if not file.startswith("inner")}
+    assert files - {".gitattributes", ".gitmodules"} == {*FILES, "sub/file"}
     assert repo.in_relay("show", f"{report.worktree}:README") == "changed"
     found = refs(repo)
     if readable:
@@ -276,6 +316,105 @@ def test_files_come_home_from_every_volume_and_history_where_it_is(repo: AgentRe
         if name.startswith("head-"):
             assert found["heads/idea"] == idea
             assert found[f"heads/{BRANCH}"] == head
+
+
+def patched(repo: AgentRepo, old: bytes, new: bytes) -> None:
+    """Other bytes in the index, as no git would write them, and the sum of it right again."""
+    index = repo.work / ".git/index"
+    content = index.read_bytes()[:-20]
+    assert content.count(old) == 1
+    content = content.replace(old, new)
+    index.write_bytes(content + hashlib.sha1(content).digest())
+
+
+def record_by(repo: AgentRepo, how: str) -> Path:
+    """A repository in the work tree that the index records, told in a way that is easy to miss."""
+    if how == "in-place-of-a-file":
+        repo.write("inner", "a file\n")
+        repo.git("add", "inner")
+        (repo.work / "inner").unlink()
+        return inside(repo)
+    place = recorded(repo)
+    match how:
+        case "other-mode":
+            patched(repo, b"\0\0\xe0\0", b"\xff\xff\xe1\xff")
+        case "other-name":
+            oid = repo.git("rev-parse", "HEAD", cwd=place)
+            repo.git("update-index", "--force-remove", "inner")
+            repo.git("update-index", "--add", "--cacheinfo", f"160000,{oid},!/inner")
+            patched(repo, b"!/inner", b"./inner")
+        case "split-index":
+            repo.git("update-index", "--split-index")
+        case "assumed-unchanged":
+            repo.git("update-index", "--assume-unchanged", "inner")
+        case "skipped":
+            repo.git("update-index", "--skip-worktree", "inner")
+    return place
+
+
+HOW_RECORDED = (
+    "plainly",
+    "other-mode",
+    "other-name",
+    "split-index",
+    "assumed-unchanged",
+    "skipped",
+    "in-place-of-a-file",
+)
+
+
+@pytest.mark.parametrize("how", HOW_RECORDED)
+def test_no_program_of_a_repository_inside_runs(repo: AgentRepo, how: str) -> None:
+    """git that looks whether a recorded repository is clean starts another one in it, with its configuration."""
+    place = record_by(repo, how)
+    trap = f"sh -c 'touch {repo.root}/ran; cat'"
+    settings = {
+        "filter.evil.clean": trap,
+        "filter.evil.required": "true",
+        "core.fsmonitor": trap,
+        "core.hooksPath": "evil",
+        "core.gitProxy": trap,
+        "core.sshCommand": trap,
+        "core.alternateRefsCommand": trap,
+        "diff.external": trap,
+        "status.submoduleSummary": "true",
+        "core.repositoryFormatVersion": "1",
+        "extensions.partialClone": "evil",
+        "remote.evil.url": f"ext::{trap}",
+        "remote.evil.uploadpack": trap,
+        "remote.evil.promisor": "true",
+        "protocol.ext.allow": "always",
+    }
+    (place / ".gitattributes").write_text("* filter=evil diff=evil\n")
+    for hook in ("post-index-change", "fsmonitor-watchman", "reference-transaction"):
+        written(f"#!/bin/sh\n{trap}\n")(place / "evil" / hook)
+        (place / "evil" / hook).chmod(0o755)
+    for name, value in settings.items():
+        repo.git("config", name, value, cwd=place)
+
+    report = salvaged(repo)
+
+    assert not (repo.root / "ran").exists()
+    assert {*FILES, "inner"} - {"inner" if how == "other-name" else ""} == set(repo.files(report.worktree))
+    if how != "plainly":
+        return
+    # And where git in there would have to fetch what is not there from a remote that is a program.
+    repo.git("config", "--unset", "filter.evil.clean", cwd=place)
+    repo.git("config", "filter.evil.process", trap, cwd=place)
+    shutil.rmtree(place / ".git/objects")
+    (place / ".git/objects").mkdir()
+    salvaged(repo)
+    assert not (repo.root / "ran").exists()
+
+
+def test_many_failures_end_with_the_time(repo: AgentRepo) -> None:
+    """Of short commands none runs out of time by itself."""
+    repo.write(".gitattributes", "".join(f"{one}.u working-tree-encoding=NONE-{one}\n" for one in range(500)))
+    for one in range(500):
+        repo.write(f"{one}.u")
+    began = time.monotonic()
+    salvage(repo.config, repo.place, began + 1.0)
+    assert time.monotonic() - began < 3.0
 
 
 @pytest.mark.parametrize("kind", ["blob", "tree", "commit", "pack"])

@@ -1,4 +1,4 @@
-"""A workspace as the guest finds it: a repository with one commit, and a bare relay to push to."""
+"""A workspace as the guest finds it: a repository with one commit, and a bare relay that refuses what ours does."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from coding_agents.gitsync.relay_repo import _CONFIG
 from coding_agents_guest.events import GuestConfig, Identity
 from coding_agents_guest.place import Place
 from coding_agents_guest.records import replace
@@ -104,6 +105,8 @@ def make_agent_repo(root: Path, *, unborn: bool = False, **config: object) -> Ag
     for directory in (repo.work, root / "home", root / "run"):
         directory.mkdir(parents=True)
     repo.git("init", "--quiet", "--bare", str(repo.relay))
+    with (repo.relay / "config").open("a") as relay_config:
+        relay_config.write(_CONFIG)
     repo.git("init", "--quiet", f"--initial-branch={BRANCH}")
     base = ""
     if not unborn:
