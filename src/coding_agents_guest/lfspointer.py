@@ -24,6 +24,7 @@ _POINTER = re.compile(
     rb"version https://(?:git-lfs|hawser)\.github\.com/spec/v1\n"
     rb"(?:ext-[^\n]*\n)*oid sha256:([0-9a-f]{64})\nsize ([0-9]{1,18})\n?"
 )
+_TREE = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _PIECE_NAME = re.compile(rb"([0-9a-f]{64})\.([0-9]{5})")
 
 
@@ -60,6 +61,11 @@ def render_pointer(pointer: Pointer) -> bytes:
         pointer.oid.encode("ascii"),
         pointer.size,
     )
+
+
+def is_lfs_name(name: str) -> bool:
+    """Whether `name` (a ref's name below LFS) is the id of a tree: the host takes no other from a guest."""
+    return _TREE.fullmatch(name) is not None
 
 
 def piece_name(oid: str, number: int) -> str:

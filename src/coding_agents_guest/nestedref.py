@@ -3,7 +3,8 @@
 LATEST is the whole state of the work tree, as the last automatic save found it: a commit with AUTOSAVE_MESSAGE upon
 HEAD, or HEAD itself while nothing is uncommitted. A repository at `libs/a` gets NESTED + `libs/a`, one at `b/c` inside
 of that NESTED + `libs/a%2Fb%2Fc`: no ref is then a directory of another. Bytes that git allows in no ref, or that
-would read as something else, are percent-encoded (RFC 3986), and a name too long for a file gets a digest for its end.
+would read as something else, are percent-encoded (RFC 3986), and a name too long for a file gets a digest for its end,
+as does one that the host would take for too long or too deep.
 
 What a repository holds beside its HEAD is, as the parents of one commit, at the name of its git directory
 (`libs/a/.git`), which no repository can have.
@@ -23,9 +24,16 @@ GIVEN_HEADS = "refs/coding-agents/given/head/"
 GIVEN_TREES = "refs/coding-agents/given/tree/"
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+=,")
+MAX_NAME = 1000
+"""Bytes of a name below NESTED that the host takes, and how many parts it may have: each is a directory there."""
+MAX_PARTS = 64
+
 _MAX_PART = 200  # of the 255 bytes of a file name: git adds `.lock`, the host a directory
 _GIT_DIR = "%2F%2Egit"
+_ROOM = 100  # of MAX_NAME, for what is appended to a name
 _ESCAPE = re.compile(r"%([0-9A-F]{2})")
+# All that `_encode` writes, and no part that git reads as something else.
+_PART = re.compile(r"(?=.{1,240}\Z)(?!\.)(?!.*(?:\.\.|\.\Z|\.lock\Z))(?:[A-Za-z0-9_+=,.-]|%[0-9A-F]{2})+")
 
 
 def nested_ref(places: Iterable[str]) -> str:
@@ -37,7 +45,17 @@ def nested_ref(places: Iterable[str]) -> str:
     first, *inner = (os.fsencode(place).split(b"/") for place in places)
     parts = [_encode(part) for part in first]
     parts[-1] += "".join(f"%2F{_encode(part)}" for parts_of in inner for part in parts_of)
-    return NESTED + "/".join(_bounded(part) for part in parts)
+    return NESTED + _bounded_name([_bounded(part) for part in parts])
+
+
+def is_nested_name(name: str) -> bool:
+    """Whether `name` (a ref's name below NESTED) may have come from here: the host takes no other from a guest.
+
+    >>> is_nested_name("libs/a%20b"), is_nested_name("libs/a b"), is_nested_name("../heads")
+    (True, False, False)
+    """
+    parts = name.split("/")
+    return len(name) <= MAX_NAME and len(parts) <= MAX_PARTS and all(map(_PART.fullmatch, parts))
 
 
 def further_ref(places: Iterable[str]) -> str:
@@ -81,6 +99,16 @@ def _bounded(part: str) -> str:
         return part
     kept = re.sub(r"%.?$", "", part[: _MAX_PART - 40])
     return f"{kept}%7E{hashlib.sha256(part.encode('ascii')).hexdigest()[:32]}"
+
+
+def _bounded_name(parts: list[str]) -> str:
+    """The parts as a name; of one too long or too deep only as many as fit, and a digest of all."""
+    name = "/".join(parts)
+    if len(name) <= MAX_NAME - _ROOM and len(parts) <= MAX_PARTS:
+        return name
+    kept = "/".join(parts[: MAX_PARTS - 1])[: MAX_NAME - _ROOM - 40]
+    digest = hashlib.sha256(name.encode("ascii")).hexdigest()[:32]
+    return f"{kept.rpartition('/')[0]}/%7E{digest}"
 
 
 def _bytes(char: str) -> bytes:

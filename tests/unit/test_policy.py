@@ -11,6 +11,8 @@ from coding_agents.gitsync.rules import load_policy
 from coding_agents.model.refs import Oid, RefUpdate
 from coding_agents.policy.decide import UNLISTED, Allow, Deny, PushRequest, decide, decide_push
 from coding_agents.policy.matrix import Operation, Policy, Tier, parse_matrix
+from coding_agents_guest.lfspointer import LFS
+from coding_agents_guest.nestedref import NESTED
 
 A, B = Oid("a" * 40), Oid("b" * 40)
 OWN = "refs/heads/demo/x"
@@ -104,17 +106,46 @@ def test_an_undamaged_row_is_read() -> None:
     assert parse_matrix(ROW).rules[Operation.PUSH_DELETE].reason == "no"
 
 
-def test_refs_of_repositories_inside_are_allowed_below_their_prefix_alone() -> None:
-    prefix = "refs/coding-agents/nested/"
-    for ref, allowed in (
-        (f"{prefix}a", True),
-        ("refs/coding-agents/nested", False),
+@pytest.mark.parametrize("salvage", [False, True])
+@pytest.mark.parametrize(
+    ("ref", "allowed"),
+    [
+        (f"{NESTED}a", True),
+        (f"{NESTED}libs/a%20b%2F%2Egit", True),
+        (f"{NESTED}a/{'b' * 200}", True),
+        (f"{NESTED}{'a/' * 63}a", True),
+        (f"{NESTED}{'a/' * 64}a", False),
+        (f"{NESTED}{'a/' * 2000}a", False),
+        (f"{NESTED}{'b' * 250}", False),
+        (f"{NESTED}{'/'.join(['b' * 200] * 5)}", False),
+        (f"{NESTED}x\udcff", False),
+        (f"{NESTED}\u00e4", False),
+        (f"{NESTED}a\n", False),
+        (f"{NESTED}a b", False),
+        (f"{NESTED}a%2f", False),
+        (f"{NESTED}a%", False),
+        (f"{NESTED}a//b", False),
+        (f"{NESTED}../heads", False),
+        (f"{NESTED}.a", False),
+        (f"{NESTED}a.lock", False),
+        (f"{NESTED}a.lock/b", False),
+        (NESTED, False),
+        (NESTED.rstrip("/"), False),
         ("refs/coding-agents/base", False),
-    ):
-        for new in (Oid("1" * 40), None):
-            update = RefUpdate(None, new, ref)
-            for salvage in (False, True):
-                (decision,) = decide_push(
-                    SHIPPED, PushRequest((update,), frozenset(), salvage, nested_prefix=prefix)
-                )
-                assert isinstance(decision, Allow) == (allowed and new is not None)
+        (f"{LFS}{'a' * 40}", True),
+        (f"{LFS}{'0' * 64}", True),
+        (f"{LFS}{'a' * 41}", False),
+        (f"{LFS}{'A' * 40}", False),
+        (f"{LFS}{'a' * 40}/b", False),
+        (f"{LFS}{'a' * 40}\n", False),
+        (f"{LFS}\udcff", False),
+        (LFS, False),
+    ],
+)
+def test_of_refs_of_the_guests_own_only_names_that_its_program_makes(
+    ref: str, allowed: bool, salvage: bool
+) -> None:
+    for new in (Oid("1" * 40), None):
+        request = PushRequest((RefUpdate(None, new, ref),), frozenset(), salvage)
+        (decision,) = decide_push(SHIPPED, request)
+        assert isinstance(decision, Allow) == (allowed and new is not None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from coding_agents.engine.api import Engine
 from coding_agents.engine.find import find_engine
 from coding_agents.errors import CodingAgentsError, EngineError, StoreError, UnsavedWorkError
 from coding_agents.images.listing import prune_images
+from coding_agents.proc.tree import remove_tree
 from coding_agents.sandbox.spec import LABEL
 from coding_agents.store.sessions import SessionStore
 
@@ -59,7 +59,7 @@ def uninstall(env: HostEnvironment, items: tuple[Item, ...]) -> Iterator[str]:
     for item in items:
         if item.path is not None:
             try:
-                shutil.rmtree(item.path)
+                remove_tree(item.path)
             except OSError as error:
                 raise StoreError(f"cannot remove {item.path}: {error}") from error
             yield f"removed {item.path}"

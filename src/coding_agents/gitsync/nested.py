@@ -6,6 +6,7 @@ history is there, and where it is cut off, too.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -23,10 +24,7 @@ from coding_agents.gitsync.relay_repo import Relay
 from coding_agents.model.refs import Branch, Oid
 from coding_agents.model.repo import RepoFacts
 from coding_agents.proc.git import Profile, git, owner_of
-from coding_agents_guest.nestedref import GIVEN_HEADS, NESTED, nested_path, repository_of
-
-MAX_BROUGHT = 1000
-"""So many refs of nested repositories are brought home; a hostile guest can push more."""
+from coding_agents_guest.nestedref import GIVEN_HEADS, NESTED, is_nested_name, nested_path, repository_of
 
 _MAX_DEPTH = 8
 
@@ -52,24 +50,33 @@ def bring_nested(repo: RepoFacts, relay: Relay, *, session: str, env: Mapping[st
 
     Returns these refs. Raises GitError.
     """
-    found = dict(list(relay.store.refs(NESTED).items())[:MAX_BROUGHT])
+    found = relay.store.refs(NESTED)
     if not found:
         return ()
     given = relay.store.refs(GIVEN_HEADS)
     around: dict[str, Oid] = {}
+    brought = []
     for ref, oid in found.items():
-        name = ref.removeprefix(NESTED)
+        name = _safe(ref.removeprefix(NESTED))
+        brought.append(f"{NESTED}{session}/{name}")
         inside = repository_of(name)
         start = given.get(f"{GIVEN_HEADS}{inside}")
         home = _submodule(repo, nested_path(inside), env) if start is not None else None
         if home is not None and start is not None and user_store(home, env).present([start]):
-            _bring_refs(relay, user_store(home, env), {f"{NESTED}{session}/{name}": oid}, [start], session)
+            _bring_refs(relay, user_store(home, env), {brought[-1]: oid}, [start], session)
         else:
-            around[f"{NESTED}{session}/{name}"] = oid
+            around[brought[-1]] = oid
     if around:
         _require_whole(relay, around)
         _bring_refs(relay, user_store(repo, env), around, [], session)
-    return tuple(f"{NESTED}{session}/{ref.removeprefix(NESTED)}" for ref in found)
+    return tuple(brought)
+
+
+def _safe(name: str) -> str:
+    """The name of a ref below NESTED; one that no guest may push (any more) is replaced by a digest of it."""
+    if is_nested_name(name):
+        return name
+    return f"%7E{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}"
 
 
 def _bring_refs(relay: Relay, user: Store, wanted: Mapping[str, Oid], known: list[Oid], session: str) -> None:

@@ -57,6 +57,9 @@ _TOO_OFTEN = "relay-rate"
 _NOT_RECORDED = Deny("audit-unavailable", Tier.ASK, "the audit log cannot be written")
 # Of one file: what is left on disk, but never so little that refs and their logs could not be written.
 _LEAST_FILE = 16 * _MIB
+# What is listed to who wants to push. Most of it are refs of the agent's own, whose number is bounded by `relay.refs`
+# and whose names by the policy: however many they are, they may not shut out its rescue.
+_ADVERTISED = {Identity.AGENT: 4 * _MIB, Identity.SALVAGE: 1 << 40}
 
 
 class RelayEvent(msgspec.Struct, frozen=True):
@@ -200,7 +203,7 @@ class RelayService:
             timeout_s=self._limits.wall_s,
         )
         async with running(command) as process:
-            await forward_advertisement(process, stream)
+            await forward_advertisement(process, stream, most=_ADVERTISED[identity])
             commands = await _read_commands(stream, first)
             if commands is None or not commands.updates:
                 return  # nothing to push
@@ -233,7 +236,7 @@ class RelayService:
         own = frozenset(SALVAGE_REFS if salvage else (self._relay.branch.ref,))
         prefix = SALVAGE_HEADS if salvage else ""
         latest = "" if salvage else LATEST
-        request = PushRequest(commands.updates, own, salvage, prefix, NESTED, latest, LFS)
+        request = PushRequest(commands.updates, own, salvage, prefix, latest)
         decisions = decide_push(self._policy, request)
         wanted = [update.ref for update in commands.updates]
         if full := used_up(usage, self._limits, wanted=wanted, salvage=salvage):

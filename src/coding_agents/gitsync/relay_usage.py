@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from coding_agents.gitsync.pack_scan import MalformedPackError, PackBounds, Pack
 from coding_agents.gitsync.relay_limits import Usage
 from coding_agents.gitsync.relay_repo import Relay
 from coding_agents.model.refs import Oid
+from coding_agents.proc.tree import entries_below
 
 DRAFT = "repack.new"
 """Where in a relay a repack writes; what is in there counts only when it is done (`gitsync.repack`)."""
@@ -27,6 +29,7 @@ _NOTES = "packs"
 _LINE = re.compile(rb"(pack-[0-9a-f]{40,64}) ([0-9]{1,18}) ([0-9]{1,18})\n")
 _NO_BOUNDS = PackBounds(object_bytes=1 << 62, unpacked_bytes=1 << 62, objects=1 << 32)
 _PIECE = 1 << 20
+_LEAST_DIRECTORY = 4096
 _QUARANTINE = ("tmp_objdir-", "incoming-")  # what git names it since 2.36, and before
 
 
@@ -113,21 +116,15 @@ class RelayUsage:
         return {match[1].decode(): (int(match[2]), int(match[3])) for match in found if match}
 
     def _rest(self, directory: Path) -> int:
-        """Bytes of all files but those in objects/pack and in a repack's draft."""
+        """Bytes of all files and directories but those in objects/pack and in a repack's draft."""
         but = (os.fspath(self._git_dir / "objects" / "pack"), os.fspath(self._git_dir / DRAFT))
-        return sum(_size(path) for path in _files(os.fspath(directory), but=but))
-
-
-def _files(top: str, *, but: tuple[str, ...]) -> Iterator[str]:
-    for directory, below, names in os.walk(top):
-        if directory in but:
-            below.clear()
-            continue
-        yield from (os.path.join(directory, name) for name in names)  # noqa: PTH118 - hot loop
+        return sum(_size(entry.path) for entry in entries_below(directory, but=but))
 
 
 def _size(path: str | Path) -> int:
     try:
-        return os.lstat(path).st_size
+        info = os.lstat(path)
     except FileNotFoundError:  # git's own temporary files come and go
         return 0
+    # A name for a ref can be thousands of directories, in which a file system may see a few bytes.
+    return max(info.st_size, _LEAST_DIRECTORY) if stat.S_ISDIR(info.st_mode) else info.st_size

@@ -17,7 +17,6 @@ from coding_agents.policy.matrix import Tier
 from coding_agents.proc.runner import Command, start
 
 CHUNK = 64 * 1024
-_MAX_ADVERTISEMENT = 1 << 20
 _DRAIN_BYTES = 64 << 20
 _DRAIN_S = 30.0
 
@@ -62,9 +61,12 @@ async def running(command: Command) -> AsyncIterator[GitProcess]:
         await process.wait()
 
 
-async def forward_advertisement(process: GitProcess, stream: ByteStream) -> None:
-    """Pass on receive-pack's list of refs, up to its flush packet, before which it waits for nothing."""
-    splitter = Splitter(limit=_MAX_ADVERTISEMENT)
+async def forward_advertisement(process: GitProcess, stream: ByteStream, *, most: int) -> None:
+    """Pass on receive-pack's list of refs, of at most `most` bytes, up to its flush packet: there it waits for us.
+
+    Raises PktlineError.
+    """
+    splitter = Splitter(limit=most)
     while data := await process.stdout.read(CHUNK):
         await stream.write(data)
         splitter.add(data)

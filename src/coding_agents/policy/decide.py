@@ -6,6 +6,8 @@ import msgspec
 
 from coding_agents.model.refs import RefUpdate
 from coding_agents.policy.matrix import Operation, Policy, Tier
+from coding_agents_guest.lfspointer import LFS, is_lfs_name
+from coding_agents_guest.nestedref import NESTED, is_nested_name
 
 UNLISTED = "unlisted"
 """The rule id of a refusal that no row of the matrix gave."""
@@ -34,18 +36,17 @@ class PushRequest(msgspec.Struct, frozen=True):
     """A push: the refs it wants to change, and the refs that this pusher owns.
 
     `salvage` tells a salvage container (which owns the salvage refs, and all below `own_prefix`) from the
-    session's agent (which owns the session's branch). Both own all below `nested_prefix`, the
-    agent `autosave_ref` as well, and both all below `lfs_prefix`. Whether an update is a fast-forward is known only
-    after its objects arrived, so it is a question of its own (`decide(policy, Operation.PUSH_REWRITE)`).
+    session's agent (which owns the session's branch and `autosave_ref`). Both own the refs of repositories inside
+    and of large files, under names that our guest's program could have made: of any others a guest could make as many,
+    as long and as deep ones as git takes. Whether an update is a fast-forward is known only after its objects arrived,
+    so it is a question of its own (`decide(policy, Operation.PUSH_REWRITE)`).
     """
 
     updates: tuple[RefUpdate, ...]
     own_refs: frozenset[str]
     salvage: bool
     own_prefix: str = ""
-    nested_prefix: str = ""
     autosave_ref: str = ""
-    lfs_prefix: str = ""
 
 
 def decide(policy: Policy, operation: Operation) -> Decision:
@@ -64,9 +65,9 @@ def decide_push(policy: Policy, request: PushRequest) -> tuple[Decision, ...]:
 
 
 def _operation(update: RefUpdate, request: PushRequest) -> Operation:
-    below = _is_below(update.ref, request.own_prefix)
-    nested = _is_below(update.ref, request.nested_prefix)
-    large = _is_below(update.ref, request.lfs_prefix)
+    below = bool(request.own_prefix) and update.ref.startswith(request.own_prefix)
+    nested = update.ref.startswith(NESTED) and is_nested_name(update.ref.removeprefix(NESTED))
+    large = update.ref.startswith(LFS) and is_lfs_name(update.ref.removeprefix(LFS))
     autosave = bool(request.autosave_ref) and update.ref == request.autosave_ref
     if update.ref not in request.own_refs and not (below or nested or large or autosave):
         return Operation.PUSH_OTHER_REF
@@ -79,7 +80,3 @@ def _operation(update: RefUpdate, request: PushRequest) -> Operation:
     if autosave:
         return Operation.PUSH_AUTOSAVE
     return Operation.PUSH_SALVAGE if request.salvage else Operation.PUSH_SESSION_BRANCH
-
-
-def _is_below(ref: str, prefix: str) -> bool:
-    return bool(prefix) and ref.startswith(prefix)

@@ -25,6 +25,7 @@ from coding_agents.errors import GitError
 from coding_agents.proc.git import Profile, cannot_write, git, require_ok
 from coding_agents.proc.runner import Outcome, Owner
 from coding_agents.proc.sync import on_the_way, opened_below, sync_below
+from coding_agents.proc.tree import entries_below
 
 OWN_LOCK_S = 10.0
 _POLL_S = 0.1
@@ -49,7 +50,7 @@ def update_refs(
     A crash leaves each ref where it was or where it was to go. Raises GitError; then no ref was moved.
     """
     refs = [command.split(" ", 2)[1] for command in commands]
-    stdin = "".join(f"{command}\n" for command in commands).encode()
+    stdin = "".join(f"{command}\n" for command in commands).encode("utf-8", "surrogateescape")
 
     def attempt() -> Outcome:
         return git(
@@ -87,8 +88,8 @@ def update_refs(
 
 def sweep_locks(git_dir: Path) -> None:
     """Remove every lock on refs that a killed git left in a repository of ours. Waits for those that are fresh."""
-    names = [path.relative_to(git_dir).as_posix() for path in (git_dir / "refs").rglob("*.lock")]
-    _clear(git_dir, [*names, *_SHARED])
+    found = (entry.path for entry in entries_below(git_dir / "refs") if entry.name.endswith(".lock"))
+    _clear(git_dir, [*(os.path.relpath(path, git_dir) for path in found), *_SHARED])
 
 
 def clear_abandoned(git_dir: Path) -> None:
@@ -100,7 +101,7 @@ def clear_abandoned(git_dir: Path) -> None:
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            refs = os.read(fd, _MAX_NOTE).decode("utf-8", "replace").splitlines()
+            refs = os.read(fd, _MAX_NOTE).decode("utf-8", "surrogateescape").splitlines()
             _clear(git_dir, _locks([ref for ref in refs if ref.startswith("refs/") and ".." not in ref]))
             note.unlink(missing_ok=True)
         except BlockingIOError:
@@ -152,7 +153,7 @@ def _note(git_dir: Path, refs: Sequence[str], owner: Owner | None) -> Iterator[N
         if owner is not None and os.geteuid() == 0:
             os.fchown(fd, owner.uid, owner.gid)
         with suppress(OSError):  # on a full disk git says so itself
-            os.write(fd, "".join(f"{ref}\n" for ref in refs).encode())
+            os.write(fd, "".join(f"{ref}\n" for ref in refs).encode("utf-8", "surrogateescape"))
             os.fsync(fd)
         yield
     finally:
