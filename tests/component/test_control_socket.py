@@ -52,8 +52,11 @@ def test_garbage_is_refused(tmp_path: Path) -> None:
         assert decode(_answer_to(tmp_path / "s", line))["ok"] is False
 
 
-def test_a_bug_in_a_handler_ends_the_connection(tmp_path: Path) -> None:
-    assert _answer_to(tmp_path / "s", encode({"op": "salvage"})) == b""
+def test_a_bug_in_a_handler_is_told(tmp_path: Path) -> None:
+    answer = decode(_answer_to(tmp_path / "s", encode({"op": "salvage"})))
+    assert (answer["ok"], answer["code"]) == (False, "supervisor")
+    assert answer["message"] == "the supervisor failed: NameError: a bug of ours"
+    assert "in handler" in answer["details"]
 
 
 def test_the_socket_is_private_and_gone_afterwards(tmp_path: Path) -> None:

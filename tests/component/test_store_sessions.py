@@ -309,6 +309,36 @@ def test_a_removal_under_way_is_left_to_whoever_is_at_it(store: SessionStore) ->
     assert doomed.exists()
 
 
+def test_a_session_whose_relay_is_deeper_than_any_recursion_is_removed(store: SessionStore) -> None:
+    """As one push could make it: what it held in the engine was gone, and then this failed."""
+    _add(store, _ID)
+    fd = os.open(store.directory(_ID), os.O_RDONLY)
+    for _ in range(2000):
+        os.mkdir("a", dir_fd=fd)
+        inner = os.open("a", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(fd)
+    store.remove(_ID, keep_log=False)
+    assert list(store.root.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("saved", "why"),
+    [
+        (Saved(nested=tuple(f"{number:0500}" for number in range(2200))), "larger than 1048576 bytes"),
+        (Saved(note="x\udcff"), "no text"),
+    ],
+)
+def test_a_record_that_could_not_be_read_back_is_not_written(
+    store: SessionStore, saved: Saved, why: str
+) -> None:
+    record = _add(store, _ID)
+    with pytest.raises(StoreError, match=why):
+        store.update(_ID, saved=saved)
+    assert store.load(_ID) == record
+
+
 def test_only_an_old_empty_directory_is_a_launch_that_was_killed_before_its_record(
     store: SessionStore,
 ) -> None:

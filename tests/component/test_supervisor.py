@@ -29,6 +29,7 @@ from coding_agents.gitsync.lfs import Brought
 from coding_agents.gitsync.relay_limits import Pressure, Usage
 from coding_agents.gitsync.relay_thinning import Thinned
 from coding_agents.model.audit import RecordType, decode_record
+from coding_agents.model.refs import Oid
 from coding_agents.store.files import locked
 from coding_agents.supervisor import autosaving, ending, process, settle
 from coding_agents.supervisor import client as client_module
@@ -522,6 +523,62 @@ def test_large_files_that_do_not_come_home_hold_nothing_else_up(
     assert saved.where == where
     assert says in saved.note
     assert "history was rewritten" in saved.note
+
+
+def plant(session: SessionContext, oid: Oid, *names: bytes) -> None:
+    """Refs below NESTED that an earlier version let an agent push."""
+    commands = (b"create %s%s %s\n" % (NESTED.encode(), name, oid.encode()) for name in names)
+    session.relay.store.git("update-ref", "--stdin", stdin=b"".join(commands))
+
+
+def test_a_name_that_is_no_text_or_too_deep_does_not_keep_a_session_from_its_end(
+    session: SessionContext,
+) -> None:
+    pushed = commit(session, "pushed")
+    plant(session, pushed, b"x\xff", b"x" + b"/a" * 1800)
+    supervise(session)
+    record = session.reload()
+    assert (record.phase, record.saved.where) == ("lost", "branch")
+    assert home(session) == pushed
+    repo = Path(session.record.repo.work_tree)
+    assert len(record.saved.nested) == 2
+    assert set(git(repo, "rev-parse", *record.saved.nested).split()) == {pushed}
+    session.store.remove(session.record.id)
+    assert not session.directory.exists()
+
+
+def test_names_of_a_megabyte_leave_a_record_that_can_be_read(session: SessionContext) -> None:
+    pushed = commit(session, "pushed")
+    names = [f"{number:04d}/{'b' * 200}/{'c' * 200}/{'d' * 200}/{'e' * 200}" for number in range(1300)]
+    plant(session, pushed, *map(str.encode, names))
+    supervise(session)
+    saved = session.reload().saved
+    assert 100 < len(saved.nested) < 200
+    assert f"{1300 - len(saved.nested)} more repositories inside are home" in saved.note
+    repo = Path(session.record.repo.work_tree)
+    assert git(repo, "for-each-ref", NESTED).count(pushed) == 1300
+
+
+def test_a_mistake_of_ours_at_the_end_is_recorded_and_met_once(
+    session: SessionContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed = commit(session, "pushed")
+
+    def fail(*_: object) -> None:
+        raise UnicodeEncodeError("utf-8", "x\udcff", 1, 2, "surrogates not allowed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ending, "bring_nested_home", fail)
+        supervise(session)
+        record = session.reload()
+        assert (record.phase, record.saved.where) == ("lost", "volume")
+        assert "the end was not settled: the supervisor failed: UnicodeEncodeError" in record.saved.note
+        assert "coding-agents recover" in record.saved.note
+        with pytest.raises(UnicodeEncodeError):  # which the control socket tells
+            supervise(session, lambda supervisor: supervisor.handle(Op.SALVAGE, {}))
+    supervise(session, lambda supervisor: supervisor.handle(Op.SALVAGE, {}))
+    assert session.reload().saved.where == "branch"
+    assert home(session) == pushed
 
 
 # The process itself, asked by its client

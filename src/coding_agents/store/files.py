@@ -19,6 +19,9 @@ from coding_agents.proc.sync import sync_dir
 
 _POLL_S = 0.02
 _TEMPORARY_S = 600.0
+MAX_RECORD = 1 << 20
+"""Bytes of a record that is read back; what is longer is not written either."""
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -113,7 +116,7 @@ def sync_data(fd: int) -> None:
         os.fdatasync(fd)
 
 
-def read_record(path: Path, *, limit: int = 1 << 20) -> bytes:
+def read_record(path: Path, *, limit: int = MAX_RECORD) -> bytes:
     """The content of a regular file of at most `limit` bytes. Raises StoreError; FileNotFoundError passes."""
     try:
         # O_NONBLOCK: a FIFO planted under this name must not hang us.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import msgspec
 from coding_agents.errors import SessionNotFoundError, StoreError
 from coding_agents.model.session import SessionRecord, decode_session, encode_session, is_session_id
 from coding_agents.model.suggest import close_to
+from coding_agents.proc.tree import remove_tree
 from coding_agents.store.files import (
+    MAX_RECORD,
     is_locked,
     locked,
     private_dir,
@@ -88,8 +91,18 @@ class SessionStore(msgspec.Struct, frozen=True):
         return True
 
     def save(self, record: SessionRecord) -> None:
-        """Write the record durably. Raises StoreError, also when its session was removed meanwhile."""
-        write_atomic(self.directory(record.id) / RECORD, encode_session(record))
+        """Write the record durably. Raises StoreError, also when its session was removed meanwhile.
+
+        What could not be read back is not written: the record stays as it was.
+        """
+        path = self.directory(record.id) / RECORD
+        try:
+            data = encode_session(record)
+        except UnicodeEncodeError as error:
+            raise StoreError(f"cannot write {path}: it would hold what is no text: {error}") from error
+        if len(data) > MAX_RECORD:
+            raise StoreError(f"cannot write {path}: it would be larger than {MAX_RECORD} bytes")
+        write_atomic(path, data)
 
     def update(self, session_id: str, **changes: Any) -> SessionRecord:
         """Change fields of a record on disk, whatever other processes change in it meanwhile.
@@ -272,11 +285,12 @@ class SessionStore(msgspec.Struct, frozen=True):
 
 def _clear(directory: Path) -> None:
     """Remove a tree that another process may be removing, too. Raises OSError."""
-    import shutil
-
     while directory.exists():
-        with suppress(FileNotFoundError):
-            shutil.rmtree(directory)
+        try:
+            remove_tree(directory)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                raise
 
 
 def _short_root() -> Path:

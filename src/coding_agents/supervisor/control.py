@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from coding_agents.errors import CodingAgentsError, SupervisorError
-from coding_agents.supervisor.protocol import MAX_LINE, Op, decode, encode, failure
+from coding_agents.errors import SupervisorError
+from coding_agents.supervisor.protocol import MAX_LINE, Op, decode, encode, failure, told
 
 Handler = Callable[[Op, dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -74,5 +74,5 @@ async def _answer(reader: asyncio.StreamReader, handler: Handler) -> dict[str, A
         except ValueError:
             raise SupervisorError("unknown request on the control socket") from None
         return {"ok": True, **await handler(op, request)}
-    except CodingAgentsError as error:
-        return failure(error)
+    except Exception as error:  # noqa: BLE001 - who asked must hear of a mistake of ours as well
+        return failure(told(error))

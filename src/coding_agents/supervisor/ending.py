@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 from msgspec.structs import replace
 
 from coding_agents.engine.api import ContainerState
-from coding_agents.errors import CodingAgentsError, SessionStateError
+from coding_agents.errors import CodingAgentsError, SessionStateError, StoreError
 from coding_agents.gitsync.relay import RelayService
 from coding_agents.model.audit import RecordType
 from coding_agents.model.session import Saved
@@ -16,6 +17,7 @@ from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.guest_config import salvage_config
 from coding_agents.supervisor.guest_link import GuestLink
 from coding_agents.supervisor.journal import Journal
+from coding_agents.supervisor.protocol import told
 from coding_agents.supervisor.relay_budgets import relay_limits
 from coding_agents.supervisor.removal import remove_engine_objects
 from coding_agents.supervisor.salvage import salvage
@@ -49,17 +51,21 @@ class Ending:
     async def settle(self, state: ContainerState | None, link: GuestLink | None) -> None:
         """The container has ended (`state` None: it is gone): see to its work and write down how it ended.
 
-        What fails is told in the record and not raised; only a record that cannot be written raises.
+        What fails, a mistake of ours among it, is told in the record and not raised: the next supervisor would meet it
+        again, and the one after that. Only a record that cannot be written raises.
         """
         record = self._session.reload()
         if record.started_at:
             self._journal.note(RecordType.GATE_CLOSED, subject="the container has ended")
         report = link.saved if link is not None else None
         status = _exit_status(state, link)
-        if record.rm or await self._salvage_is_due(report):
-            saved = await self._verified()
-        else:
-            saved = await self._unverified(report.left_out if report else ())
+        try:
+            if record.rm or await self._salvage_is_due(report):
+                saved = await self._verified()
+            else:
+                saved = await self._unverified(report.left_out if report else ())
+        except Exception as error:  # noqa: BLE001 - see above
+            saved = self._not_settled(told(error))
         self._journal.note(
             RecordType.SESSION_ENDED,
             subject=record.name,
@@ -71,8 +77,21 @@ class Ending:
             },
         )
         phase = "lost" if state is None else "stopped"
-        self._session.update(phase=phase, started_at="", exit_status=status, saved=saved)
+        try:
+            self._session.update(phase=phase, started_at="", exit_status=status, saved=saved)
+        except StoreError as error:  # of what no record can hold only this is left
+            saved = Saved(where="volume", note=error.message)
+            self._session.update(phase=phase, started_at="", exit_status=status, saved=saved)
         await self._release(saved)
+
+    def _not_settled(self, error: CodingAgentsError) -> Saved:
+        """What is known of the work when the end could not be settled: it is in the volume."""
+        record = self._session.record
+        print(error.message, error.details, sep="\n", file=sys.stderr)  # our log
+        note = f"the end was not settled: {error.message}; `coding-agents recover {record.name}` tries again"
+        saved = replace(record.saved, where="volume", verified=False, note=note)
+        self._note_saved(saved)
+        return saved
 
     async def _salvage_is_due(self, report: events.Saved | None) -> bool:
         record, relay = self._session.record, self._session.relay
@@ -101,7 +120,8 @@ class Ending:
     async def _verified(self) -> Saved:
         try:
             return await self._salvaged()
-        except CodingAgentsError as error:
+        except Exception as any_error:  # noqa: BLE001 - whatever the volume causes, what the relay has goes home
+            error = told(any_error)
             reason = error.details.strip().rpartition("\n")[2][:200]
             said = f"{error.message} ({reason})" if reason else error.message
             note = f"the volume could not be read: {said}; `coding-agents recover` tries again"

@@ -37,7 +37,7 @@ from coding_agents.supervisor.guest_config import parse_config
 from coding_agents.supervisor.guest_link import GuestLink, Service
 from coding_agents.supervisor.journal import Journal
 from coding_agents.supervisor.model_forward import forward_to
-from coding_agents.supervisor.protocol import Op
+from coding_agents.supervisor.protocol import Op, told
 from coding_agents.supervisor.relay_budgets import relay_limits
 from coding_agents.supervisor.settle import bring_home_or_say_why, saved_of
 from coding_agents_guest.lfspointer import LFS
@@ -152,29 +152,31 @@ class Supervisor:
                 return {}
 
     async def _resume(self) -> None:
-        """After our own restart: go on serving a running container, or settle one that ended meanwhile."""
+        """After our own restart: go on serving a running container, or settle one that ended meanwhile.
+
+        What fails is recorded, and told to whoever asks: a supervisor that died of it would do so again each time.
+        """
+        try:
+            await self._go_on()
+        except Exception as error:  # noqa: BLE001 - see above
+            self._note_broken(told(error))
+
+    async def _go_on(self) -> None:
         record = self._session.record
         if record.phase not in ("running", "stopping"):
             return
-        try:
-            state = await self._inspect()
-        except CodingAgentsError as error:
-            # Whoever asks for what needs the engine is told the same; nothing is settled without having looked.
-            self._journal.note(RecordType.CHANNEL_CLOSED, outcome="failed", detail={"reason": error.message})
-            return
+        # Whoever asks for what needs the engine is told the same; nothing is settled without having looked.
+        state = await self._inspect()
         if state is not None and state.running and state.started_at == record.started_at:
-            try:
-                await self._open_link()
-            except CodingAgentsError as error:
-                # A guest that lets no bridge in (it may hold every process id) must still be stopped and saved.
-                self._journal.note(
-                    RecordType.CHANNEL_CLOSED, outcome="failed", detail={"reason": error.message}
-                )
-                return
+            # A guest that lets no bridge in (it may hold every process id) must still be stopped and saved.
+            await self._open_link()
             self._watch = asyncio.create_task(self._watch_container())
         else:
             async with self._volume:
                 await self._settle(state)
+
+    def _note_broken(self, error: CodingAgentsError) -> None:
+        self._journal.note(RecordType.CHANNEL_CLOSED, outcome="failed", detail={"reason": error.message})
 
     async def _attach(self) -> dict[str, object]:
         """Open the channel to a start, when nobody reads the volume that it may change. Raises SessionStateError."""
@@ -341,12 +343,12 @@ class Supervisor:
         saving = asyncio.create_task(self._autosaving.save_regularly())
         try:
             await self._follow(saving)
-        except CodingAgentsError as error:
-            self._journal.note(RecordType.CHANNEL_CLOSED, outcome="failed", detail={"reason": error.message})
+        except Exception as error:  # noqa: BLE001 - whoever waits for the end must hear of it
+            self._note_broken(told(error))
             if self._link is not None:
                 await self._link.close()
             self._link = self._watch = None
-            self._trouble = error
+            self._trouble = told(error)
             self._ended.set()
         finally:
             saving.cancel()

@@ -8,6 +8,7 @@ that only the launching user can enter, so a request is that user's. Answers: `{
 from __future__ import annotations
 
 import json
+import traceback
 from enum import Enum
 from typing import Any
 
@@ -15,6 +16,9 @@ from coding_agents import errors
 from coding_agents.errors import CodingAgentsError, SupervisorError
 
 MAX_LINE = 1 << 20
+
+_MAX_REASON = 300
+_MAX_TRACE = 4000
 
 
 class Op(Enum):
@@ -56,6 +60,19 @@ def failure(error: CodingAgentsError) -> dict[str, Any]:
         "details": error.details,
         "hint": error.hint,
     }
+
+
+def told(error: Exception) -> CodingAgentsError:
+    """`error` as one that can be told and recorded: what is none of ours is a mistake in the program."""
+    if isinstance(error, CodingAgentsError):
+        return error
+    text = str(error).encode("utf-8", "backslashreplace").decode("utf-8")[:_MAX_REASON]
+    return SupervisorError(
+        f"the supervisor failed: {type(error).__name__}: {text}",
+        details="".join(traceback.format_exception(error))[-_MAX_TRACE:]
+        .encode("ascii", "backslashreplace")
+        .decode(),
+    )
 
 
 def raise_failure(answer: dict[str, Any]) -> dict[str, Any]:

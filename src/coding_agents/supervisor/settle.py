@@ -8,6 +8,8 @@ removed, salvage compares the volume itself.
 from __future__ import annotations
 
 import asyncio
+import os
+from itertools import accumulate
 from pathlib import Path
 
 import msgspec
@@ -24,6 +26,10 @@ from coding_agents.supervisor.adoption import other_branches
 from coding_agents.supervisor.context import SessionContext, facts_of
 from coding_agents.supervisor.relay_budgets import relay_limits
 from coding_agents_guest import events
+
+_NESTED_BYTES = (
+    128 << 10
+)  # so much a record names of repositories inside; `coding-agents nested` reads the refs
 
 
 def salvage_is_due(report: events.Saved | None, relay_tip: Oid | None, base: str, *, push: bool) -> bool:
@@ -110,15 +116,24 @@ def saved_of(
     note: str = "",
 ) -> Saved:
     """The record's account of where the work is; `trouble` says why it could not be brought home."""
+    named = _first(nested, _NESTED_BYTES)
+    more = len(nested) - len(named)
+    note = "; ".join(filter(None, (note, f"{more} more repositories inside are home" if more else "")))
     return Saved(
         relay_tip=str(result.tip or ""),
         integrated=result.ref,
         where="volume" if trouble else result.where.value,
         verified=verified,
         left_out=left_out,
-        nested=nested,
+        nested=named,
         note="; ".join(filter(None, (trouble, note))) or result.reason,
     )
+
+
+def _first(refs: tuple[str, ...], room: int) -> tuple[str, ...]:
+    """As many of `refs` as fit `room` bytes."""
+    ends = accumulate(len(os.fsencode(ref)) for ref in refs)
+    return refs[: sum(end <= room for end in ends)]
 
 
 class Homecoming(msgspec.Struct, frozen=True):
