@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from coding_agents.gitsync.pktline import FLUSH, pkt
 from coding_agents.gitsync.relay_limits import RelayLimits
-from coding_agents_guest.nestedref import LATEST, NESTED
+from coding_agents.gitsync.relay_repo import ARCHIVING
+from coding_agents_guest.nestedref import LATEST, NESTED, is_nested_name
 from support.gitattack import NULL, new_commit
 from support.relay_scene import FETCH, PUSH, Scene, make_scene, read_all
 from support.relay_server import RelayServer, serving
@@ -39,7 +40,9 @@ class Talk:
     server: RelayServer
 
     def refs(self) -> dict[str, str]:
-        return {str(ref): str(oid) for ref, oid in self.scene.relay.store.refs().items()}
+        """All but what is kept while a push is carried out: the service ends after its answer does."""
+        refs = self.scene.relay.store.refs()
+        return {str(ref): str(oid) for ref, oid in refs.items() if not ref.startswith(ARCHIVING)}
 
     def say(self, *pieces: bytes) -> bytes:
         """The whole answer to a client that says `pieces` and is done; it must end (or a timeout is raised)."""
@@ -197,7 +200,7 @@ def _changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
 
 
 def _is_ours(ref: str) -> bool:
-    return ref in OWN or ref.startswith(NESTED)
+    return ref in OWN or (ref.startswith(NESTED) and is_nested_name(ref.removeprefix(NESTED)))
 
 
 def _is_ref(ref: str) -> bool:

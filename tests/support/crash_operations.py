@@ -138,9 +138,10 @@ def _launch_state(scene: Scene) -> None:
     )
 
 
-@_operation()
+@_operation("relay refs/coding-agents/archiving/")
 def _push(scene: Scene) -> None:
     """One push through the relay's service, as the channel brings it; what is there already is not sent again."""
+    from coding_agents.gitsync.old_tips import archive_old
     from coding_agents.gitsync.relay import RelayEvent, RelayService, TipChange
     from coding_agents.gitsync.relay_repo import Identity
     from coding_agents.gitsync.rules import load_policy
@@ -148,6 +149,7 @@ def _push(scene: Scene) -> None:
 
     relay, raw = scene.relay, (scene.root / PUSH).read_bytes()
     if raw[45:85].decode() == relay.store.resolve(relay.branch.ref):
+        archive_old(relay.store, relay.store.refs())  # as the next push does, whatever it pushes
         return
 
     async def record(event: RelayEvent) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coding_agents.gitsync.relay_repo import ARCHIVE, Relay
+from coding_agents.gitsync.relay_repo import ARCHIVE, ARCHIVING, Relay
 from coding_agents.model.refs import Oid
 
 _LIST_S = 600.0
@@ -23,6 +23,7 @@ def bundle_archive(relay: Relay, *, without: Sequence[Oid]) -> Oid | None:
         "--format=%(objectname) %(committerdate:unix)",
         *unlike,
         f"{ARCHIVE}/",
+        ARCHIVING,  # of a push that broke off
         timeout_s=_LIST_S,
     )
     dates = dict(line.split() for line in listed.text().splitlines())

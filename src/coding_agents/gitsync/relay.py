@@ -19,10 +19,10 @@ import msgspec
 from coding_agents.errors import CodingAgentsError, GitError
 from coding_agents.gitsync.door import Door
 from coding_agents.gitsync.gates import BUDGET, PROTOCOL, FetchGate, PackGate
+from coding_agents.gitsync.old_tips import archive_old, keep_old, take_back
 from coding_agents.gitsync.pktline import CommandReader, PktlineError, PushCommands, refusal_report
 from coding_agents.gitsync.relay_limits import DEFAULT_LIMITS, Pressure, RelayLimits, Usage, pressure, used_up
 from coding_agents.gitsync.relay_repo import (
-    ARCHIVE,
     SALVAGE_HEADS,
     SALVAGE_REFS,
     Identity,
@@ -49,8 +49,7 @@ from coding_agents.model.refs import Oid, RefUpdate
 from coding_agents.policy.decide import Allow, Decision, Deny, PushRequest, decide, decide_push
 from coding_agents.policy.matrix import Operation, Policy, Tier
 from coding_agents.proc.runner import ProcessLimits, restrict
-from coding_agents_guest.lfspointer import LFS
-from coding_agents_guest.nestedref import LATEST, NESTED, is_further
+from coding_agents_guest.nestedref import LATEST
 
 _MIB = 1 << 20
 _TOO_OFTEN = "relay-rate"
@@ -281,6 +280,7 @@ class RelayService:
         restrict(process.pid, self._process_limits(room))
         # git reads no id of another length than the relay's own, so the pack's ids are as long as the commands'.
         gate = PackGate(self._limits, usage, hash_bytes=_hash_bytes(commands))
+        await asyncio.to_thread(keep_old, self._relay.store, commands.updates, before)
         try:
             process.stdin.write(commands.raw)
             refused = await splice(stream, process, gate, first=commands.rest)
@@ -290,28 +290,47 @@ class RelayService:
             raise
         if refused is not None:
             await asyncio.to_thread(self._usage.sweep, until=time.time())
+        after = await asyncio.to_thread(self._relay.store.refs)
+        moved = [update.ref for update in commands.updates if after.get(update.ref) != before.get(update.ref)]
+        if refused is not None and not moved:  # else git was done before it was killed: the push counts
+            await asyncio.to_thread(archive_old, self._relay.store, after)
             for update in commands.updates:
                 await self._recorded(refused, "push-refused", update.shown, _detail(update, identity))
             return (refused,) * len(commands.updates)
         with suppress(OSError):  # the guest may be gone; its push counts all the same
             stream.write_eof()
-        after = await asyncio.to_thread(self._relay.store.refs)
-        moved = [update.ref for update in commands.updates if after.get(update.ref) != before.get(update.ref)]
+        await self._carried_out(commands, identity, before, after, moved, unpacked=gate.unpacked)
+        return ()
+
+    async def _carried_out(
+        self,
+        commands: PushCommands,
+        identity: Identity,
+        before: Mapping[str, Oid],
+        after: dict[str, Oid],
+        moved: list[str],
+        *,
+        unpacked: int | None,
+    ) -> None:
+        """Make durable, record and tell what git has made of a push."""
+        store = self._relay.store
+        back = await asyncio.to_thread(take_back, store, moved, before, after)
         if moved:
-            await asyncio.to_thread(self._relay.store.sync, *moved)
-        await asyncio.to_thread(self._usage.measure, after, arrived=gate.unpacked)
+            await asyncio.to_thread(store.sync, *moved)
+        rewritten = await asyncio.to_thread(archive_old, store, after)
+        await asyncio.to_thread(self._usage.measure, after, arrived=unpacked)
         for update in commands.updates:
             old, new = before.get(update.ref), after.get(update.ref)
             if new != update.new:
-                await self._note("failed", "git", Tier.SILENT, update, identity, {})
+                why = {"reason": "it names no commit"} if update.ref in back else {}
+                await self._note("failed", "git", Tier.SILENT, update, identity, why)
             if new is None or new == old:
                 continue
-            archived = await asyncio.to_thread(self._archive, update.ref, old, new, after)
+            archived = rewritten.get(update.ref)
             if archived is not None:
                 rule = decide(self._policy, Operation.PUSH_REWRITE)
                 await self._note("allowed", rule.rule, rule.tier, update, identity, {"archived": archived})
             await self._on_update(TipChange(identity, update.ref, old, new, archived))
-        return ()
 
     async def _note(
         self,
@@ -324,22 +343,6 @@ class RelayService:
     ) -> None:
         detail = {**_detail(update, identity), **more}
         await self._try_record(RelayEvent("push", outcome, tier, rule, update.shown, detail))
-
-    def _archive(self, moved: str, old: Oid | None, new: Oid, refs: Mapping[str, Oid]) -> str | None:
-        """Keep `old` under the next free archive ref unless `new` contains it.
-
-        Automatic saves stand beside each other: they have refs of their own, and of a repository inside the
-        commits below them count. What it has beside its HEAD is kept as it was, with all that it names.
-        """
-        store = self._relay.store
-        if old is not None and moved.startswith(NESTED) and not is_further(moved[len(NESTED) :]):
-            old = store.resolve(f"{old}^")
-        if old is None or moved == LATEST or moved.startswith(LFS) or store.is_ancestor(old, new):
-            return None
-        numbers = (int(ref.rpartition("/")[2]) for ref in refs if ref.startswith(f"{ARCHIVE}/"))
-        ref = f"{ARCHIVE}/{1 + max(numbers, default=0)}"
-        store.update_refs(f"create {ref} {old}")
-        return ref
 
     async def pressure(self) -> Pressure:
         """How near the relay is to its budgets. Raises GitError, OSError."""

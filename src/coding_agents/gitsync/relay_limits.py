@@ -14,7 +14,7 @@ _GIB = 1 << 30
 _THIN_FROM = 0.8
 
 _PRIVATE = "refs/coding-agents/"
-_AGENTS_OWN = tuple(f"{_PRIVATE}{kind}/" for kind in ("archive", "autosave", "nested", "lfs"))
+_AGENTS_OWN = tuple(f"{_PRIVATE}{kind}/" for kind in ("archive", "archiving", "autosave", "nested", "lfs"))
 _SALVAGED = f"{_PRIVATE}salvage/"
 
 

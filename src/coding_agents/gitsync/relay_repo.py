@@ -16,6 +16,7 @@ Layout of refs (all but the first two, the nested and the given ones are hidden 
     refs/coding-agents/autosave/latest   the last automatic save; the agent may push it, too
     refs/coding-agents/autosave/<ms>     earlier ones by the host's time in milliseconds since the epoch
     refs/coding-agents/archive/<n>       old tips of non-fast-forward pushes, and what salvages brought and is home
+    refs/coding-agents/archiving/<ref>   what a ref named before the push that is carried out (gitsync.old_tips)
     refs/coding-agents/salvage/{head,worktree}  what a salvage container found in the volume, until it is home
     refs/coding-agents/salvage/heads/<name>  branches and other refs there that HEAD does not contain
     refs/coding-agents/salvage/earlier/<oid>/<one of these>  of earlier salvages, when it is not home yet
@@ -42,6 +43,7 @@ from coding_agents_guest.nestedref import LATEST, NESTED
 
 BASE = f"{PRIVATE}/base"
 ARCHIVE = f"{PRIVATE}/archive"
+ARCHIVING = f"{PRIVATE}/archiving/"
 SALVAGE = f"{PRIVATE}/salvage"
 SALVAGE_REFS = (f"{SALVAGE}/head", f"{SALVAGE}/worktree")
 SALVAGE_HEADS = f"{SALVAGE}/heads/"
