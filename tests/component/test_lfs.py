@@ -418,6 +418,60 @@ def test_one_piece_named_again_and_again_fills_no_disk(session: Session, small_p
     assert brought == Brought((oid_of(zeros),), (), (oid,))
 
 
+def fill(session: Session, number: int, *, most_bytes: int) -> Brought:
+    """Name one more large file of 10,000 bytes where the last one was named, and offer it."""
+    content = bytes([number]) * 10_000
+    start = session.git("rev-parse", "HEAD")
+    name(session, content)
+    offer(session, {piece_name(oid_of(content), 0): content})
+    brought = session.bring_large(most_bytes=most_bytes)
+    session.git("reset", "--quiet", "--hard", start.strip())
+    return brought
+
+
+def test_what_is_no_longer_named_still_takes_its_place(session: Session) -> None:
+    """Each rewritten ref let go of what it had named, so that each push brought as much again as a session may have."""
+    brought = [fill(session, number, most_bytes=25_000) for number in range(5)]
+    assert [(len(one.added), len(one.too_large)) for one in brought] == [(1, 0)] * 2 + [(0, 1)] * 3
+    assert len(fill(session, 9, most_bytes=35_000).added) == 1  # a budget that was raised counts at once
+
+
+def test_a_crash_before_a_large_file_is_home_counts_it_once(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("coding_agents.store.lfs.LfsStore.add", die)
+        with pytest.raises(KeyboardInterrupt):
+            fill(session, 1, most_bytes=25_000)
+    notes = session.relay.git_dir / "large-files"
+    with notes.open("ab") as file:
+        file.write(b"\n" + b"0" * 30)  # of a line that was cut off
+    content = bytes([1]) * 10_000
+    assert session.bring_large(most_bytes=25_000).added == (oid_of(content),)
+    assert len(fill(session, 2, most_bytes=25_000).added) == 1
+    assert len(fill(session, 3, most_bytes=25_000).too_large) == 1
+
+
+def test_what_cannot_be_counted_is_not_brought(session: Session) -> None:
+    (session.relay.git_dir / "large-files").symlink_to("elsewhere")
+    with pytest.raises(StoreError, match="large-files"):
+        fill(session, 1, most_bytes=25_000)
+    assert not at_home(session, bytes([1]) * 10_000)
+
+
+def test_the_size_that_a_pointer_claims_does_not_count_for_another(session: Session) -> None:
+    content = bytes([1]) * 10_000
+    name(session, Pointer(oid_of(content), 1))
+    offer(session, {piece_name(oid_of(content), 0): b"x"})
+    assert session.bring_large(most_bytes=10_000).refused == (oid_of(content),)
+    name(session, content)
+    offer(session, {piece_name(oid_of(content), 0): content})
+    assert session.bring_large(most_bytes=10_000).added == ()
+
+
 def test_a_tree_with_more_names_than_are_read_ends(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     name(session, NEW)
     offer(session, {**{f"!{number:08d}": b"x" for number in range(200)}, piece_name(oid_of(NEW), 0): NEW})

@@ -14,6 +14,7 @@ from typing import IO
 import msgspec
 
 from coding_agents.errors import GitError
+from coding_agents.gitsync.lfs_added import Added
 from coding_agents.gitsync.packs import Store
 from coding_agents.gitsync.relay_repo import GIVEN, Relay
 from coding_agents.model.refs import Oid
@@ -53,8 +54,9 @@ class Brought(msgspec.Struct, frozen=True):
 def bring_large_files(repo: RepoFacts, relay: Relay, *, env: Mapping[str, str], most_bytes: int) -> Brought:
     """Bring home what the relay has of large files. Raises GitError, StoreError.
 
-    All of a session together may have `most_bytes`: one piece can be named as often as a pusher likes. Afterwards
-    the relay says which of them need not be sent again, and lets go of refs that are done with.
+    All that a session ever adds may have `most_bytes`: one piece can be named as often as a pusher likes, and what
+    names it can be taken away again. Afterwards the relay says which of them need not be sent again, and lets go of
+    refs that are done with.
     """
     trees = relay.store.refs(LFS)
     if not trees:
@@ -62,7 +64,7 @@ def bring_large_files(repo: RepoFacts, relay: Relay, *, env: Mapping[str, str], 
     wanted = _wanted(relay)
     home = find_lfs_store(repo, env)
     missing = {oid: pointer for oid, pointer in wanted.items() if not home.has(pointer)}
-    room = most_bytes - sum(pointer.size for oid, pointer in wanted.items() if oid not in missing)
+    counted = Added(relay.git_dir)
     offered, names = _offered(relay.store, trees, missing)
     added, refused, too_large = [], [], []
     with streaming(_cat_file(relay.store)) as reader:
@@ -70,13 +72,13 @@ def bring_large_files(repo: RepoFacts, relay: Relay, *, env: Mapping[str, str], 
             pointer = missing[oid]
             if len(pieces) != pointer.pieces or pieces.keys() != set(range(len(pieces))):
                 continue  # the rest may be on its way
-            if pointer.size > room:
+            if counted.bytes + counted.cost(pointer) > most_bytes:
                 too_large.append(oid)
                 continue
+            counted.add(pointer)
             content = _pieces(pointer, pieces, reader.stdin, reader.stdout)
             if home.add(pointer, content):
                 added.append(oid)
-                room -= pointer.size
             else:
                 refused.append(oid)
         require_ok(reader.finish(), "git cat-file")
