@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coding_agents.app import recover as verb
 from coding_agents.app.stop import Ended
 from coding_agents.errors import WorkspaceError
-from coding_agents.gitsync.integrate import INCOMING
+from coding_agents.gitsync.integrate import INCOMING, Integrated, Landing
 from coding_agents.model.refs import Oid
+from coding_agents.supervisor import settle
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.settle import bring_home, saved_of
 from support.crash_scene import Scene, build
@@ -180,3 +182,58 @@ def test_a_repository_that_is_gone_is_told_by_the_salvage(scene: Scene) -> None:
     with pytest.raises(WorkspaceError, match="is gone"):
         verb.recover(scene.session)
     assert scene.session.reload().branch_tip == seen
+
+
+class _KilledError(BaseException):
+    pass
+
+
+def _move_and_die(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be killed when the branch is moved, before that is written down."""
+
+    def integrate(*args: Any, **options: Any) -> Integrated:
+        real(*args, **options)
+        raise _KilledError
+
+    real = settle.integrate
+    with monkeypatch.context() as killing:
+        killing.setattr(settle, "integrate", integrate)
+        with pytest.raises(_KilledError):
+            bring_home(scene.session)
+
+
+def test_a_branch_that_we_moved_and_could_not_write_down_is_ours(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the agent has pushed on until the next supervisor looks, and nobody asks for a recovery."""
+    moved = work_on(scene)
+    _move_and_die(scene, monkeypatch)
+    assert branch(scene) == moved
+    new = work_on(scene)
+    assert bring_home(scene.session).where is Landing.BRANCH
+    assert branch(scene) == new
+
+
+def test_it_is_when_the_repository_was_moved_away_then(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    work_on(scene)
+    _move_and_die(scene, monkeypatch)
+    guest = scene.root / "guest"  # rewrites it, so that nothing but our own note allows to move it
+    sh(guest, "commit", "-q", "--amend", "-m", "other", env=scene.env)
+    sh(guest, "push", "-q", str(scene.relay_dir), f"+HEAD:{BRANCH.ref}", env=scene.env)
+    new = head(guest, env=scene.env)
+    elsewhere = scene.user.rename(scene.user.with_name("elsewhere"))
+    assert verb.recover(scene.session, repo=elsewhere).saved.where == "branch"
+    assert sh(elsewhere, "rev-parse", BRANCH.ref, env=scene.env) == new
+
+
+def test_where_we_meant_to_move_a_branch_and_did_not_it_stays_whose_it_is(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work_on(scene)
+    git(scene, "checkout", "-q", BRANCH.short)
+    _move_and_die(scene, monkeypatch)
+    git(scene, "checkout", "-q", "main")
+    git(scene, "branch", "-f", BRANCH.short, "main")
+    work_on(scene)
+    assert "changed by someone else" in bring_home(scene.session).reason
+    assert branch(scene) == git(scene, "rev-parse", "main")

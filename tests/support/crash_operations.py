@@ -197,7 +197,7 @@ class _Push:
         raise AssertionError(reason)
 
 
-@_operation("user refs/coding-agents/incoming/")
+@_operation("user refs/coding-agents/incoming/", "record ")  # it says where the branch is just moved to
 def _bring_home(scene: Scene) -> None:
     from coding_agents.gitsync.integrate import Landing
     from coding_agents.supervisor.settle import bring_home

@@ -65,7 +65,8 @@ def _move(session: SessionContext, path: Path) -> None:
             hint=f"Make one with `git init --object-format={record.repo.object_format}`.",
         )
     tip = user_store(facts, session.env.for_git()).resolve(branch_of(record).ref)
-    session.update(repo=repo_ref(facts), branch_tip=record.branch_tip if record.branch_tip == tip else "")
+    ours = str(tip) if tip in (record.branch_tip, record.branch_next) else ""
+    session.update(repo=repo_ref(facts), branch_tip=ours, branch_next="")
 
 
 def recover_all(env: HostEnvironment, store: SessionStore) -> tuple[Recovered, ...]:

@@ -20,8 +20,8 @@ from coding_agents.supervisor.removal import remove_engine_objects
 class Removed(msgspec.Struct, frozen=True):
     """What `remove` left: where the work is, and whether the branch was deleted because it is merged.
 
-    `left_out` are files that are gone with the volume: they were not saved on purpose. `nested` are the refs
-    that keep the repositories inside the work tree.
+    `kept_ref` names the work, "" when it was on the deleted branch alone. `left_out` are files that are gone with the
+    volume: they were not saved on purpose. `nested` are the refs that keep the repositories inside the work tree.
     """
 
     name: str
@@ -54,7 +54,8 @@ def remove(session: SessionContext, *, force: bool) -> Removed:
         deleted = _delete_merged_branch(session)
         session.store.remove(record.id)
     saved = ended.saved if ended else Saved()
-    return Removed(record.name, "" if deleted else saved.integrated, deleted, saved.left_out, saved.nested)
+    kept = "" if deleted and saved.integrated == branch_of(record).ref else saved.integrated
+    return Removed(record.name, kept, deleted, saved.left_out, saved.nested)
 
 
 def _running(session: SessionContext) -> bool:
@@ -86,11 +87,12 @@ def _saved(session: SessionContext) -> Ended | None:
 
 
 def _delete_merged_branch(session: SessionContext) -> bool:
-    """Delete the session's branch when another branch contains it. Whatever hinders that keeps it."""
-    repo, branch, env = facts_of(session.record), branch_of(session.record), session.env.for_git()
+    """Delete the session's branch where we left it, when another branch contains it. Whatever hinders that keeps it."""
     try:
+        record = session.reload()  # the supervisor may just have moved it
+        repo, branch, env = facts_of(record), branch_of(record), session.env.for_git()
         tip = user_store(repo, env).resolve(branch.ref)
-        if tip is None or not is_merged(repo, branch, env=env):
+        if tip is None or tip != record.branch_tip or not is_merged(repo, branch, env=env):
             return False
         return delete_branch(repo, branch, expected=tip, env=env)
     except CodingAgentsError:

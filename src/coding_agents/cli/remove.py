@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def command(app: AppContext, name: str, force: bool) -> None:
     """Remove a session: its container, volumes and record, after its work is known to be in the repository.
 
-    The branch is deleted only when another branch contains it.
+    The branch is deleted only when another branch contains it and nobody else has moved it.
     """
     from coding_agents.app.remove import remove
     from coding_agents.cli.ending_view import name_few

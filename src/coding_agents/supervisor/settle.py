@@ -50,18 +50,29 @@ def bring_home(session: SessionContext) -> Integrated:
 
     Raises GitError when objects cannot be moved, such as when the repository is gone.
     """
-    record = session.reload()
-    known = Oid.parse(record.branch_tip) if record.branch_tip else None
-    result = integrate(
-        facts_of(record),
-        session.relay,
-        session=record.id,
-        expected_old=known,
-        env=session.env.for_git(),
-    )
+    known, relay = _where_we_left_it(session), session.relay
+    tip = relay.store.resolve(relay.branch.ref)
+    if tip is not None and tip != known:
+        session.update(
+            branch_next=str(tip)
+        )  # before it is there: killed in between, we still know it for ours
+    record, env = session.record, session.env.for_git()
+    result = integrate(facts_of(record), relay, session=record.id, expected_old=known, env=env, tip=tip)
     if result.where is Landing.BRANCH:
-        session.update(branch_tip=str(result.tip or ""))
+        session.update(branch_tip=str(result.tip or ""), branch_next="")
+    elif session.record.branch_next:
+        session.update(branch_next="")
     return result
+
+
+def _where_we_left_it(session: SessionContext) -> Oid | None:
+    """Where the branch in the user's repository stands when nobody else has moved it; None when it is not there."""
+    record = session.reload()
+    known, intended = (Oid.parse(text) if text else None for text in (record.branch_tip, record.branch_next))
+    if intended is None:
+        return known
+    branch = user_store(facts_of(record), session.env.for_git()).resolve(session.relay.branch.ref)
+    return intended if branch == intended else known
 
 
 def bring_home_beside(session: SessionContext, tip: Oid, origin: str = "salvage") -> Integrated:
