@@ -48,7 +48,7 @@ def test_reports_of_earlier_starts_are_handed_on(monkeypatch: pytest.MonkeyPatch
         "_plan": lambda session, guarding: SimpleNamespace(holder=SimpleNamespace(name="h")),
         "load_manifest": lambda *args: None,
         "restart_config": lambda *args: None,
-        "bring_up": lambda *args, guarding, asked: seen.append(guarding),
+        "bring_up": lambda *args, guarding, asked, undo: seen.append(guarding),
     }.items():
         monkeypatch.setattr(module, name, stub)
     module.start(session, Trace())

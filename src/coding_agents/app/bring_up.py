@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 import msgspec
 
 from coding_agents.app.holder import guard_problems
-from coding_agents.app.steps import Parallel, Trace
+from coding_agents.app.steps import Parallel, Trace, Undo
 from coding_agents.engine.api import ContainerState
 from coding_agents.engine.drift import drift
 from coding_agents.errors import (
@@ -50,12 +50,14 @@ def bring_up(
     *,
     guarding: Guarding,
     asked: Collection[str],
+    undo: Undo,
     fill: Callable[[], None] | None = None,
     on_gate: Callable[[SessionContext], None] | None = None,
 ) -> Enforced:
     """Measure the container that was just started, and open its gate. Raises EnforcementError before it opens.
 
-    `fill` puts into its volumes what they must hold by then; `on_gate` is called just before it opens.
+    `fill` puts into its volumes what they must hold by then; `on_gate` is called just before it opens. From then on
+    nothing of `undo` is undone: the agent works, and what it does is in the volumes alone.
     """
     supervisor = session.supervisor()
     try:
@@ -90,6 +92,7 @@ def bring_up(
                 details=error.details,
                 hint="Run the command again; `coding-agents logs` shows what the container said.",
             ) from error
+        undo.keep()
     session.reload()
     return enforced
 

@@ -33,7 +33,7 @@ from coding_agents.app.prepare import (
 from coding_agents.app.steps import Parallel, Step, Trace, Undo
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
-from coding_agents.errors import BranchError, SessionExistsError
+from coding_agents.errors import BranchError, CodingAgentsError, SessionExistsError
 from coding_agents.gitsync.branches import BranchState, archive_existing
 from coding_agents.images.api import ImageRef
 from coding_agents.images.build import ensure_image, plan_images
@@ -112,9 +112,7 @@ class Launch(msgspec.Struct):
         for spec in plan.containers:
             check_spec(spec)
         with Undo() as undo:
-            launched = self._make(facts, naming, plan, program, guarding, branch, image, undo)
-            undo.keep()
-        return launched
+            return self._make(facts, naming, plan, program, guarding, branch, image, undo)
 
     def _make(
         self,
@@ -150,10 +148,14 @@ class Launch(msgspec.Struct):
                 self.trace,
                 guarding=guarding,
                 asked=self.request.asked,
+                undo=undo,
                 fill=lambda: self._fill(session, facts, source),
                 on_gate=self.on_gate,
             )
-        self._record_timings(session)
+        with suppress(
+            CodingAgentsError
+        ):  # the agent works; how long we took is no reason to tell of a failure
+            self._record_timings(session)
         return Launched(self.trace, session, plan, enforced, source)
 
     def _record_timings(self, session: SessionContext) -> None:

@@ -10,10 +10,10 @@ from coding_agents.app.bring_up import Guarding, bring_up
 from coding_agents.app.failed_start import enforcement_failures_recorded
 from coding_agents.app.guest import restart_config
 from coding_agents.app.holder import require_holder, times_ready
-from coding_agents.app.steps import Trace
+from coding_agents.app.steps import Trace, Undo
 from coding_agents.app.stop import SETTLE_S, stop_at_gate
 from coding_agents.engine.failures import is_stale_address
-from coding_agents.errors import CodingAgentsError, EngineError, SessionStateError, SupervisorGoneError
+from coding_agents.errors import EngineError, SessionStateError, SupervisorGoneError
 from coding_agents.images.manifests import load_manifest
 from coding_agents.network.dns import read_resolvers
 from coding_agents.network.guard import holder_options
@@ -46,7 +46,8 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
         guarding = Guarding(_holder_dns(session), record.private)
         plan = _plan(session, guarding)
         manifest = load_manifest(record.agent, session.env.config_dir / "agents")
-        try:
+        with Undo() as undo:
+            undo.add("start", lambda: stop_at_gate(session))
             with trace.step("holder"):
                 earlier = _restart_holder(session, plan)
             # A COMMAND runs again. The task of -p does not: it would cost its money twice, unasked.
@@ -61,11 +62,8 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
                 trace,
                 guarding=replace(guarding, earlier=earlier),
                 asked=frozenset(record.asked),
+                undo=undo,
             )
-        except BaseException:
-            with suppress(CodingAgentsError):  # the first error is the one to be told
-                stop_at_gate(session)
-            raise
 
 
 def _await_settled(session: SessionContext) -> None:
