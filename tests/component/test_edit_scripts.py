@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 
 from coding_agents.gitsync.integrate import Landing
 from coding_agents.gitsync.relay_repo import Identity, open_relay
@@ -28,7 +28,7 @@ from coding_agents_guest.place import Place
 from coding_agents_guest.salvage import salvage
 from coding_agents_guest.save import save
 from support.edits import AUTOSAVE, UTF_16, Step, scripts, take
-from support.kinds import dirty
+from support.kinds import autocrlf, detached, dirty, lfs, plain, sha256, sparse, submodule
 from support.relay_server import URL, RelayServer, serving
 from support.repos import BRANCH
 from support.roundtrip import Session, begin, tree_of
@@ -47,6 +47,14 @@ class Prepared:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return Prepared(begin(dirty(tmp_path_factory.mktemp("prepared"))))
+
+
+KINDS = (plain, dirty, detached, sparse, sha256, submodule, autocrlf, lfs)
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: str(kind.__name__))
+def prepared_kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return Prepared(begin(request.param(tmp_path_factory.mktemp("prepared"))))
 
 
 @dataclass
@@ -126,7 +134,21 @@ def _place(session: Session, server: RelayServer, programs: Path) -> Place:
 @settings(max_examples=12)
 @given(scripts())
 def test_what_stands_inside_comes_back(prepared: Prepared, script: list[Step]) -> None:
-    with copy_of(prepared.session) as one:
+    _play(prepared.session, script)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@settings(max_examples=20, derandomize=False, print_blob=True, suppress_health_check=[*HealthCheck])
+@given(scripts())
+def test_what_stands_inside_of_any_kind_comes_back(prepared_kind: Prepared, script: list[Step]) -> None:
+    """Other scripts each time; a failure prints how to repeat it."""
+    _play(prepared_kind.session, script)
+
+
+def _play(session: Session, script: list[Step]) -> None:
+    """Take the steps of `script` in a copy of `session`, and require that what stands comes back each way."""
+    with copy_of(session) as one:
         host = one.session.host
         outside = _outside(one.session)
         for step in script:

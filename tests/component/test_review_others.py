@@ -104,7 +104,8 @@ def test_what_the_branch_has_by_now_and_other_sessions_have_is_left(project: Pro
     bring_home_beside(project.session, tip)
     work(project, "app.py", "x\n")
     project.push()
-    sh(project.repo, "update-ref", f"{INCOMING}/ba9876543210-salvage", tip, env=project.env)
+    theirs = commit(project.repo, "Makefile", "of another session\n", env=project.env)
+    sh(project.repo, "update-ref", f"{INCOMING}/ba9876543210-salvage", theirs, env=project.env)
     assert (project.json()["others"], where(project.json())) == ([], {("", "hooks", "lefthook.yml")})
 
 
