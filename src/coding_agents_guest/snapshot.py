@@ -33,6 +33,7 @@ from coding_agents_guest.staging import (
     Staged,
     forget,
     is_readable,
+    records,
     show_come_back,
     show_hidden,
     stage_changed,
@@ -145,7 +146,7 @@ def _stage_changes(git: Git, original: Git) -> _Found:
     modified = changes.modified + _come_back(git, original, changes)
     repositories = [path for path in modified if _is_directory(top(git) / path)]
     modified = sorted(set(modified).difference(repositories))
-    deleted = changes.deleted + repositories
+    deleted = changes.deleted + _ignored_by_now(original, changes) + repositories
     staged = stage_changed(git, modified, deleted)
     changed = modified + deleted
     return _Found(changes.untracked, changes.added, changed, repositories, staged, changes.warnings)
@@ -166,6 +167,22 @@ def _outside(untracked: list[str], standing: Standing) -> list[str]:
     if not standing.commits:
         return untracked
     return [path for path in untracked if not _is_below(path, standing.commits)]
+
+
+def _ignored_by_now(original: Git, changes: Changes) -> list[str]:
+    """Files of an earlier snapshot that are untracked and that a rule ignores now.
+
+    The rule's own file may be among them: a `.gitignore` of `*` is no change that git tells of.
+    """
+    there = sorted(set(changes.added).difference(changes.deleted))
+    if not there:
+        return []
+    # It takes no literal pathspecs; behind "./" nothing is magic, and without an index nothing is a pattern.
+    answer = original.within(GIT_LITERAL_PATHSPECS="0").run(
+        "check-ignore", "--no-index", "-z", "--stdin", stdin=records([f"./{path}" for path in there]), expected=(0, 1)
+    )  # fmt: skip
+    ignored = {os.fsdecode(path[2:]) for path in answer.split(b"\0") if path}
+    return sorted(ignored.difference(original.paths("ls-files", "-z", "--cached"))) if ignored else []
 
 
 def _is_below(path: str, directories: Container[str]) -> bool:

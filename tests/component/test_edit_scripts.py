@@ -131,6 +131,7 @@ def _place(session: Session, server: RelayServer, programs: Path) -> Place:
 @example([("git", "update-index", "--split-index"), ("write", "src", "")])
 @example([("write", "kept", "one\n"), ("git", "commit", "-am", "all of it"), ("git", "tag", "v1"),
           ("git", "reset", "--hard", "HEAD~1")])  # fmt: skip
+@example([("write", "a", "one\n"), AUTOSAVE, ("write", ".gitignore", "*\n")])
 @settings(max_examples=12)
 @given(scripts())
 def test_what_stands_inside_comes_back(prepared: Prepared, script: list[Step]) -> None:

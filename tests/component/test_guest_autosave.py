@@ -171,6 +171,25 @@ def test_what_becomes_ignored_leaves_the_next_save(repo: AgentRepo) -> None:
     assert "out.bin" not in repo.files(LATEST)
 
 
+@pytest.mark.parametrize("name", ["out.bin", "*", ":(glob)**", "-x", "new\nline", "a/b/c"])
+def test_a_rule_that_no_change_tells_of(repo: AgentRepo, name: str) -> None:
+    """In a file that it ignores itself, as every virtual environment has one, or in none of the tree.
+
+    What git tracks stays, whatever the rule says.
+    """
+    saving = Saving(repo)
+    repo.write(name)
+    repo.write("staged")
+    repo.git("add", "staged")
+    saving()
+    assert len(repo.files(LATEST)) == 4
+    repo.write("below/.gitignore", "*\n")
+    repo.write("below/x")
+    repo.write(".git/info/exclude", "/*\n")
+    saving()
+    assert repo.files(LATEST) == [".gitignore", "README", "staged"]
+
+
 def test_the_index_of_an_interrupted_save_is_not_in_the_way(repo: AgentRepo) -> None:
     saving = Saving(repo)
     repo.write("new.txt")
