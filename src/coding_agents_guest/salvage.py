@@ -9,6 +9,7 @@ refs of their own (salvage_nested). A history that cannot be read costs nobody t
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from coding_agents_guest import volume_history as history
@@ -17,7 +18,7 @@ from coding_agents_guest.further import find_further
 from coding_agents_guest.gitwork import Git
 from coding_agents_guest.place import Place
 from coding_agents_guest.salvage_nested import push_inside
-from coding_agents_guest.salvage_repo import BrokenHistoryError, Found, Repository, fresh_git
+from coding_agents_guest.salvage_repo import BrokenHistoryError, Found, RefusedError, Repository, fresh_git
 from coding_agents_guest.snapshot import Snapshot
 from coding_agents_guest.volume import Volume, feed_nothing, pipes_in_the_way, read_volume
 
@@ -34,6 +35,7 @@ def salvage(config: GuestConfig, place: Place, deadline: float) -> Salvaged | Fa
     less is Failed, so that nobody takes the volume for saved.
     """
     notes: list[str] = []
+    kept: list[str] = []
     with tempfile.TemporaryDirectory(prefix="salvage-") as scratch:
         try:
             try:
@@ -41,8 +43,11 @@ def salvage(config: GuestConfig, place: Place, deadline: float) -> Salvaged | Fa
                 return _Salvage(config, place, git, notes).run()
             except BrokenHistoryError as error:
                 notes[:] = [f"the volume's own history cannot be read: {error}"]
-                git = fresh_git(config, place, Path(scratch, "files"), deadline)
-                return _Salvage(config, place, git, notes).without_history()
+            except RefusedError as error:
+                notes.clear()
+                kept.append(f"commits that are not taken ({error})")
+            git = fresh_git(config, place, Path(scratch, "files"), deadline)
+            return _Salvage(config, place, git, notes, kept).without_history()
         except Exception as error:  # noqa: BLE001 - whatever a hostile volume causes, the answer must come
             return Failed("salvage", "; ".join((*notes, str(error))))
 
@@ -50,11 +55,14 @@ def salvage(config: GuestConfig, place: Place, deadline: float) -> Salvaged | Fa
 class _Salvage:
     """The salvage of a volume's own repository under way, and of what is inside of that."""
 
-    def __init__(self, config: GuestConfig, place: Place, git: Git, notes: list[str]) -> None:
+    def __init__(
+        self, config: GuestConfig, place: Place, git: Git, notes: list[str], kept: Sequence[str] = ()
+    ) -> None:
         self.config = config
         self.place = place
         self.git = git
         self.found = Found(place.workspace, notes)
+        self.found.kept += kept
         self.repo = Repository(config, place, git, self.found)
 
     def run(self) -> Salvaged:
@@ -89,7 +97,7 @@ class _Salvage:
     def _push_worktree(self, volume: Volume, parent: str) -> tuple[str, Snapshot]:
         worktree, snapshot = self.repo.commit_worktree(volume, parent)
         if worktree:
-            self.repo.push(worktree, f"{REFS}/worktree")
+            worktree = self.repo.push_files(worktree, parent, f"{REFS}/worktree")
         return worktree, snapshot
 
     def _ended(self, head: str, worktree: str, snapshot: Snapshot) -> Salvaged:

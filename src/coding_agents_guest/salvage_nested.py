@@ -23,7 +23,7 @@ from coding_agents_guest.nested import (
 )
 from coding_agents_guest.nestedref import further_ref, nested_ref
 from coding_agents_guest.records import replace
-from coding_agents_guest.salvage_repo import BrokenHistoryError, Repository, fresh_git
+from coding_agents_guest.salvage_repo import BrokenHistoryError, Found, RefusedError, Repository, fresh_git
 from coding_agents_guest.snapshot import Snapshot
 from coding_agents_guest.volume import Volume, read_git_dir, read_volume
 from coding_agents_guest.volume_refs import Refs
@@ -67,12 +67,20 @@ def push_nested(repo: Repository, nested: Sequence[str], outer: tuple[str, ...] 
         try:
             inner, snapshot, others = _salvage_nested(repo, places)
         except Exception as error:  # noqa: BLE001 - an odd one must cost no other
-            found.notes.append(f"the repository {where} cannot be read: {error}")
+            _tell(found, where, error)
             lacking.append(f"{where}/")
             continue
         lacking += [f"{where}/{lost}" for lost in snapshot.left_out] + others
         lacking += push_nested(inner, snapshot.nested, places)
     return lacking
+
+
+def _tell(found: Found, where: str, error: Exception) -> None:
+    """What cannot be read is lost; what the relay does not take is in the volume, and that is kept for it."""
+    if isinstance(error, RefusedError):
+        found.kept.append(f"the repository {where} ({error})")
+    else:
+        found.notes.append(f"the repository {where} cannot be read: {error}")
 
 
 def _salvage_nested(repo: Repository, places: tuple[str, ...]) -> tuple[Repository, Snapshot, list[str]]:
@@ -88,7 +96,10 @@ def _salvage_nested(repo: Repository, places: tuple[str, ...]) -> tuple[Reposito
     tip = commit or head
     if tip and tip != start.commit:
         found.inside.append(where)
-        inner.push(tip, nested_ref(places))
+        if commit:
+            inner.push_files(commit, head, nested_ref(places))
+        else:
+            inner.push(tip, nested_ref(places))
     others = []
     if volume.common is not None and volume.common not in found.commons:
         found.commons.add(volume.common)
@@ -119,7 +130,7 @@ def _push_module(repo: Repository, places: tuple[str, ...], git_dir: Path) -> li
         ref = nested_ref((first, rest))
         lacking = _push_further(inner, replace(volume.refs, branches=branches), known, where=where, ref=ref)
     except Exception as error:  # noqa: BLE001 - as above
-        found.notes.append(f"the repository {where} cannot be read: {error}")
+        _tell(found, where, error)
         return [f"{where}/"]
     if inner.pushed:
         found.sending.append((inner, volume))
@@ -143,7 +154,7 @@ def _push_further(repo: Repository, refs: Refs, known: Sequence[str], *, where: 
             found.further.append(where)
             found.notes.append(f"{len(further.tips)} other branches of {where} are the parents of {ref}")
     except (GitFailedError, BrokenHistoryError) as error:
-        found.notes.append(f"other branches of {where} cannot be read: {error}")
+        _tell(found, f"{where}, its other branches", error)
         return [git_dir]
     return [git_dir] if further.unread else []
 

@@ -20,6 +20,7 @@ from coding_agents_guest.lfs import Sent, has_lfs, send_large_files
 from coding_agents_guest.lfsclean import with_pointers
 from coding_agents_guest.nested import Start
 from coding_agents_guest.place import Place
+from coding_agents_guest.refused import lessened, told
 from coding_agents_guest.regular import open_regular
 from coding_agents_guest.snapshot import Snapshot, commit_snapshot, dated, newest_change, take_snapshot
 from coding_agents_guest.volume import Volume, borrow
@@ -31,9 +32,12 @@ _SHARED_INDEX = re.compile(r"sharedindex\.[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _MAX_RULES_BYTES = 1 << 20
 # What decides how files become blobs and which are ignored. Everything else in the volume's configuration,
 # above all what names a program, has no say; LFS files get their pointers from us (lfsclean).
+# A value that git cannot read would end every command.
+_BOOLEAN = "true|false|yes|no|on|off"
 _TAKEN_SETTINGS = re.compile(
-    r"core\.(?:autocrlf|checkstat|eol|filemode|precomposeunicode|symlinks|trustctime)"
-    r"\n[A-Za-z]{1,12}"
+    rf"core\.(?:(?:filemode|precomposeunicode|symlinks|trustctime)\n(?:{_BOOLEAN})"
+    rf"|autocrlf\n(?:{_BOOLEAN}|input)|eol\n(?:lf|crlf|native)|checkstat\n(?:default|minimal))",
+    re.IGNORECASE,
 )
 _NO_FILTERS = ("filter.lfs.clean=", "filter.lfs.smudge=", "filter.lfs.process=", "filter.lfs.required=false")
 # What speeds git up is the volume's to plant, too; and git would look for refs beside objects that it borrows.
@@ -47,6 +51,10 @@ _NO_SHORTCUTS = (
 
 class BrokenHistoryError(Exception):
     """Objects of the volume cannot be read; its files still can."""
+
+
+class RefusedError(GitFailedError):
+    """The relay does not take it."""
 
 
 class Found:
@@ -138,9 +146,9 @@ class Repository:
         settings = git_dir / "volume-config"
         _take_file(common / "config", settings, _MAX_RULES_BYTES)
         listed = self.git.answer("config", "--file", str(settings), "--no-includes", "--null", "--list")
-        for setting in listed.split("\0"):
-            if _TAKEN_SETTINGS.fullmatch(setting):
-                self.git.run("config", *setting.split("\n"))
+        taken = dict(one.split("\n") for one in listed.split("\0") if _TAKEN_SETTINGS.fullmatch(one))
+        for name, value in taken.items():  # the last of each name counts, and there may be any number
+            self.git.run("config", name, value)
 
     def commit_worktree(self, volume: Volume, parent: str) -> tuple[str, Snapshot]:
         """Commit the files on top of `parent`. Returns the commit ("" if not needed) and what was taken."""
@@ -174,15 +182,31 @@ class Repository:
         return self.git.within(GIT_WORK_TREE=str(self.git.directory))
 
     def push(self, what: str, ref: str) -> None:
-        """Raises GitFailedError, or BrokenHistoryError when it is not the relay that does not take it."""
+        """Raises RefusedError, or BrokenHistoryError when it is not the relay that does not take it."""
         try:
             self.to_relay().run("push", "--quiet", "--no-verify", self.place.relay, f"+{what}:{ref}")
         except GitFailedError as error:
             packed = ("pack-objects", "--revs", "--stdout", "-q", "--all-progress-implied")
             if self.git.status_and_output(*packed, stdin=f"{what}\n".encode(), discard=True)[0]:
                 raise BrokenHistoryError(str(error)) from error
-            raise
+            raise RefusedError(str(error)) from error
         self.pushed.append(what)
+
+    def push_files(self, commit: str, parent: str, ref: str) -> str:
+        """Push the files of `commit`, made upon `parent`, without those that the relay does not take; what was pushed.
+
+        Raises as `push`.
+        """
+        try:
+            self.push(commit, ref)
+            return commit
+        except RefusedError as error:
+            less, paths = lessened(self.git, commit, parent)
+            if not less:
+                raise
+            self.push(less, ref)
+            self.found.kept.append(told(paths, str(error)))
+            return less
 
     def send_large(self, volume: Volume) -> None:
         """Push the content of large files that the pushed commits name, and HEAD, which the relay may have had."""
