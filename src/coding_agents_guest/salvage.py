@@ -144,9 +144,7 @@ class _Salvage:
         return ""
 
     def _push_branches(self, volume: Volume, head: str, relay_tip: str) -> None:
-        """Push what the volume's refs name that `head` does not contain. Raises GitFailedError when one
-        stays behind.
-        """
+        """Push what the volume's refs name that `head` does not contain; one that is not taken keeps no other."""
         # What the relay has of the session's branch comes home with that.
         known = [oid for oid in (head, relay_tip, self.config.base) if oid]
         further = find_further(self.git, volume.refs, known)
@@ -155,10 +153,15 @@ class _Salvage:
             self.found.notes.append(f"{len(further.unread)} branches cannot be read: {names}")
         left = dict(further.tips)
         for name in [name for name in left if history.can_be_pushed(name, left)][:_MAX_BRANCHES]:
-            self.repo.push(left.pop(name), f"{REFS}/heads/{name}")
-            self.found.notes.append(f"branch {name} is not part of HEAD: it is kept in {REFS}/heads/{name}")
+            self._push_branch(left.pop(name), name, f"branch {name} is not part of HEAD: it is kept in")
         if left:
-            self.repo.push(history.bundled(self.git, left), f"{REFS}/heads/{history.BUNDLE}")
-            self.found.notes.append(
-                f"{len(left)} more branches are the parents of {REFS}/heads/{history.BUNDLE}"
-            )
+            told = f"{len(left)} more branches are the parents of"
+            self._push_branch(history.bundled(self.git, left), history.BUNDLE, told)
+
+    def _push_branch(self, commit: str, name: str, told: str) -> None:
+        ref = f"{REFS}/heads/{name}"
+        try:
+            self.repo.push(commit, ref)
+            self.found.notes.append(f"{told} {ref}")
+        except RefusedError as error:
+            self.found.kept.append(f"branch {name} ({error})")

@@ -77,10 +77,9 @@ def push_nested(repo: Repository, nested: Sequence[str], outer: tuple[str, ...] 
 
 def _tell(found: Found, where: str, error: Exception) -> None:
     """What cannot be read is lost; what the relay does not take is in the volume, and that is kept for it."""
+    found.notes.append(f"the repository {where} cannot be read: {error}")
     if isinstance(error, RefusedError):
         found.kept.append(f"the repository {where} ({error})")
-    else:
-        found.notes.append(f"the repository {where} cannot be read: {error}")
 
 
 def _salvage_nested(repo: Repository, places: tuple[str, ...]) -> tuple[Repository, Snapshot, list[str]]:

@@ -233,12 +233,20 @@ def test_unreachable_relay_is_reported_never_raised(repo: AgentRepo) -> None:
     assert "ls-remote" in failed(repo).message
 
 
-@pytest.mark.parametrize("ref", ["head", "worktree"])
-def test_a_refused_push_is_no_success(repo: AgentRepo, ref: str) -> None:
+def test_a_refused_push_is_no_success(repo: AgentRepo) -> None:
     repo.commit("work.txt")
     repo.write("new.txt")
-    _refuse(repo, f"{REFS}/{ref}")
+    _refuse(repo, f"{REFS}/worktree")
     assert "pre-receive hook declined" in failed(repo).message
+
+
+def test_refused_commits_are_kept_in_the_volume_and_their_files_come(repo: AgentRepo) -> None:
+    repo.commit("work.txt")
+    repo.write("new.txt")
+    _refuse(repo, f"{REFS}/head")
+    report = salvaged(repo)
+    assert "pre-receive hook declined" in report.kept
+    assert {"work.txt", "new.txt"} <= set(repo.files(report.worktree))
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -397,13 +405,15 @@ def test_refs_that_cannot_be_read_keep_the_volume(repo: AgentRepo) -> None:
     assert "reftable" in salvaged(repo).kept
 
 
-def test_a_branch_that_the_relay_does_not_take_fails_the_salvage(repo: AgentRepo) -> None:
+def test_a_branch_that_the_relay_does_not_take_is_kept_in_the_volume(repo: AgentRepo) -> None:
     repo.git("checkout", "--quiet", "-b", "idea")
     repo.commit("idea.txt")
     repo.git("checkout", "--quiet", BRANCH)
     _refuse(repo, f"{REFS}/heads/idea")
 
-    assert "pre-receive hook declined" in failed(repo).message
+    kept = salvaged(repo).kept
+    assert kept.startswith("branch idea (")
+    assert "pre-receive hook declined" in kept
 
 
 def test_a_change_in_the_second_of_the_last_commit_is_found(repo: AgentRepo) -> None:
