@@ -48,12 +48,6 @@ def plant(scene: Scene, *refs: bytes) -> None:
     scene.relay.store.git("update-ref", "--stdin", stdin=commands)
 
 
-def deepest(scene: Scene) -> bytes:
-    """As many parts as the kernel takes in one path."""
-    room = 4000 - len(str(scene.relay.git_dir)) - len(f"/logs/{NESTED}x")
-    return f"{NESTED}x{'/a' * (room // 2)}".encode()
-
-
 def salvages(scene: Scene) -> None:
     with serving(scene.relay, scene.tmp / "salvage", identity=Identity.SALVAGE) as server:
         env = server.guest_env(scene.env)
@@ -84,8 +78,8 @@ def test_a_name_that_our_guest_does_not_make_is_refused(scene: Scene, name: byte
     salvages(scene)
 
 
-def test_a_relay_that_has_the_deepest_name_still_takes_a_salvage(scene: Scene) -> None:
-    plant(scene, deepest(scene))
+def test_a_relay_that_has_a_name_deeper_than_any_recursion_still_takes_a_salvage(scene: Scene) -> None:
+    plant(scene, NESTED.encode() + b"x" + b"/a" * 1200)
     salvages(scene)
 
 
@@ -94,7 +88,10 @@ def test_all_refs_that_an_agent_may_have_do_not_shut_out_its_rescue(scene: Scene
     names = [
         f"{number:04d}/{'b' * 200}/{'c' * 200}/{'d' * 200}/{'e' * 200}/{'f' * 185}" for number in range(1100)
     ]
-    plant(scene, *(f"{NESTED}{name}".encode() for name in names))
+    packed = "".join(f"{scene.base} {NESTED}{name}\n" for name in names)
+    with (scene.relay.git_dir / "packed-refs").open("a") as file:
+        file.write(packed)
+    assert len(scene.relay.store.refs(NESTED)) == 1100
     salvages(scene)
     with serving(scene.relay, scene.tmp / "run") as server:
         answer = push_at_the_base(scene, server, [f"{NESTED}one-more".encode()])
