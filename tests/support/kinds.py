@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.repos import git_env, make_repo, sh
+from support.triggers import git_version
 from support.workspaces import Host, make_host
 
 LFS = (
@@ -21,6 +22,7 @@ LFS = (
     "\tprocess = git-lfs filter-process\n\trequired = true\n"
 )
 MANY_FILES = 100_000
+_KNOWS_REFTABLE = (2, 45)
 LONGEST = "n" * 251 + ".txt"
 ODD_NAMES = (
     "with space", "new\nline", "tab\tand \"quotes' and \\back", "-leading", "--force", ":(glob)**", "*",
@@ -51,7 +53,8 @@ def lfs_pointer(path: str, content: bytes) -> bytes:
 class Kind:
     """`build` makes the repository below a directory. `refused`: the code of the error with which a launch
     refuses it, "" when it works, `says` what the message must contain. `stored` is how git stores a file, `fetches`
-    whether a launch adds what the repository was promised, `slow` whether it takes too long for CI."""
+    whether a launch adds what the repository was promised, `slow` whether it takes too long for CI. Only git from
+    version `since` on, and below `until`, has it."""
 
     name: str
     build: Callable[[Path], Host]
@@ -60,6 +63,8 @@ class Kind:
     stored: Callable[[str, bytes], bytes] = as_it_is
     fetches: bool = False
     slow: bool = False
+    since: tuple[int, ...] = (0,)
+    until: tuple[int, ...] = (1000,)
 
 
 def as_parameter(kind: Kind) -> object:
@@ -342,7 +347,23 @@ def submodule_old_style(root: Path) -> Host:
 
 
 def reftable(root: Path) -> Host:
-    """Made by a newer git than may be here, so by hand: what counts is that git does not know the extension."""
+    """A real one: its HEAD is a stub, and no ref is a file."""
+    env = git_env(root / "home")
+    work = root / "work"
+    work.mkdir()
+    sh(work, "init", "--quiet", "--ref-format=reftable", env=env)
+    host = Host(root, work, env)
+    host.commit(kept="kept\n", changed="before\n", gone="gone\n", old="old\n")
+    host.commit(**{"src/app.py": "print(1)\n", "src/util/deep.py": "x = 1\n"})
+    host.write("changed", "by the user\n")
+    host.write("notes", "untracked\n")
+    assert (work / ".git/reftable/tables.list").is_file()
+    assert not list((work / ".git/refs").rglob("main"))
+    return host
+
+
+def reftable_of_tomorrow(root: Path) -> Host:
+    """Made by a newer git than is here, so by hand: what counts is that git does not know the extension."""
     host = plain(root)
     host.git("config", "core.repositoryFormatVersion", "1")
     host.git("config", "extensions.refStorage", "reftable")
@@ -422,7 +443,7 @@ def grafted(root: Path) -> Host:
     return host
 
 
-KINDS = (
+_EVERY = (
     Kind("plain", plain),
     Kind("dirty", dirty),
     Kind("detached", detached),
@@ -452,7 +473,8 @@ KINDS = (
     Kind("submodule-linked-worktree", submodule_linked),
     Kind("submodule-shallow", submodule_shallow),
     Kind("submodule-old-style", submodule_old_style),
-    Kind("reftable", reftable, refused="git", says="reftable"),
+    Kind("reftable", reftable, since=_KNOWS_REFTABLE),
+    Kind("reftable-unknown", reftable_of_tomorrow, refused="git", says="reftable", until=_KNOWS_REFTABLE),
     Kind("odd-names", odd_names),
     Kind("symlinks", symlinks),
     Kind("hard-links", hard_links),
@@ -461,3 +483,6 @@ KINDS = (
     Kind("replace-refs", grafted),
     Kind("many-files", many_files, slow=True),
 )  # fmt: skip
+
+KINDS = tuple(kind for kind in _EVERY if kind.since <= git_version() < kind.until)
+"""Those that the git of this machine has."""

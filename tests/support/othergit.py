@@ -12,21 +12,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
-from coding_agents.images.apt import read_sources
+from support.aptroot import apt_of, run, this_release
 
 OTHER = {"bookworm": "trixie", "trixie": "bookworm"}
-_EMPTY_DIRS = ("state/lists/partial", "cache/archives/partial", "root", "bin", "exec")
-
-
-def this_release() -> str:
-    """The code name of the Debian release that this machine has, or an empty string."""
-    release = Path("/etc/os-release")
-    found = re.search(r"(?m)^VERSION_CODENAME=(\w+)$", release.read_text() if release.exists() else "")
-    return found[1] if found else ""
+_EMPTY_DIRS = ("root", "bin", "exec")
 
 
 def git_of(release: str, place: Path) -> Path:
@@ -37,38 +29,20 @@ def git_of(release: str, place: Path) -> Path:
             (place / name).mkdir(parents=True, exist_ok=True)
         _download(release, place)
         for package in (place / "cache/archives").glob("*.deb"):
-            _run("dpkg-deb", "-x", os.fspath(package), os.fspath(place / "root"))
+            run("dpkg-deb", "-x", os.fspath(package), os.fspath(place / "root"))
         _wrap(place)
     return programs
 
 
 def version(programs: Path) -> tuple[int, ...]:
     """The version of the git in `programs`."""
-    said = _run(os.fspath(programs / "git"), "version")
+    said = run(os.fspath(programs / "git"), "version")
     return tuple(int(part) for part in re.findall(r"\d+", said.split()[2])[:3])
 
 
 def _download(release: str, place: Path) -> None:
-    here = this_release()
-    lines = [
-        f"deb [{f'signed-by={source.signed_by}' if source.signed_by else ''}] {source.uri} "
-        f"{source.suite.replace(here, release)} main\n"
-        for source in read_sources(Path("/etc/apt"))
-        if source.suite.startswith(here) and "main" in source.components
-    ]
-    if not lines:
-        raise RuntimeError(f"/etc/apt has no source of {here} main")
-    (place / "sources.list").write_text("".join(lines))
-    (place / "state/status").write_text("")
-    options = [
-        f"Dir::State={place}/state", f"Dir::State::status={place}/state/status", f"Dir::Cache={place}/cache",
-        f"Dir::Etc::sourcelist={place}/sources.list", "Dir::Etc::sourceparts=/dev/null",
-        "Dir::Etc::preferencesparts=/dev/null", "APT::Sandbox::User=", "Acquire::Languages=none",
-        f"Debug::NoLocking={'false' if os.geteuid() == 0 else 'true'}", "Dpkg::Use-Pty=false",
-    ]  # fmt: skip
-    apt = ("apt-get", "-q", *(part for option in options for part in ("-o", option)))
-    _run(*apt, "update")
-    _run(*apt, "install", "--download-only", "--yes", "--no-install-recommends", "git")
+    apt = apt_of(release, place)
+    run(*apt, "install", "--download-only", "--yes", "--no-install-recommends", "git")
 
 
 def _wrap(place: Path) -> None:
@@ -96,13 +70,6 @@ def _wrap(place: Path) -> None:
 def _script(path: Path, line: str) -> None:
     path.write_text(f"#!/bin/sh\n{line}\n")
     path.chmod(0o755)
-
-
-def _run(*argv: str) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=600)
-    if done.returncode != 0:
-        raise RuntimeError(f"{shlex.join(argv)}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return done.stdout
 
 
 if __name__ == "__main__":
