@@ -252,8 +252,8 @@ def _thin(scene: Scene) -> None:
     from coding_agents.proc.runner import ProcessLimits
     from support.crash_scene import LET_GO, NOW_MS
 
-    async def at_once(work: Callable[..., object], *args: object) -> object:  # no step kills in a thread
-        return work(*args)
+    async def at_once(work: Callable[..., object], *args: object, **named: object) -> object:
+        return work(*args, **named)  # no step kills in a thread
 
     store, gone = scene.relay.store, Oid.parse((scene.root / LET_GO).read_text())
     let_go(store, NOW_MS, FEWER[-1])

@@ -9,8 +9,8 @@ leaves a relay that has everything; the next one takes away what it left.
    that were there at the beginning go. A git that reads in them all the same (`pull`, `review`) looks for an object
    again among the packs that are there now.
 
-What a log of a ref still names stays: a crash may have kept an old tip from its place in the archive. Only the logs of
-automatic saves and of repositories inside go, for what they name is what was let go; see `_archive_forgotten`.
+What a log of a ref still names stays, too. Only the logs of automatic saves and of repositories inside go, for they
+name what is let go; what the agent committed below has refs (`gitsync.old_tips`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from coding_agents.errors import GitError
-from coding_agents.gitsync.packs import Store
-from coding_agents.gitsync.relay_repo import ARCHIVE, Relay
+from coding_agents.gitsync.relay_repo import Relay
 from coding_agents.gitsync.relay_usage import DRAFT, RelayUsage
 from coding_agents.gitsync.thinning import AUTOSAVE
 from coding_agents.model.refs import Oid
@@ -67,7 +66,8 @@ class Repack:
             first = await asyncio.to_thread(self._tips)
             await self._write(first, known=self._base)
             async with alone():
-                await asyncio.to_thread(_archive_forgotten, self._store)
+                # A push of an earlier supervisor's that still goes on would not be waited for: it ends here.
+                await asyncio.to_thread(self._usage.sweep, until=time.time())
                 new = await asyncio.to_thread(self._tips) - first
                 if new:
                     await self._write(new, known=first | self._base)
@@ -163,26 +163,6 @@ def _remove(packs: Path, name: str) -> None:
     """Remove a pack, its index first: without it nobody begins to read the rest."""
     for path in sorted(packs.glob(f"{name}.*"), key=lambda path: path.suffix != ".idx"):
         path.unlink(missing_ok=True)
-
-
-def _archive_forgotten(store: Store) -> None:
-    """Keep what repositories inside had committed and no ref names, as a push archives it unless it is killed before.
-
-    Of the saves of such a repository that are let go, the commits below them stay.
-    """
-    saves = {oid for ref, oids in _logs(store.git_dir) if ref.startswith(NESTED) for oid in oids}
-    if not saves:
-        return
-    below = "".join(f"{oid}^\n" for oid in sorted(saves)).encode()
-    answers = store.git("cat-file", "--batch-check=%(objectname) %(objecttype)", stdin=below).text()
-    commits = {answer.split()[0] for answer in answers.splitlines() if answer.endswith(" commit")}
-    refs = store.refs()
-    revisions = "".join([*(f"{oid}\n" for oid in commits), *(f"^{oid}\n" for oid in set(refs.values()))])
-    unnamed = store.git("rev-list", "--stdin", stdin=revisions.encode(), timeout_s=600.0).text().split()
-    number = max((int(ref.rpartition("/")[2]) for ref in refs if ref.startswith(f"{ARCHIVE}/")), default=0)
-    forgotten = enumerate(sorted(commits.intersection(unnamed)), number + 1)
-    if commands := [f"create {ARCHIVE}/{free} {oid}" for free, oid in forgotten]:
-        store.update_refs(*commands)
 
 
 def _logs(git_dir: Path) -> Iterator[tuple[str, set[Oid]]]:
