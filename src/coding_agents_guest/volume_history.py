@@ -10,6 +10,7 @@ from coding_agents_guest.gitwork import Git
 
 _NAME = re.compile(r"(?!-)(?!.*(?:\.\.|@\{))[^\x00-\x20\x7f~^:?*\[\\\udc80-\udcff]{1,200}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_MAX_PART = 200  # of the 255 bytes of a file name: git adds `.lock`
 BUNDLE = "coding-agents-more-branches"
 _BUNDLE_SIZE = 500
 
@@ -95,5 +96,6 @@ def can_be_pushed(name: str, others: Mapping[str, str]) -> bool:
         _NAME.fullmatch(name) is not None
         and name != BUNDLE
         and not any(part.startswith(".") or part.endswith((".", ".lock")) or not part for part in parts)
+        and all(len(part.encode()) <= _MAX_PART for part in parts)
         and not any("/".join(parts[:end]) in others for end in range(1, len(parts)))
     )

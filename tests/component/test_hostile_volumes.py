@@ -482,7 +482,7 @@ def test_thousands_of_branches_are_all_kept_by_a_few_refs(repo: AgentRepo, numbe
 
 def test_planted_branch_names_that_git_does_not_take_lose_nothing(repo: AgentRepo) -> None:
     oid = repo.git("commit-tree", "-p", "idea", "-m", "odd", "HEAD^{tree}")
-    names = ["x.lock", "@{u}", "-option", "a..b", "idea/below", "a\x7fb", "x" * 250, "nul\0l"]
+    names = ["x.lock", "@{u}", "-option", "a..b", "idea/below", "a\x7fb", "x" * 250, "漢" * 200, "nul\0l"]
     (repo.work / ".git/packed-refs").write_text("".join(f"{oid} refs/heads/{name}\n" for name in names))
 
     salvaged(repo)
