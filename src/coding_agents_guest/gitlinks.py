@@ -70,7 +70,9 @@ def gitlinks_in(listing: bytes) -> list[Gitlink]:
 def shielded(git: Git) -> Git:
     """The same git, that ends for no repository in its work tree: to see whether something is one, git reads its
     `commondir`, and gives up when that one is odd. With this variable it asks nobody."""
-    git_dir = git.environment.get("GIT_DIR") or git.text("rev-parse", "--git-common-dir")
+    git_dir = git.environment.get("GIT_DIR") or git.directory / ".git"
+    if not Path(git_dir).is_dir() or os.path.lexists(Path(git_dir, "commondir")):
+        git_dir = git.text("rev-parse", "--git-common-dir")  # of a linked work tree
     return git.within(GIT_COMMON_DIR=str(git.directory / git_dir))
 
 
@@ -91,9 +93,10 @@ def take_out(git: Git, links: Sequence[Gitlink]) -> None:
         raise GitFailedError("the index records repositories at paths that there cannot be")
 
 
-def look_at(git: Git, top: Path, links: Sequence[Gitlink], *, ask: bool) -> Standing:
+def look_at(git: Git, top: Path, links: Sequence[Gitlink], *, around: Path, ask: bool) -> Standing:
     """See what stands in the work tree at `top` where `links` were. Raises GitFailedError when time is over.
 
+    `around` is the work tree around that one, anywhere in which their git directories may be.
     `ask` git in those whose HEAD is of a kind that only git knows: nowhere but in the agent's own container.
     """
     standing = Standing({}, [], [])
@@ -108,7 +111,7 @@ def look_at(git: Git, top: Path, links: Sequence[Gitlink], *, ask: bool) -> Stan
         commit = ""
         if kind == "directory" and _is_filled(top / link.path):
             if os.path.lexists(top / link.path / ".git"):  # or else of files alone, to be read as such
-                found = _head_of(git, top, link.path, digits, ask=ask)
+                found = _head_of(git, around, top / link.path, digits, ask=ask)
                 commit = found or link.commit
                 standing.unread.extend([link.path] if commit and not found else [])
         elif kind == "directory":
@@ -167,13 +170,12 @@ def _is_filled(directory: Path) -> bool:
         return False
 
 
-def _head_of(git: Git, top: Path, path: str, digits: int, *, ask: bool) -> str:
-    """The commit that the repository at `path` stands on, "" when it cannot be read or recorded."""
+def _head_of(git: Git, around: Path, place: Path, digits: int, *, ask: bool) -> str:
+    """The commit that the repository at `place` stands on, "" when it cannot be read or recorded."""
     commit = ""
     with suppress(UnreadableVolumeError, OSError, ValueError):
-        commit = read_volume(top, inside=path).head
+        commit = read_volume(around, inside=str(place.relative_to(around))).head
     if not commit and ask:
-        place = top / path
         variables = {name: value for name, value in git.environment.items() if name != "GIT_COMMON_DIR"}
         inner = replace(git, directory=place, environment=variables)
         inner = inner.within(GIT_CEILING_DIRECTORIES=str(place.parent))

@@ -157,7 +157,7 @@ class Repository:
         try:
             if volume.git_dir is not None:
                 self._take_index(volume.git_dir, index)
-            snapshot = take_snapshot(self.git, head=parent, deny=deny)
+            snapshot = take_snapshot(self.git, head=parent, deny=deny, around=self.found.top)
         except GitFailedError:
             self.found.notes.append("the volume's index cannot be used")
             for leftover in (index, index.with_name("index.lock")):
@@ -165,7 +165,7 @@ class Repository:
                     leftover.unlink()
             if parent:
                 self.git.run("read-tree", parent)
-            snapshot = take_snapshot(self.git, head=parent, deny=deny)
+            snapshot = take_snapshot(self.git, head=parent, deny=deny, around=self.found.top)
         self.found.notes.extend((*snapshot.trouble, *snapshot.notes))
         if volume.common is not None and has_lfs(volume.common):
             scratch = Path(self.git.environment["GIT_DIR"])

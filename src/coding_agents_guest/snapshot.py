@@ -82,14 +82,20 @@ class _Found:
 
 
 def take_snapshot(
-    git: Git, *, head: str, deny: DenyList, again: Git | None = None, ask: bool = False
+    git: Git,
+    *,
+    head: str,
+    deny: DenyList,
+    again: Git | None = None,
+    around: Path | None = None,
+    ask: bool = False,
 ) -> Snapshot:
     """Add the whole work tree to the index of `git` and write it as a tree. Raises GitFailedError.
 
     `head` is the commit that says what git tracks, "" for none: a deny-listed file that is only staged counts
     as untracked. Conflicts under way are taken as they stand in the files. Of a nested repository at most the
-    id of its commit is in the tree; no git looks into it, unless one may be asked there (`ask`). git itself never
-    sees sockets, pipes and devices.
+    id of its commit is in the tree; no git looks into it, unless one may be asked there (`ask`). Its git directory
+    may be anywhere in the work tree, or in that `around` it. git itself never sees sockets, pipes and devices.
 
     `again` says that the index is as an earlier snapshot left it, so that only what changed since is read; it is
     git with the index that the first one began with.
@@ -102,7 +108,7 @@ def take_snapshot(
     take_out(git, links)
     found = _stage_changes(git, again) if again else _stage_all(git, head, listing, links)
     links += [Gitlink(path, "") for path in found.repositories]
-    standing = look_at(git, top(git), links, ask=ask)
+    standing = look_at(git, top(git), links, around=around or top(git), ask=ask)
     untracked = _outside(found.untracked, standing) + standing.instead
     wanted = [path for path in dict.fromkeys(untracked) if _is_wanted(git, path, deny)]
     staged = found.staged + stage_untracked(git, wanted)
