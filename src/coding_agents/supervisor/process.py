@@ -63,9 +63,8 @@ class Supervisor:
         self._measurable: GuestLink | None = None  # the channel to the start whose gate may be opened
         self._watch: asyncio.Task[None] | None = None
         self._homing = asyncio.Lock()
-        self._volume = (
-            asyncio.Lock()
-        )  # of who reads it and writes down what was there, and of who begins a start
+        # Held by who reads the volume and writes down what was there, and by who begins a start.
+        self._volume = asyncio.Lock()
         self._arrivals: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
         self._opened = asyncio.Event()  # the channel, as long as it is open
