@@ -23,12 +23,12 @@ from coding_agents.gitsync.relay_repo import Identity, open_relay
 from coding_agents_guest.autosave import Memory, autosave
 from coding_agents_guest.deny import DenyList
 from coding_agents_guest.events import Autosave, Salvaged
-from coding_agents_guest.nestedref import LATEST, nested_ref
+from coding_agents_guest.nestedref import GIVEN_HEADS, GIVEN_TREES, LATEST, NESTED, nested_ref
 from coding_agents_guest.place import Place
 from coding_agents_guest.salvage import salvage
 from coding_agents_guest.save import save
 from support.edits import AUTOSAVE, UTF_16, Step, scripts, take
-from support.kinds import autocrlf, detached, dirty, lfs, plain, sha256, sparse, submodule
+from support.kinds import autocrlf, detached, dirty, lfs, lfs_pointer, plain, sha256, sparse, submodule
 from support.relay_server import URL, RelayServer, serving
 from support.repos import BRANCH
 from support.roundtrip import Session, begin, tree_of
@@ -219,7 +219,7 @@ def _save(one: Bench) -> None:
     assert not tip or one.session.host.git("merge-base", tip, str(landed.tip)) == tip
     _require(one, report.head, expected)
     unseen = not_checked_out(session.work, one.git)
-    assert _compared(tree_of(session.host, str(landed.tip)), expected[0], unseen)
+    assert _compared(one, tree_of(session.host, str(landed.tip)), expected[0], unseen)
 
 
 Expected = tuple[Mapping[str, Entry], Mapping[str, Mapping[str, Entry]], Mapping[str, str]]
@@ -240,17 +240,41 @@ def _require(one: Bench, commit: str, expected: Expected) -> None:
     if commit in ("", one.session.config.base) and one.session.config.launch_tree:
         trees.append(one.session.config.launch_tree)
     candidates = [_relay_tree(one, tree) for tree in trees] or [{}]
-    if not any(_compared(tree, files, unseen) for tree in candidates):
+    if not any(_compared(one, tree, files, unseen) for tree in candidates):
         raise AssertionError(_difference(candidates[0], files))
     for place, content in inside.items():
-        tip = one.in_relay("for-each-ref", "--format=%(objectname)", nested_ref([place]))
-        assert (_relay_tree(one, tip) if tip else {}) == content, place
+        assert _inside(one, place) == content, place
 
 
-def _compared(tree: Mapping[str, Entry], files: Mapping[str, Entry], unseen: Mapping[str, str]) -> bool:
-    return {
-        path: entry for path, entry in tree.items() if path not in unseen or path in files
-    } == files and all(path in tree for path in unseen)
+def _inside(one: Bench, place: str) -> dict[str, Entry]:
+    """What came back of a repository inside; of a submodule in which nothing was done what went in of it."""
+    name = nested_ref([place]).removeprefix(NESTED)
+    for ref in (f"{NESTED}{name}", f"{GIVEN_TREES}{name}", f"{GIVEN_HEADS}{name}"):
+        if tip := one.in_relay("for-each-ref", "--format=%(objectname)", ref):
+            return _relay_tree(one, tip)
+    return {}
+
+
+def _compared(
+    one: Bench, tree: Mapping[str, Entry], files: Mapping[str, Entry], unseen: Mapping[str, str]
+) -> bool:
+    converts = _answer(one, "config", "core.autocrlf") == "true"
+    seen = {
+        path: _as_it_stands(path, entry, files.get(path), converts=converts)
+        for path, entry in tree.items()
+        if path not in unseen or path in files
+    }
+    return seen == files and all(path in tree for path in unseen)
+
+
+def _as_it_stands(path: str, entry: Entry, stands: Entry | None, *, converts: bool) -> Entry:
+    """What stands, where `entry` says the same in the words in which git stores it; which ones depends on when git
+    last looked at the file, and what its index held then."""
+    if stands is None or stands[0] != entry[0]:
+        return entry
+    lines = (entry[1].replace(b"\r\n", b"\n"), stands[1].replace(b"\r\n", b"\n"))
+    same = entry[1] == lfs_pointer(path, stands[1]) or (converts and lines[0] == lines[1])
+    return stands if same else entry
 
 
 def _difference(tree: Mapping[str, Entry], files: Mapping[str, Entry]) -> str:

@@ -112,12 +112,15 @@ def on_disk(top: Path) -> dict[str, Entry]:
 
 
 def _git_directories(work: Path) -> list[str]:
+    """Of repositories in the work tree; of a submodule it is a file that leads to it."""
     found = []
-    for directory, directories, _ in os.walk(work):
+    for directory, directories, names in os.walk(work):
         if ".git" in directories:
             directories.remove(".git")
-            if Path(directory) != work:
-                found.append(str(Path(directory, ".git").relative_to(work)))
+        elif ".git" not in names or not Path(directory, ".git").read_bytes().startswith(b"gitdir: "):
+            continue
+        if Path(directory) != work:
+            found.append(str(Path(directory, ".git").relative_to(work)))
     return found
 
 
