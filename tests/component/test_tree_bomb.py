@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from coding_agents.gitsync.findings.objects import changed_paths
 from coding_agents.gitsync.summary import Summary, summarize
 from coding_agents.model.refs import Oid
 from coding_agents.model.session import Saved
+from coding_agents.proc.runner import Command, Owner, run
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import SessionContext
 from support.host import host_environment
@@ -58,6 +61,16 @@ def test_it_is_given_up_within_bounds(scene: Scene, bomb: Oid, monkeypatch: pyte
         summarize(store, base=scene.base, tip=bomb)
     with pytest.raises(GitError):
         changed_paths(store, scene.base, bomb, limit=1000)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs git as somebody else")
+def test_the_bounds_hold_for_git_that_runs_as_the_repositorys_owner() -> None:
+    command = Command(
+        ("cat", "/proc/self/limits"), env={"PATH": os.environ["PATH"]}, owner=Owner(12345, 12345)
+    )
+    said = run(replace(command, limits=objects.READ_LIMITS)).text()
+    assert re.search(rf"Max address space +{objects.READ_LIMITS.memory_bytes} ", said), said
+    assert re.search(rf"Max cpu time +{objects.READ_LIMITS.cpu_s} ", said), said
 
 
 @pytest.mark.parametrize("fails", ["summary_of", "to_look_at"])

@@ -87,6 +87,7 @@ def test_launch_on_a_terminal_attaches_and_leaving_it_lets_the_session_run(
     with terminal(product, *words) as first:
         first.sees("enforced")
         wait_for(lambda: product.state(name) == "running", "the session")
+        first.sees("next task")  # what is typed before tmux has the terminal goes to the agent
         first.types("\x02d")
         first.ends()
     if product.state(name) == "running":  # the demo agent may have finished meanwhile

@@ -282,14 +282,8 @@ def restrict(pid: int, limits: ProcessLimits) -> None:
     longer than this system call; so they come a moment after the start. Whoever feeds the process hostile bytes
     does it afterwards.
     """
-    wanted = (
-        (resource.RLIMIT_CPU, limits.cpu_s),
-        (resource.RLIMIT_AS, limits.memory_bytes),
-        (resource.RLIMIT_FSIZE, limits.file_bytes),
-        (resource.RLIMIT_NOFILE, limits.open_files),
-    )
     with suppress(ProcessLookupError):  # it has ended already
-        for kind, most in wanted:
+        for kind, most in _wanted(limits):
             _, hard = resource.prlimit(pid, kind)
             lowest = most if hard == resource.RLIM_INFINITY else min(most, hard)
             resource.prlimit(pid, kind, (lowest, lowest))
@@ -297,12 +291,29 @@ def restrict(pid: int, limits: ProcessLimits) -> None:
             os.setpriority(os.PRIO_PROCESS, pid, limits.niceness)
 
 
+_OPTIONS = {
+    resource.RLIMIT_CPU: "cpu",
+    resource.RLIMIT_AS: "as",
+    resource.RLIMIT_FSIZE: "fsize",
+    resource.RLIMIT_NOFILE: "nofile",
+}
+
+
+def _wanted(limits: ProcessLimits) -> tuple[tuple[int, int], ...]:
+    return (
+        (resource.RLIMIT_CPU, limits.cpu_s),
+        (resource.RLIMIT_AS, limits.memory_bytes),
+        (resource.RLIMIT_FSIZE, limits.file_bytes),
+        (resource.RLIMIT_NOFILE, limits.open_files),
+    )
+
+
 def spawn(command: Command, *, stdin: int | None, output: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
     """Start `command` in a session of its own; for this package, which sees to its end."""
     identity = _identity(command.owner)
     with missing_program(command):
         process = subprocess.Popen(
-            command.argv,
+            _limited(command, identity),
             env=dict(command.env),
             cwd=command.cwd,
             stdin=stdin,
@@ -314,9 +325,21 @@ def spawn(command: Command, *, stdin: int | None, output: int = subprocess.PIPE)
             group=identity.group,
             extra_groups=identity.extra_groups,
         )
-    if command.limits is not None:
+    if command.limits is not None and identity.user is None:
         restrict(process.pid, command.limits)
     return process
+
+
+def _limited(command: Command, identity: _Identity) -> tuple[str, ...]:
+    """The words to run. The limits of another user's process only that user may set, or who has CAP_SYS_RESOURCE
+    (prlimit(2)): there prlimit(1) is in front."""
+    if command.limits is None or identity.user is None:
+        return command.argv
+    words = []
+    for kind, most in _wanted(command.limits):
+        hard = resource.getrlimit(kind)[1]
+        words.append(f"--{_OPTIONS[kind]}={most if hard == resource.RLIM_INFINITY else min(most, hard)}")
+    return ("prlimit", *words, "--", *command.argv)
 
 
 class _Identity(NamedTuple):

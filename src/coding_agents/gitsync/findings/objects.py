@@ -18,7 +18,7 @@ from coding_agents.proc.git import git_command, require_ok
 from coding_agents.proc.runner import Command, ProcessLimits, Streaming, streaming
 
 READ_S = 300.0
-READ_LIMITS = ProcessLimits(cpu_s=300, memory_bytes=3 << 30, file_bytes=1 << 20, open_files=1024)
+READ_LIMITS = ProcessLimits(cpu_s=300, memory_bytes=3 << 30, file_bytes=1 << 30, open_files=1024)
 """For git that walks what a guest has made: ten trees can name ten thousand million files, all of which git lists in
 memory before it shows the first."""
 
