@@ -98,12 +98,17 @@ def _refused(monkeypatch: pytest.MonkeyPatch, why: str) -> tuple[Refusing, Simpl
     return engine, record
 
 
-def test_an_address_that_the_engine_did_not_take_back_costs_the_containers(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    "why",
+    [
+        "10.89.0.2 has been allocated to h, duplicate allocation is not allowed",
+        "runc create failed: stat /run/x/overlay-containers/5101/userdata/hostname: no such file or directory: …",
+    ],
+)
+def test_what_the_engine_remembers_of_an_earlier_start_costs_the_containers(
+    monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
-    engine, record = _refused(
-        monkeypatch, "10.89.0.2 has been allocated to h, duplicate allocation is not allowed"
-    )
+    engine, record = _refused(monkeypatch, why)
     made = ["create h2", "create c2 joined to h2", "start h2"]
     assert engine.did == ["remove c", "remove h", *made]
     assert (record.container_id, record.holder_id) == ("c2 joined to h2", "h2")

@@ -12,7 +12,7 @@ from coding_agents.app.guest import restart_config
 from coding_agents.app.holder import require_holder, times_ready
 from coding_agents.app.steps import Trace, Undo
 from coding_agents.app.stop import SETTLE_S, stop_at_gate
-from coding_agents.engine.failures import is_stale_address
+from coding_agents.engine.failures import is_stale
 from coding_agents.errors import EngineError, SessionStateError, SupervisorGoneError
 from coding_agents.images.manifests import load_manifest
 from coding_agents.network.dns import read_resolvers
@@ -112,7 +112,7 @@ def _restart_holder(session: SessionContext, plan: SessionPlan) -> int:
     try:
         engine.start(holder)
     except EngineError as error:
-        if not is_stale_address(error):
+        if not is_stale(error):
             raise
         _make_anew(session, plan)
         return 0

@@ -57,12 +57,14 @@ _HINTS = (
 )
 
 
-def is_stale_address(error: EngineError) -> bool:
-    """Whether a container cannot start because the engine still counts an address of its earlier start as given out.
+def is_stale(error: EngineError) -> bool:
+    """Whether a container cannot start for what the engine still remembers of its start before a power cut.
 
-    Podman with CNI does after a machine that lost its power, and for ever: containers/podman issue 3759.
+    Podman with CNI counts its address as given out, and for ever (containers/podman issue 3759); Podman 4.3 has also
+    looked for files of that start in its run root, which is empty then.
     """
-    return "duplicate allocation is not allowed" in error.details
+    stale_file = re.search(r"/userdata/\S+: no such file or directory", error.details)
+    return "duplicate allocation is not allowed" in error.details or stale_file is not None
 
 
 def is_missing(outcome: Outcome) -> bool:
