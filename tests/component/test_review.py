@@ -251,3 +251,20 @@ def test_the_scan_knows_no_other_clock(project: Project) -> None:
     assert [one.detail for one in found] == [
         "the content of 4 file(s) was not looked at: there is too much of it"
     ]
+
+
+def test_an_author_without_end_silences_nothing(project: Project) -> None:
+    project.write(".vscode/tasks.json", "{}")
+    project.commit()
+    raw = sh(project.guest, "cat-file", "commit", "HEAD", env=project.env).replace(
+        "author ", "author " + "A" * (3 << 20)
+    )
+    made = sh(
+        project.guest, "hash-object", "-t", "commit", "-w", "--stdin", env=project.env, stdin=raw + "\n"
+    )
+    sh(project.guest, "reset", "-q", "--soft", made, env=project.env)
+    project.push()
+    found = project.json()["findings"]
+    assert any(one["path"] == ".vscode/tasks.json" for one in found)
+    assert any("AAAA" in one["detail"] for one in found)
+    assert all(len(one["detail"]) < 1000 for one in found)

@@ -24,6 +24,7 @@ memory before it shows the first."""
 
 _CHUNK = 1 << 20
 _LONGEST_FIELD = 1 << 20
+_SHOWN = 100  # bytes of a name beyond that
 _BLOB = re.compile(rb"blob ([0-9a-f]{40,64})\n")
 
 # The empty tree, by length of an object id (git knows both without storing them).
@@ -137,9 +138,12 @@ def _people(source: IO[bytes]) -> Iterator[tuple[bytes, ...]]:
     """The commits of rev-list: `commit ID`, then a line in our format."""
     while head := source.readline(_LONGEST_FIELD):
         line = source.readline(_LONGEST_FIELD)
-        if not line.endswith(b"\n"):
-            raise GitError(f"an author of more than {_LONGEST_FIELD} bytes")
-        yield (head.split()[-1], *line.rstrip(b"\n").split(b"\0")[:4])
+        if line.endswith(b"\n"):
+            yield (head.split()[-1], *line.rstrip(b"\n").split(b"\0")[:4])
+            continue
+        while (rest := source.readline(_LONGEST_FIELD)) and not rest.endswith(b"\n"):
+            pass
+        yield (head.split()[-1], line[:_SHOWN] + b"\xe2\x80\xa6", b"", b"", b"")  # nobody whom we know
 
 
 class Blobs:
