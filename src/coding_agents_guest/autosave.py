@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from coding_agents_guest.lfs import Sent, send_large_files
 from coding_agents_guest.nested import save_nested
 from coding_agents_guest.nestedref import AUTOSAVE_MESSAGE, LATEST
 from coding_agents_guest.place import Place
-from coding_agents_guest.records import asdict, dataclass
+from coding_agents_guest.records import asdict, dataclass, replace
+from coding_agents_guest.refused import Taken, push_taken
 from coding_agents_guest.snapshot import Snapshot, commit_snapshot, take_snapshot
 from coding_agents_guest.unblock import unblocked
 from coding_agents_guest.wire import WireError
@@ -38,12 +39,20 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Memory:
-    """What the last automatic save pushed: its commit, that one's tree and parent, the stamp of the index then, and
-    the tips of the repositories inside."""
+    """What the last automatic save pushed: `commit`, made of `tree` while HEAD was `parent`.
+
+    `upon` is the commit's own parent: HEAD, unless the relay refused that. `lacks` and `why` are as in
+    `refused.Taken`, `missing` tells a person what else it lacks. `index` is the stamp of the agent's index then,
+    `nested` the tips of the repositories inside.
+    """
 
     commit: str = ""
     tree: str = ""
     parent: str = ""
+    upon: str = ""
+    lacks: Sequence[str] = ()
+    why: str = ""
+    missing: Sequence[str] = ()
     index: str = ""
     nested: Mapping[str, str] = {}
 
@@ -71,27 +80,64 @@ class _Autosave:
 
     def run(self, memory: Memory) -> tuple[Autosaved, Memory]:
         """Raises GitFailedError and OSError."""
-        git = self.git
-        git_dir = Path(git.text("rev-parse", "--absolute-git-dir"))
-        head = git.answer("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+        git_dir = Path(self.git.text("rev-parse", "--absolute-git-dir"))
+        head = self.git.answer("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
         snapshot, stamp = self._snapshot(git_dir, head, memory)
-        commit = memory.commit
-        if not commit or (snapshot.tree, head) != (memory.tree, memory.parent):
-            inner = git.within(GIT_INDEX_FILE=str(git_dir / _INDEX))
-            commit = (
-                commit_snapshot(inner, snapshot, self.config, parent=head, message=AUTOSAVE_MESSAGE) or head
-            )
-        refspecs = [f"+{commit}:{LATEST}"] if commit and commit != memory.commit else []
+        if not memory.commit or (snapshot.tree, head) != (memory.tree, memory.parent):
+            memory = self._push_new(git_dir, snapshot, head, memory)
+        elif memory.upon == head and (branch := self._branch(head)):
+            self._push(*branch)
+        nested = save_nested(self.git, snapshot.nested, self.config, self.place.relay, memory.nested)
+        missing = [*snapshot.trouble, *nested.failures, *filter(None, (*memory.missing, memory.why))]
+        report = Autosaved(memory.commit, not missing, "; ".join((*missing, *snapshot.notes)))
+        return report, replace(memory, index=stamp, nested=nested.tips)
+
+    def _branch(self, head: str) -> list[str]:
+        """What pushes the agent's own commits, when that was asked for and HEAD is on the session's branch."""
         branch = f"refs/heads/{self.config.branch}"
-        if self.order.branch and head and git.answer("symbolic-ref", "--quiet", "HEAD") == branch:
-            refspecs.append(f"+{head}:{branch}")
-        large = self._send_large(git_dir, commit, memory.commit) if commit != memory.commit else Sent()
-        if refspecs:
-            git.run("push", "--quiet", "--no-verify", self.place.relay, *refspecs)
-        nested = save_nested(git, snapshot.nested, self.config, self.place.relay, memory.nested)
-        missing = [*snapshot.trouble, *nested.failures, *([large.told()] if large.why else [])]
-        report = Autosaved(commit, not missing, "; ".join((*missing, *snapshot.notes)))
-        return report, Memory(commit, snapshot.tree, head, stamp, nested.tips)
+        on_branch = self.order.branch and self.git.answer("symbolic-ref", "--quiet", "HEAD") == branch
+        return [f"+{head}:{branch}"] if on_branch and head else []
+
+    def _push_new(self, git_dir: Path, snapshot: Snapshot, head: str, memory: Memory) -> Memory:
+        """Push a state that differs from the last one. Raises GitFailedError.
+
+        What the relay refuses keeps nothing else from being saved: neither a file, nor commits that hold one.
+        """
+        git = self.git.within(GIT_INDEX_FILE=str(git_dir / _INDEX))
+        # What was refused with HEAD is not sent again while that is the same.
+        again = bool(memory.commit) and head == memory.parent
+        first, *others = dict.fromkeys((memory.upon if again else head, memory.upon or self.config.base))
+        try:
+            return self._push_upon(git, first, snapshot, head, memory)
+        except GitFailedError:
+            for upon in others:
+                with suppress(GitFailedError):  # the first one tells why
+                    return self._push_upon(git, upon, snapshot, head, memory)
+            raise
+
+    def _push_upon(self, git: Git, upon: str, snapshot: Snapshot, head: str, memory: Memory) -> Memory:
+        """Push the files as a commit upon `upon`, with the agent's branch if that is HEAD. Raises GitFailedError."""
+        commit = commit_snapshot(git, snapshot, self.config, parent=upon, message=AUTOSAVE_MESSAGE) or upon
+        if not commit:
+            return memory
+        large = self._send_large(Path(git.environment["GIT_INDEX_FILE"]).parent, commit, memory.commit)
+        branch = self._branch(head) if upon == head else []
+        before = Taken(memory.commit, memory.lacks, memory.why) if upon == memory.upon else Taken()
+        taken = push_taken(lambda oid: self._push(f"+{oid}:{LATEST}", *branch), git, commit, upon, before)
+        without = "" if upon == head else f"the commits beyond {upon[:12]} are not taken, their files are"
+        return Memory(
+            taken.commit,
+            tree=snapshot.tree,
+            parent=head,
+            upon=upon,
+            lacks=taken.lacks,
+            why=taken.why,
+            missing=(without, large.why and large.told()),
+            nested=memory.nested,
+        )
+
+    def _push(self, *refspecs: str) -> None:
+        self.git.run("push", "--quiet", "--no-verify", self.place.relay, *refspecs)
 
     def _send_large(self, git_dir: Path, commit: str, before: str) -> Sent:
         """Push the content of large files that the last save did not have, ahead of what names them."""

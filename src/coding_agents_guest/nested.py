@@ -20,7 +20,9 @@ from coding_agents_guest.gitwork import Git, GitFailedError
 from coding_agents_guest.lfs import send_large_files
 from coding_agents_guest.nestedref import GIVEN_HEADS, GIVEN_TREES, NESTED, nested_ref
 from coding_agents_guest.records import dataclass, replace
+from coding_agents_guest.refused import push_taken
 from coding_agents_guest.snapshot import (
+    Snapshot,
     commit_snapshot,
     dated,
     newest_change,
@@ -69,6 +71,18 @@ def start_of(git: Git, places: tuple[str, ...], given: Mapping[str, Start], base
         return found or Start()
     entry = git.answer("ls-tree", "-z", base, "--", places[0]).split()
     return Start(entry[2]) if entry[:1] == ["160000"] else Start()
+
+
+def emptied(git: Git, snapshot: Snapshot, places: tuple[str, ...], start: Start, relay: str) -> str:
+    """A commit without files for an unborn HEAD at `places` that had some at its start, or at an earlier save.
+
+    "" when there are none to take back. Raises GitFailedError.
+    """
+    if snapshot.tree != git.text("mktree"):
+        return ""
+    if not start.commit and not git.text("ls-remote", "--quiet", relay, nested_ref(places)):
+        return ""
+    return dated(git, "@1 +0000").text("commit-tree", snapshot.tree, "-m", NESTED_MESSAGE)
 
 
 def save_nested(
@@ -157,16 +171,24 @@ class _Saving:
             for leftover in (index, index.with_name(index.name + ".lock")):
                 with suppress(FileNotFoundError):
                     leftover.unlink()
-        tip = commit or head
+        tip = commit or head or emptied(git, snapshot, places, start, self.relay)
         if tip and tip != start.commit:
+            self.tips[where] = tip
             if self.known.get(where) != tip:
                 known = [start.commit] if start.commit else []
                 sent = send_large_files(
                     git, git_dir, tips=[tip], known=known, relay=self.relay, scratch=git_dir
                 )
                 self.failures.extend([f"in {where}, {sent.told()}"] if sent.why else [])
-                git.run("push", "--quiet", "--no-verify", self.relay, f"+{tip}:{nested_ref(places)}")
-            self.tips[where] = tip
+                push = ("push", "--quiet", "--no-verify", self.relay)
+                taken = push_taken(
+                    lambda oid: git.run(*push, f"+{oid}:{nested_ref(places)}"),
+                    mine,
+                    tip,
+                    head if commit else "",
+                )
+                self.failures.extend([f"in {where}, {taken.why}"] if taken.why else [])
+                self.tips[where] = taken.commit
         self.left_out.extend(f"{where}/{path}" for path in snapshot.left_out)
         return snapshot.nested
 

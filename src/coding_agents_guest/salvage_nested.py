@@ -18,6 +18,7 @@ from coding_agents_guest.nested import (
     MAX_NESTED_DEPTH,
     NESTED_MESSAGE,
     Start,
+    emptied,
     read_given,
     start_of,
 )
@@ -93,6 +94,8 @@ def _salvage_nested(repo: Repository, places: tuple[str, ...]) -> tuple[Reposito
     head = _read_head(inner, volume, where)
     commit, snapshot = inner.commit_worktree(volume if head else Volume(None), head)
     tip = commit or head
+    if not tip and not volume.head:
+        tip = emptied(inner.to_relay(), snapshot, places, start, inner.place.relay)
     if tip and tip != start.commit:
         found.inside.append(where)
         if commit:

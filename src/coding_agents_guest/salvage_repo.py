@@ -20,7 +20,7 @@ from coding_agents_guest.lfs import Sent, has_lfs, send_large_files
 from coding_agents_guest.lfsclean import with_pointers
 from coding_agents_guest.nested import Start
 from coding_agents_guest.place import Place
-from coding_agents_guest.refused import lessened, told
+from coding_agents_guest.refused import push_taken
 from coding_agents_guest.regular import open_regular
 from coding_agents_guest.snapshot import Snapshot, commit_snapshot, dated, newest_change, take_snapshot
 from coding_agents_guest.volume import Volume, borrow
@@ -197,16 +197,9 @@ class Repository:
 
         Raises as `push`.
         """
-        try:
-            self.push(commit, ref)
-            return commit
-        except RefusedError as error:
-            less, paths = lessened(self.git, commit, parent)
-            if not less:
-                raise
-            self.push(less, ref)
-            self.found.kept.append(told(paths, str(error)))
-            return less
+        taken = push_taken(lambda oid: self.push(oid, ref), self.git, commit, parent)
+        self.found.kept += [taken.why] if taken.why else []
+        return taken.commit
 
     def send_large(self, volume: Volume) -> None:
         """Push the content of large files that the pushed commits name, and HEAD, which the relay may have had."""

@@ -95,6 +95,29 @@ def test_what_the_agent_made_inside_comes_back(repo: AgentRepo, keep: object) ->
     assert (place / ".git/index").read_bytes() == index
 
 
+@HOW
+def test_of_one_without_commits_the_last_file_can_be_deleted(
+    repo: AgentRepo, keep: Callable[[AgentRepo], object]
+) -> None:
+    inner = nested_repository(repo, "inner", commits=False)
+    (inner / "file").write_text("file\n")
+    autosave(repo.config, repo.place, Autosave(), Memory(), time.monotonic() + 60)
+    assert repo.files(f"{NESTED}inner") == ["file"]
+    (inner / "file").unlink()
+    keep(repo)
+    assert repo.files(f"{NESTED}inner") == []
+    tip = repo.in_relay("rev-parse", f"{NESTED}inner")
+    keep(repo)
+    assert repo.in_relay("rev-parse", f"{NESTED}inner") == tip
+
+
+@HOW
+def test_one_that_never_had_anything_is_no_work(repo: AgentRepo, keep: Callable[[AgentRepo], object]) -> None:
+    nested_repository(repo, "inner", commits=False)
+    keep(repo)
+    assert repo.in_relay("for-each-ref", NESTED) == ""
+
+
 def test_a_salvage_after_a_save_finds_the_same(repo: AgentRepo) -> None:
     place = nested_repository(repo, "inner")
     (place / "second").write_text("second\n")

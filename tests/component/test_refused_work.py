@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coding_agents_guest import refused
-from coding_agents_guest.events import Salvaged
-from coding_agents_guest.nestedref import nested_ref
+from coding_agents_guest.autosave import Memory, autosave
+from coding_agents_guest.events import Autosave, Autosaved, Salvaged
+from coding_agents_guest.gitwork import Git
+from coding_agents_guest.nestedref import LATEST, NESTED, nested_ref
 from coding_agents_guest.salvage import salvage
 from support.agentrepo import AgentRepo, make_agent_repo
+
+NOW = Autosave()
 
 
 @pytest.fixture
@@ -33,6 +38,112 @@ def limited(repo: AgentRepo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refused, "_LARGE", 1 << 20)
     with (repo.relay / "config").open("a") as config:
         config.write("[receive]\n\tmaxInputSize = 1m\n")
+
+
+class Saving:
+    """Automatic saves one after the other; `pushes` are those that were tried."""
+
+    def __init__(self, repo: AgentRepo, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.repo, self.memory, self.pushes = repo, Memory(), 0
+        run = Git.run
+
+        def counted(git: Git, *arguments: str, **options: Any) -> bytes:
+            self.pushes += arguments[0] == "push"
+            return run(git, *arguments, **options)
+
+        monkeypatch.setattr(Git, "run", counted)
+
+    def __call__(self, order: Autosave = NOW) -> Autosaved:
+        self.pushes = 0
+        deadline = time.monotonic() + 60
+        report, self.memory = autosave(self.repo.config, self.repo.place, order, self.memory, deadline)
+        return report
+
+
+def large_file(repo: AgentRepo) -> None:
+    (repo.work / "large.bin").write_bytes(os.urandom(2 << 20))
+
+
+def test_a_file_that_is_refused_stops_no_automatic_save(
+    repo: AgentRepo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited(repo, monkeypatch)
+    large_file(repo)
+    saving = Saving(repo, monkeypatch)
+    report = saving()
+    assert (report.pushed, saving.pushes) == (False, 2)
+    assert "large.bin" in report.message
+    assert repo.files(LATEST) == [".gitignore", "README", "work.txt"]
+    assert (saving(), saving.pushes) == (report, 0), "what did not change is told again, and not pushed"
+
+    repo.write("later.txt", "later\n")
+    assert (saving().message, saving.pushes) == (report.message, 1), "the same file is not sent again"
+    assert repo.files(LATEST) == [".gitignore", "README", "later.txt", "work.txt"]
+
+    large_file(repo)
+    assert (saving().pushed, saving.pushes) == (False, 2), "another one is"
+    (repo.work / "large.bin").unlink()
+    assert saving() == Autosaved(repo.in_relay("rev-parse", LATEST), pushed=True)
+
+
+def test_commits_that_are_refused_stop_no_automatic_save(
+    repo: AgentRepo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited(repo, monkeypatch)
+    saving = Saving(repo, monkeypatch)
+    good = repo.commit("good.txt")
+    assert saving(Autosave(branch=True)).pushed
+    large_file(repo)
+    repo.git("add", ".")
+    repo.git("commit", "--quiet", "-m", "large")
+    repo.write("later.txt", "later\n")
+    report = saving(Autosave(branch=True))
+    assert f"beyond {good[:12]} are not taken" in report.message
+    assert "large.bin" in report.message
+    assert repo.files(LATEST) == [".gitignore", "README", "good.txt", "later.txt", "work.txt"]
+    assert repo.in_relay("rev-parse", f"{LATEST}^") == good
+    assert repo.tip() == good
+    assert (saving(Autosave(branch=True)), saving.pushes) == (report, 0)
+
+    repo.write("later.txt", "more\n")
+    assert (saving().pushed, saving.pushes) == (False, 1)
+    assert repo.in_relay("show", f"{LATEST}:later.txt") == "more"
+
+    repo.git("reset", "--quiet", "--hard", good)
+    repo.commit("small.txt")
+    assert saving(Autosave(branch=True)).pushed
+    assert repo.tip() == repo.git("rev-parse", "HEAD")
+
+
+def test_an_automatic_save_into_a_relay_that_is_away_tells_so(
+    repo: AgentRepo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    large_file(repo)
+    monkeypatch.setattr(refused, "_LARGE", 1 << 20)
+    repo.relay.rename(tmp_path / "away")
+    saving = Saving(repo, monkeypatch)
+    assert "not saved" in saving().message
+    (tmp_path / "away").rename(repo.relay)
+    assert saving().pushed
+    assert "large.bin" in repo.files(LATEST)
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_file_that_is_refused_keeps_no_other_of_a_repository_inside(
+    repo: AgentRepo, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    limited(repo, monkeypatch)
+    inside = repo.work / "inside"
+    repo.git("init", "--quiet", str(inside))
+    (inside / "small.txt").write_text("small\n")
+    (inside / "large.bin").write_bytes(os.urandom(2 << 20))
+    if committed:
+        repo.git("add", ".", cwd=inside)
+        repo.git("commit", "--quiet", "-m", "all", cwd=inside)
+    report = Saving(repo, monkeypatch)()
+    assert not report.pushed
+    assert "in inside" in report.message
+    assert repo.files(f"{NESTED}inside") == ["small.txt"]
 
 
 def test_a_file_that_is_refused_keeps_no_other(repo: AgentRepo) -> None:
