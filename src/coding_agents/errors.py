@@ -250,6 +250,13 @@ class SupervisorGoneError(SupervisorError):
     exit_status = 44
 
 
+class AnswerLostError(SupervisorError):
+    """The supervisor took a request and ended, or stayed silent, before it answered: it may have carried it out."""
+
+    code = "answer-lost"
+    exit_status = 45
+
+
 class GuestError(CodingAgentsError):
     """The guest's start sequence failed inside the container."""
 

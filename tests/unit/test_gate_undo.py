@@ -10,18 +10,21 @@ from typing import Any
 import pytest
 
 from coding_agents.app import bring_up as bring_up_module
+from coding_agents.app import gate as gate_module
 from coding_agents.app import launch as launch_module
 from coding_agents.app import start as start_module
 from coding_agents.app.bring_up import Guarding, bring_up
 from coding_agents.app.launch import Launch
 from coding_agents.app.steps import Trace, Undo
-from coding_agents.errors import CodingAgentsError, GuestError, StoreError, SupervisorError
+from coding_agents.app.stop import Ended
+from coding_agents.errors import AnswerLostError, ChannelError, GuestError, StoreError, SupervisorError
+from coding_agents.model.session import Saved
 
 
 class Supervisor:
-    """One that opens the gate, or refuses to with an error."""
+    """One that opens the gate, or fails to with an error."""
 
-    def __init__(self, refusal: CodingAgentsError | None) -> None:
+    def __init__(self, refusal: BaseException | None) -> None:
         self.refusal = refusal
 
     def ask(self, *_: object, **__: object) -> dict[str, Any]:
@@ -32,13 +35,14 @@ class Supervisor:
             raise self.refusal
 
 
-def _session(*, after: BaseException, refusal: CodingAgentsError | None = None) -> Any:
+def _session(*, after: BaseException, refusal: BaseException | None = None) -> Any:
     """A session whose record cannot be read once its gate is open: `after` is raised."""
 
     def reload() -> None:
         raise after
 
-    return SimpleNamespace(supervisor=lambda: Supervisor(refusal), reload=reload)
+    record = SimpleNamespace(name="demo-x")
+    return SimpleNamespace(supervisor=lambda: Supervisor(refusal), reload=reload, record=record)
 
 
 AFTER = [StoreError("the disk is full"), SupervisorError("it was killed"), KeyboardInterrupt()]
@@ -73,6 +77,65 @@ def test_all_is_undone_when_the_gate_does_not_open() -> None:
     refusal = GuestError("a step failed")
     with pytest.raises(GuestError):
         _bring_up(_session(after=StoreError("not reached"), refusal=refusal), undone)
+    assert undone == ["volumes"]
+
+
+LOST = [AnswerLostError("it was killed"), KeyboardInterrupt(), ChannelError("the guest went away")]
+
+
+def _unanswered(
+    monkeypatch: pytest.MonkeyPatch, refusal: BaseException, saved: Saved | BaseException
+) -> list[str]:
+    """What is undone of a launch whose gate was asked for, when a stop then answers `saved`."""
+    undone: list[str] = []
+
+    def stop(session: object, *, timeout_s: int) -> Ended:
+        if isinstance(saved, BaseException):
+            raise saved
+        return Ended(None, saved, removed=False)
+
+    monkeypatch.setattr(gate_module, "stop", stop)
+    with pytest.raises(type(refusal)):
+        _bring_up(_session(after=StoreError("the disk is full"), refusal=refusal), undone)
+    return undone
+
+
+@pytest.mark.parametrize("refusal", LOST, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "saved",
+    [
+        Saved(where="branch", integrated="refs/heads/demo/x"),
+        Saved(where="volume"),
+        Saved(nested=("refs/coding-agents/nested/x",)),
+        Saved(note="other branches: x"),
+        SupervisorError("it does not start"),
+        KeyboardInterrupt(),
+    ],
+    ids=["branch", "volume", "nested", "others", "no stop", "interrupted again"],
+)
+def test_an_agent_that_may_have_worked_is_kept(
+    monkeypatch: pytest.MonkeyPatch, refusal: BaseException, saved: Saved | BaseException
+) -> None:
+    assert _unanswered(monkeypatch, refusal, saved) == []
+    (note,) = refusal.__notes__
+    refusal.__notes__.clear()
+    assert "session demo-x is" in note
+
+
+@pytest.mark.parametrize("refusal", LOST, ids=lambda error: type(error).__name__)
+def test_a_start_that_has_done_nothing_is_undone(
+    monkeypatch: pytest.MonkeyPatch, refusal: BaseException
+) -> None:
+    assert _unanswered(monkeypatch, refusal, Saved()) == ["volumes"]
+
+
+def test_a_gate_that_was_not_opened_needs_no_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_module, "stop", None)
+    undone: list[str] = []
+    session = _session(after=StoreError("not reached"), refusal=StoreError("the disk is full"))
+    session.reload = lambda: SimpleNamespace(started_at="")
+    with pytest.raises(StoreError):
+        _bring_up(session, undone)
     assert undone == ["volumes"]
 
 

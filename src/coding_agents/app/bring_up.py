@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
+from coding_agents.app.gate import open_gate
 from coding_agents.app.holder import guard_problems
 from coding_agents.app.steps import Parallel, Trace, Undo
 from coding_agents.engine.api import ContainerState
@@ -17,8 +18,6 @@ from coding_agents.errors import (
     CodingAgentsError,
     EnforcementError,
     EngineError,
-    SessionStateError,
-    SupervisorGoneError,
 )
 from coding_agents.sandbox.guest import NOT_OURS
 from coding_agents.sandbox.plan import SessionPlan
@@ -27,8 +26,6 @@ from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.guest_config import to_plain
 from coding_agents.supervisor.protocol import Op
 from coding_agents_guest.events import GuestConfig
-
-_GATE_TIMEOUT_S = 960.0  # a .NET preview download is part of the start sequence
 
 
 class Guarding(msgspec.Struct, frozen=True):
@@ -57,7 +54,7 @@ def bring_up(
     """Measure the container that was just started, and open its gate. Raises EnforcementError before it opens.
 
     `fill` puts into its volumes what they must hold by then; `on_gate` is called just before it opens. From then on
-    nothing of `undo` is undone: the agent works, and what it does is in the volumes alone.
+    nothing of `undo` is undone (`open_gate`): the agent works, and what it does is in the volumes alone.
     """
     supervisor = session.supervisor()
     try:
@@ -77,22 +74,14 @@ def bring_up(
     with trace.step("gate"):
         if on_gate is not None:
             on_gate(session)
-        try:
-            supervisor.call(
-                Op.OPEN_GATE,
-                timeout_s=_GATE_TIMEOUT_S,
-                started_at=state.started_at,
-                config=to_plain(guest),
-                enforced=dict(enforced.layers),
-                network={"dns": " ".join(guarding.dns), "private": " ".join(guarding.private)},
-            )
-        except SupervisorGoneError as error:  # it has settled the start that we measured, and left
-            raise SessionStateError(
-                "the container ended while it was measured; its gate stays closed",
-                details=error.details,
-                hint="Run the command again; `coding-agents logs` shows what the container said.",
-            ) from error
-        undo.keep()
+        open_gate(
+            session,
+            started_at=state.started_at,
+            undo=undo,
+            config=to_plain(guest),
+            enforced=dict(enforced.layers),
+            network={"dns": " ".join(guarding.dns), "private": " ".join(guarding.private)},
+        )
     session.reload()
     return enforced
 

@@ -156,9 +156,11 @@ def _run(arguments: list[str]) -> int:
 
         ctx = error.ctx if isinstance(error, click.UsageError) else None
         return _fail(usage_error(error), as_json=ctx is not None and ctx.meta[AS_JSON])
-    except Terminated:
+    except Terminated as error:
+        _tell_notes(error)
         return 143
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as error:
+        _tell_notes(error.__cause__ or error)
         return 130
     except ReaderGoneError:
         return 141
@@ -169,6 +171,12 @@ def _run(arguments: list[str]) -> int:
 
 def _fail(error: CodingAgentsError, *, as_json: bool) -> int:
     return Output(sys.stdout, sys.stderr).fail(error, as_json=as_json)
+
+
+def _tell_notes(error: BaseException) -> None:
+    """What the interrupted verb has to say of what it leaves."""
+    for note in getattr(error, "__notes__", ()):
+        Output(sys.stdout, sys.stderr).say(note)
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:

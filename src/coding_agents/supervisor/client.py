@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from coding_agents.errors import StoreError, SupervisorError, SupervisorGoneError
+from coding_agents.errors import AnswerLostError, StoreError, SupervisorError, SupervisorGoneError
 from coding_agents.proc.runner import Command, start_detached
 from coding_agents.store.files import locked
 from coding_agents.supervisor.protocol import MAX_LINE, Op, decode, encode, raise_failure
@@ -98,8 +98,8 @@ class SupervisorClient:
     def call(self, op: Op, *, timeout_s: float | None = 60.0, **fields: object) -> dict[str, Any]:
         """Send one request and return its answer.
 
-        Raises the error that the answer carries, SupervisorGoneError when nobody took the request, else
-        SupervisorError.
+        Raises the error that the answer carries, SupervisorGoneError when nobody took the request, AnswerLostError
+        when somebody may have.
         `timeout_s` None waits for as long as the supervisor lives.
         """
         try:
@@ -109,7 +109,7 @@ class SupervisorClient:
                 connection.sendall(encode({"op": op.value, **fields}))
                 line = _read_line(connection)
         except TimeoutError as error:
-            raise SupervisorError(
+            raise AnswerLostError(
                 f"the supervisor did not answer {op.value!r} in {timeout_s:.0f} s"
             ) from error
         except OSError as error:
@@ -122,7 +122,7 @@ def _read_line(connection: socket.socket) -> bytes:
     while not line.endswith(b"\n"):
         chunk = connection.recv(65536)
         if not chunk or len(line) > MAX_LINE:
-            raise SupervisorError("the supervisor ended while it was asked")
+            raise AnswerLostError("the supervisor ended while it was asked")
         line += chunk
     return bytes(line)
 
