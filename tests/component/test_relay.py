@@ -26,7 +26,7 @@ from coding_agents.model.refs import Oid
 from coding_agents.policy.matrix import Operation, Policy
 from coding_agents.supervisor.journal import Journal
 from coding_agents_guest.nestedref import LATEST, NESTED, further_ref
-from support.relay_scene import PUSH, Scene, eventually, make_scene, read_advertisement, read_all
+from support.relay_scene import PUSH, Scene, at_work, eventually, make_scene, read_advertisement, read_all
 from support.relay_server import URL, RelayServer, serving
 from support.repos import BRANCH, commit, git_env, head, make_repo, sh, sh_fails
 
@@ -44,10 +44,7 @@ def server(scene: Scene) -> Iterator[RelayServer]:
 
 @pytest.fixture
 def guest_env(scene: Scene, server: RelayServer) -> dict[str, str]:
-    env = server.guest_env(scene.env)
-    sh(scene.guest, "fetch", "-q", "local", env=env)
-    sh(scene.guest, "checkout", "-qB", BRANCH.short, f"local/{BRANCH.short}", env=env)
-    return env
+    return at_work(scene, server)
 
 
 def tip(scene: Scene, ref: str = BRANCH.ref) -> Oid | None:

@@ -14,7 +14,7 @@ from coding_agents.gitsync.relay_limits import RelayLimits
 from coding_agents.gitsync.relay_repo import ARCHIVE, ARCHIVING
 from coding_agents.model.refs import Oid
 from coding_agents_guest.nestedref import LATEST, NESTED
-from support.relay_scene import Scene, eventually, make_scene
+from support.relay_scene import Scene, at_work, eventually, make_scene
 from support.relay_server import URL, RelayServer, serving
 from support.repos import BRANCH, commit, sh, sh_fails
 
@@ -30,13 +30,6 @@ def scene(tmp_path: Path) -> Scene:
 def server(scene: Scene) -> Iterator[RelayServer]:
     with serving(scene.relay, scene.tmp / "run") as running:
         yield running
-
-
-def at_work(scene: Scene, server: RelayServer) -> dict[str, str]:
-    env = server.guest_env(scene.env)
-    sh(scene.guest, "fetch", "-q", "local", env=env)
-    sh(scene.guest, "checkout", "-qB", BRANCH.short, f"local/{BRANCH.short}", env=env)
-    return env
 
 
 def blob(scene: Scene, env: dict[str, str]) -> str:

@@ -17,9 +17,9 @@ from coding_agents.gitsync.pktline import FLUSH, pkt
 from coding_agents.gitsync.relay_limits import DEFAULT_LIMITS, RelayLimits
 from coding_agents.gitsync.relay_repo import Identity
 from coding_agents.gitsync.relay_usage import RelayUsage
-from coding_agents.proc.runner import ProcessLimits, restrict
+from coding_agents.proc.limits import ProcessLimits, restrict
 from support.gitattack import BLOB, TREE, commit_of, entry_header, oid_of, pack_of, sealed, tree_of
-from support.relay_scene import PUSH, Scene, eventually, make_scene, read_advertisement, read_all
+from support.relay_scene import PUSH, Scene, at_work, eventually, make_scene, read_advertisement, read_all
 from support.relay_server import URL, RelayServer, serving
 from support.repos import BRANCH, commit, head, sh, sh_fails
 
@@ -36,14 +36,6 @@ def scene(tmp_path: Path) -> Scene:
 def server(scene: Scene) -> Iterator[RelayServer]:
     with serving(scene.relay, scene.tmp / "run") as running:
         yield running
-
-
-def at_work(scene: Scene, server: RelayServer) -> dict[str, str]:
-    """The guest's clone on the session's branch; the environment of its git."""
-    env = server.guest_env(scene.env)
-    sh(scene.guest, "fetch", "-q", "local", env=env)
-    sh(scene.guest, "checkout", "-qB", BRANCH.short, f"local/{BRANCH.short}", env=env)
-    return env
 
 
 def push_bytes(server: RelayServer, scene: Scene, pack: bytes, *, new: str = "1" * 40) -> bytes:

@@ -25,7 +25,7 @@ from coding_agents.gitsync.relay_usage import DRAFT, RelayUsage
 from coding_agents.gitsync.repack import Repack
 from coding_agents.gitsync.thinning import AUTOSAVE, FEWER
 from coding_agents.model.refs import Oid, RefUpdate
-from coding_agents.proc.runner import ProcessLimits
+from coding_agents.proc.limits import ProcessLimits
 from coding_agents_guest.lfspointer import LFS
 from coding_agents_guest.nestedref import LATEST, NESTED
 from support.gitlog import GitLog

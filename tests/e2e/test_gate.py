@@ -48,8 +48,8 @@ def _in_container(product: Product, name: str, test: str) -> bool:
     return product.engine_run("exec", name, "sh", "-c", f"{test} && echo yes", check=False).strip() == "yes"
 
 
-def launched(product: Product, repo: Path, script: str, done: str) -> subprocess.Popen[str]:
-    task = ("--agent", "demo", "--network-proxy", "restricted", "-d", "--", "sh", "-c", script)
+def launched(product: Product, repo: Path, script: str, done: str, *options: str) -> subprocess.Popen[str]:
+    task = ("--agent", "demo", "--network-proxy", "restricted", "-d", *options, "--", "sh", "-c", script)
     return start_held(product, repo, "launch", str(repo), *task, done=done)
 
 
@@ -76,11 +76,20 @@ def test_work_of_a_launch_whose_answer_is_lost_comes_home(product: Product, repo
     assert product.state(NAME.format(repo.name)) == "stopped"
 
 
+def test_work_of_a_launch_that_was_to_leave_nothing_else_comes_home(product: Product, repo: Path) -> None:
+    launch = launched(product, repo, WORK, "test -s early.txt", "--rm")
+    said = end(product, launch, "interrupted")
+    assert "is removed, its work is in refs/heads/demo/session-1" in said
+    assert git(repo, "show", "demo/session-1:early.txt") == "u"
+    assert_nothing_left(product)
+
+
+@pytest.mark.parametrize("options", [(), ("--rm",)])
 def test_a_launch_that_is_interrupted_before_anything_was_done_leaves_nothing(
-    product: Product, repo: Path
+    product: Product, repo: Path, options: tuple[str, ...]
 ) -> None:
     before = refs(repo)
-    launch = launched(product, repo, "touch /tmp/begun; sleep 600", "test -e /tmp/begun")
+    launch = launched(product, repo, "touch /tmp/begun; sleep 600", "test -e /tmp/begun", *options)
     assert end(product, launch, "interrupted").strip() == ""
     assert refs(repo) == before
     assert_nothing_left(product)

@@ -249,7 +249,7 @@ def _thin(scene: Scene) -> None:
     from coding_agents.gitsync.autosave import let_go
     from coding_agents.gitsync.relay_usage import RelayUsage
     from coding_agents.gitsync.thinning import FEWER
-    from coding_agents.proc.runner import ProcessLimits
+    from coding_agents.proc.limits import ProcessLimits
     from support.crash_scene import LET_GO, NOW_MS
 
     async def at_once(work: Callable[..., object], *args: object, **named: object) -> object:

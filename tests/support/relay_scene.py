@@ -15,7 +15,7 @@ from coding_agents.gitsync.pktline import FLUSH
 from coding_agents.gitsync.relay_repo import Relay, create_relay
 from coding_agents.model.refs import Oid
 from coding_agents.model.repo import RepoFacts
-from support.relay_server import URL
+from support.relay_server import URL, RelayServer
 from support.repos import BRANCH, commit, git_env, head, make_repo, sh
 
 PUSH = b"git-receive-pack /workspace\0host=coding-agents\0"
@@ -60,6 +60,14 @@ def make_scene(tmp_path: Path) -> Scene:
     sh(guest, "init", "-q", env=env)
     sh(guest, "remote", "add", "local", URL, env=env)
     return Scene(user, guest, relay, base_store, base, private, sibling, env, tmp_path)
+
+
+def at_work(scene: Scene, server: RelayServer) -> dict[str, str]:
+    """The guest's clone on the session's branch; the environment of its git."""
+    env = server.guest_env(scene.env)
+    sh(scene.guest, "fetch", "-q", "local", env=env)
+    sh(scene.guest, "checkout", "-qB", BRANCH.short, f"local/{BRANCH.short}", env=env)
+    return env
 
 
 def relay_of(tmp_path: Path, facts: RepoFacts, env: dict[str, str]) -> Relay:

@@ -58,14 +58,16 @@ def _end(session: SessionContext, error: BaseException, undo: Undo) -> None:
     """End what may have begun, and keep all of it unless it is known to have done nothing."""
     name = session.record.name
     try:
-        saved = stop(session, timeout_s=_STOP_TIMEOUT_S).saved
+        ended = stop(session, timeout_s=_STOP_TIMEOUT_S)
     except BaseException:  # noqa: BLE001 - a second Ctrl-C, too: `error` is raised either way
         undo.keep()
         error.add_note(
             f"the agent may have begun: session {name} is kept; `coding-agents stop {name}` saves its work"
         )
         return
+    saved = ended.saved
     if saved.where != "none" or saved.nested or saved.note:
         undo.keep()
+        became = "removed" if ended.removed else "stopped"
         place = saved.integrated or "its volume"
-        error.add_note(f"the agent had begun: session {name} is stopped, its work is in {place}")
+        error.add_note(f"the agent had begun: session {name} is {became}, its work is in {place}")

@@ -26,7 +26,8 @@ class Ended(msgspec.Struct, frozen=True):
 
 def stop(session: SessionContext, *, timeout_s: int) -> Ended:
     """Save and stop; returns when the work is settled. A session that has ended already is no error."""
-    return _ended(session.supervisor().ask(Op.STOP, timeout_s=timeout_s + SETTLE_S, stop_timeout_s=timeout_s))
+    answer = session.supervisor().ask(Op.STOP, timeout_s=timeout_s + SETTLE_S, stop_timeout_s=timeout_s)
+    return _ended(session, answer)
 
 
 def stop_at_gate(session: SessionContext) -> None:
@@ -41,15 +42,12 @@ def stop_at_gate(session: SessionContext) -> None:
 
 def wait(session: SessionContext) -> Ended:
     """Wait until the session has ended and its work is settled."""
-    ended = _ended(session.supervisor().ask(Op.WAIT, timeout_s=None))
-    if ended.removed:
-        _until_removed(session)
-    return ended
+    return _ended(session, session.supervisor().ask(Op.WAIT, timeout_s=None))
 
 
 def salvage(session: SessionContext) -> Ended:
     """Compare the volume of an ended session with what is home, and bring home what is missing."""
-    return _ended(session.supervisor().ask(Op.SALVAGE, timeout_s=SETTLE_S))
+    return _ended(session, session.supervisor().ask(Op.SALVAGE, timeout_s=SETTLE_S))
 
 
 def _until_removed(session: SessionContext) -> None:
@@ -59,7 +57,11 @@ def _until_removed(session: SessionContext) -> None:
         time.sleep(0.01)
 
 
-def _ended(answer: dict[str, Any]) -> Ended:
+def _ended(session: SessionContext, answer: dict[str, Any]) -> Ended:
+    """What the supervisor answers, once the session's directory is gone where `--rm` removes that."""
     saved = dict(answer["saved"])
     saved.update({key: tuple(saved.get(key, ())) for key in ("left_out", "nested")})
-    return Ended(answer.get("exit_status"), Saved(**saved), bool(answer.get("removed")))
+    removed = bool(answer.get("removed"))
+    if removed:
+        _until_removed(session)
+    return Ended(answer.get("exit_status"), Saved(**saved), removed)

@@ -48,7 +48,7 @@ from coding_agents.gitsync.turns import Turns
 from coding_agents.model.refs import Oid, RefUpdate
 from coding_agents.policy.decide import Allow, Decision, Deny, PushRequest, decide, decide_push
 from coding_agents.policy.matrix import Operation, Policy, Tier
-from coding_agents.proc.runner import ProcessLimits, restrict
+from coding_agents.proc.limits import ProcessLimits, restrict
 from coding_agents_guest.nestedref import LATEST
 
 _MIB = 1 << 20

@@ -37,7 +37,8 @@ from coding_agents.gitsync.base import BaseStore, appear, init_draft
 from coding_agents.gitsync.packs import PRIVATE, Store
 from coding_agents.model.refs import Branch, Oid
 from coding_agents.proc.git import Profile, git_command
-from coding_agents.proc.runner import Command, ProcessLimits
+from coding_agents.proc.limits import ProcessLimits
+from coding_agents.proc.runner import Command
 from coding_agents_guest.lfspointer import LFS, LFS_HOME
 from coding_agents_guest.nestedref import LATEST, NESTED
 

@@ -15,7 +15,7 @@ from coding_agents.gitsync.relay_repo import Relay
 from coding_agents.gitsync.relay_usage import RelayUsage
 from coding_agents.gitsync.repack import Repack
 from coding_agents.gitsync.thinning import FEWER, Attempt, Keep, is_due
-from coding_agents.proc.runner import ProcessLimits
+from coding_agents.proc.limits import ProcessLimits
 
 _NICENESS = 10
 _PATIENCE_S = 10.0  # for conversations under way; those that come then wait for us

@@ -32,7 +32,8 @@ from coding_agents.gitsync.relay_usage import DRAFT, RelayUsage
 from coding_agents.gitsync.thinning import AUTOSAVE
 from coding_agents.model.refs import Oid
 from coding_agents.proc.git import Profile, git_command, require_ok
-from coding_agents.proc.runner import Outcome, ProcessLimits, run_limited
+from coding_agents.proc.limits import ProcessLimits
+from coding_agents.proc.runner import Outcome, run_limited
 from coding_agents_guest.nestedref import NESTED
 
 ORPHAN_S = 60.0

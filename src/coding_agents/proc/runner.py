@@ -9,7 +9,6 @@ us alone and half-done engine calls are undone in order instead of dying with th
 from __future__ import annotations
 
 import os
-import resource
 import shlex
 import signal
 import subprocess
@@ -24,6 +23,7 @@ import msgspec
 
 from coding_agents.errors import ProgramNotFoundError, WorkspaceError
 from coding_agents.model.masked import Masked
+from coding_agents.proc.limits import ProcessLimits, limiting_words, restrict
 
 if TYPE_CHECKING:
     import asyncio
@@ -43,17 +43,6 @@ class Owner(msgspec.Struct, frozen=True):
 
     uid: int
     gid: int
-
-
-class ProcessLimits(msgspec.Struct, frozen=True):
-    """Kernel limits of a process and, each by itself, of those that it starts: seconds of CPU, bytes of address
-    space and of one file, open files; and how far it stands back for others (`nice`)."""
-
-    cpu_s: int
-    memory_bytes: int
-    file_bytes: int
-    open_files: int
-    niceness: int = 0
 
 
 class Command(Masked, frozen=True):
@@ -275,45 +264,15 @@ async def run_limited(command: Command) -> Outcome:
     return Outcome(command.argv, status, out, err[-_STDERR_LIMIT:], time.monotonic() - began, timed_out)
 
 
-def restrict(pid: int, limits: ProcessLimits) -> None:
-    """Put a running process of ours, and all that it starts from now on, under `limits`; none is ever raised.
-
-    Between fork and exec Python code may not run beside threads, and a program in front that sets limits takes
-    longer than this system call; so they come a moment after the start. Whoever feeds the process hostile bytes
-    does it afterwards.
-    """
-    with suppress(ProcessLookupError):  # it has ended already
-        for kind, most in _wanted(limits):
-            _, hard = resource.prlimit(pid, kind)
-            lowest = most if hard == resource.RLIM_INFINITY else min(most, hard)
-            resource.prlimit(pid, kind, (lowest, lowest))
-        if limits.niceness > os.getpriority(os.PRIO_PROCESS, pid):
-            os.setpriority(os.PRIO_PROCESS, pid, limits.niceness)
-
-
-_OPTIONS = {
-    resource.RLIMIT_CPU: "cpu",
-    resource.RLIMIT_AS: "as",
-    resource.RLIMIT_FSIZE: "fsize",
-    resource.RLIMIT_NOFILE: "nofile",
-}
-
-
-def _wanted(limits: ProcessLimits) -> tuple[tuple[int, int], ...]:
-    return (
-        (resource.RLIMIT_CPU, limits.cpu_s),
-        (resource.RLIMIT_AS, limits.memory_bytes),
-        (resource.RLIMIT_FSIZE, limits.file_bytes),
-        (resource.RLIMIT_NOFILE, limits.open_files),
-    )
-
-
 def spawn(command: Command, *, stdin: int | None, output: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
     """Start `command` in a session of its own; for this package, which sees to its end."""
     identity = _identity(command.owner)
+    is_ours = identity.user is None
     with missing_program(command):
         process = subprocess.Popen(
-            _limited(command, identity),
+            command.argv
+            if command.limits is None or is_ours
+            else (*limiting_words(command.limits), *command.argv),
             env=dict(command.env),
             cwd=command.cwd,
             stdin=stdin,
@@ -325,21 +284,9 @@ def spawn(command: Command, *, stdin: int | None, output: int = subprocess.PIPE)
             group=identity.group,
             extra_groups=identity.extra_groups,
         )
-    if command.limits is not None and identity.user is None:
+    if command.limits is not None and is_ours:
         restrict(process.pid, command.limits)
     return process
-
-
-def _limited(command: Command, identity: _Identity) -> tuple[str, ...]:
-    """The words to run. The limits of another user's process only that user may set, or who has CAP_SYS_RESOURCE
-    (prlimit(2)): there prlimit(1) is in front."""
-    if command.limits is None or identity.user is None:
-        return command.argv
-    words = []
-    for kind, most in _wanted(command.limits):
-        hard = resource.getrlimit(kind)[1]
-        words.append(f"--{_OPTIONS[kind]}={most if hard == resource.RLIM_INFINITY else min(most, hard)}")
-    return ("prlimit", *words, "--", *command.argv)
 
 
 class _Identity(NamedTuple):

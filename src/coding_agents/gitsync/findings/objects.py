@@ -15,7 +15,8 @@ from coding_agents.gitsync.findings.model import ABSENT, Change, Entry
 from coding_agents.gitsync.packs import Store
 from coding_agents.model.refs import Oid
 from coding_agents.proc.git import git_command, require_ok
-from coding_agents.proc.runner import Command, ProcessLimits, Streaming, streaming
+from coding_agents.proc.limits import ProcessLimits
+from coding_agents.proc.runner import Command, Streaming, streaming
 
 READ_S = 300.0
 READ_LIMITS = ProcessLimits(cpu_s=300, memory_bytes=3 << 30, file_bytes=1 << 30, open_files=1024)
