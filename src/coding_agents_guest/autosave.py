@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,12 +20,11 @@ from coding_agents_guest.changes import with_cache
 from coding_agents_guest.deny import DenyList
 from coding_agents_guest.events import Autosave, Autosaved, GuestConfig, encode_event, parse_event
 from coding_agents_guest.gitwork import Git, GitFailedError, identity_environment
-from coding_agents_guest.lfs import Sent, send_large_files
 from coding_agents_guest.nested import save_nested
 from coding_agents_guest.nestedref import AUTOSAVE_MESSAGE, LATEST
 from coding_agents_guest.place import Place
+from coding_agents_guest.pushing import Pushed, Pusher
 from coding_agents_guest.records import asdict, dataclass, replace
-from coding_agents_guest.refused import Taken, push_taken
 from coding_agents_guest.snapshot import Snapshot, commit_snapshot, take_snapshot
 from coding_agents_guest.unblock import unblocked
 from coding_agents_guest.wire import WireError
@@ -39,22 +38,22 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Memory:
-    """What the last automatic save pushed: `commit`, made of `tree` while HEAD was `parent`.
+    """What the last automatic save pushed, also of the `nested` repositories by their places, and the stamp of the
+    agent's index then."""
 
-    `upon` is the commit's own parent: HEAD, unless the relay refused that. `lacks` and `why` are as in
-    `refused.Taken`, `missing` tells a person what else it lacks. `index` is the stamp of the agent's index then,
-    `nested` the tips of the repositories inside.
-    """
-
-    commit: str = ""
-    tree: str = ""
-    parent: str = ""
-    upon: str = ""
-    lacks: Sequence[str] = ()
-    why: str = ""
-    missing: Sequence[str] = ()
+    pushed: Pushed = Pushed()
     index: str = ""
-    nested: Mapping[str, str] = {}
+    nested: Mapping[str, Pushed] = {}
+
+    def encode(self) -> bytes:
+        nested = {where: asdict(pushed) for where, pushed in self.nested.items()}
+        return json.dumps([asdict(self.pushed), self.index, nested]).encode("ascii")
+
+    @classmethod
+    def decode(cls, line: bytes) -> Memory:
+        """Raises ValueError and TypeError."""
+        pushed, index, nested = json.loads(line)
+        return cls(Pushed(**pushed), index, {where: Pushed(**one) for where, one in nested.items()})
 
 
 def autosave(
@@ -80,71 +79,33 @@ class _Autosave:
 
     def run(self, memory: Memory) -> tuple[Autosaved, Memory]:
         """Raises GitFailedError and OSError."""
-        git_dir = Path(self.git.text("rev-parse", "--absolute-git-dir"))
-        head = self.git.answer("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+        git, before = self.git, memory.pushed
+        git_dir = Path(git.text("rev-parse", "--absolute-git-dir"))
+        head = git.answer("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
         snapshot, stamp = self._snapshot(git_dir, head, memory)
-        if not memory.commit or (snapshot.tree, head) != (memory.tree, memory.parent):
-            memory = self._push_new(git_dir, snapshot, head, memory)
-        elif memory.upon == head and (branch := self._branch(head)):
-            self._push(*branch)
-        nested = save_nested(self.git, snapshot.nested, self.config, self.place.relay, memory.nested)
-        missing = [*snapshot.trouble, *nested.failures, *filter(None, (*memory.missing, memory.why))]
-        report = Autosaved(memory.commit, not missing, "; ".join((*missing, *snapshot.notes)))
-        return report, replace(memory, index=stamp, nested=nested.tips)
+        inner = git.within(GIT_INDEX_FILE=str(git_dir / _INDEX))
 
-    def _branch(self, head: str) -> list[str]:
-        """What pushes the agent's own commits, when that was asked for and HEAD is on the session's branch."""
+        def make(upon: str) -> str:
+            commit = commit_snapshot(inner, snapshot, self.config, parent=upon, message=AUTOSAVE_MESSAGE)
+            if commit or upon or not before.commit:
+                return commit or upon
+            return inner.text("commit-tree", snapshot.tree, "-m", AUTOSAVE_MESSAGE)  # all files are gone
+
+        pusher = Pusher(inner, git_dir, self.place.relay, LATEST, self.config.base, make)
+        pushed = pusher.push(snapshot.tree, head, before)
+        missing = [*snapshot.trouble, *pushed.missing]
+        if pushed.upon == head:
+            self._push_branch(head)
+        nested = save_nested(git, snapshot.nested, self.config, self.place.relay, memory.nested)
+        missing += nested.failures
+        report = Autosaved(pushed.commit, not missing, "; ".join((*missing, *snapshot.notes)))
+        return report, Memory(pushed, stamp, nested.pushed)
+
+    def _push_branch(self, head: str) -> None:
+        """Push the agent's own commits, when that was asked for and HEAD is on the session's branch."""
         branch = f"refs/heads/{self.config.branch}"
-        on_branch = self.order.branch and self.git.answer("symbolic-ref", "--quiet", "HEAD") == branch
-        return [f"+{head}:{branch}"] if on_branch and head else []
-
-    def _push_new(self, git_dir: Path, snapshot: Snapshot, head: str, memory: Memory) -> Memory:
-        """Push a state that differs from the last one. Raises GitFailedError.
-
-        What the relay refuses keeps nothing else from being saved: neither a file, nor commits that hold one.
-        """
-        git = self.git.within(GIT_INDEX_FILE=str(git_dir / _INDEX))
-        # What was refused with HEAD is not sent again while that is the same.
-        again = bool(memory.commit) and head == memory.parent
-        first, *others = dict.fromkeys((memory.upon if again else head, memory.upon or self.config.base))
-        try:
-            return self._push_upon(git, first, snapshot, head, memory)
-        except GitFailedError:
-            for upon in others:
-                with suppress(GitFailedError):  # the first one tells why
-                    return self._push_upon(git, upon, snapshot, head, memory)
-            raise
-
-    def _push_upon(self, git: Git, upon: str, snapshot: Snapshot, head: str, memory: Memory) -> Memory:
-        """Push the files as a commit upon `upon`, with the agent's branch if that is HEAD. Raises GitFailedError."""
-        commit = commit_snapshot(git, snapshot, self.config, parent=upon, message=AUTOSAVE_MESSAGE) or upon
-        if not commit:
-            return memory
-        large = self._send_large(Path(git.environment["GIT_INDEX_FILE"]).parent, commit, memory.commit)
-        branch = self._branch(head) if upon == head else []
-        before = Taken(memory.commit, memory.lacks, memory.why) if upon == memory.upon else Taken()
-        taken = push_taken(lambda oid: self._push(f"+{oid}:{LATEST}", *branch), git, commit, upon, before)
-        without = "" if upon == head else f"the commits beyond {upon[:12]} are not taken, their files are"
-        return Memory(
-            taken.commit,
-            tree=snapshot.tree,
-            parent=head,
-            upon=upon,
-            lacks=taken.lacks,
-            why=taken.why,
-            missing=(without, large.why and large.told()),
-            nested=memory.nested,
-        )
-
-    def _push(self, *refspecs: str) -> None:
-        self.git.run("push", "--quiet", "--no-verify", self.place.relay, *refspecs)
-
-    def _send_large(self, git_dir: Path, commit: str, before: str) -> Sent:
-        """Push the content of large files that the last save did not have, ahead of what names them."""
-        known = [oid for oid in (self.config.base, before) if oid]
-        return send_large_files(
-            self.git, git_dir, tips=[commit], known=known, relay=self.place.relay, scratch=git_dir
-        )
+        if self.order.branch and head and self.git.answer("symbolic-ref", "--quiet", "HEAD") == branch:
+            self.git.run("push", "--quiet", "--no-verify", self.place.relay, f"+{head}:{branch}")
 
     def _snapshot(self, git_dir: Path, head: str, memory: Memory) -> tuple[Snapshot, str]:
         """The work tree as a tree, with an index of our own that lives on: only what changed is read again.
@@ -233,7 +194,7 @@ class Autosaver:
         os.nice(_NICENESS)
         deadline = time.monotonic() + _BUDGET_S
         report, memory = autosave(self._config, self._place, order, self._memory, deadline)
-        lines = encode_event(report) + json.dumps(asdict(memory)).encode("ascii")
+        lines = encode_event(report) + memory.encode()
         while lines:
             lines = lines[os.write(answers, lines) :]
 
@@ -260,10 +221,11 @@ def _decode(answer: bytes, before: Memory) -> tuple[Autosaved, Memory]:
     try:
         report = parse_event(line)
         if isinstance(report, Autosaved):
-            return report, Memory(**json.loads(rest))
+            return report, Memory.decode(rest)
     except (WireError, ValueError, TypeError):
         pass
-    return Autosaved("", False, "not saved: the automatic save ended early"), Memory(before.commit)
+    pushed = replace(before.pushed, tree="", head="")
+    return Autosaved("", False, "not saved: the automatic save ended early"), Memory(pushed)
 
 
 def _stamp(index: Path) -> str:

@@ -11,16 +11,16 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from coding_agents_guest.deny import DenyList
 from coding_agents_guest.events import GuestConfig
 from coding_agents_guest.gitlinks import gitlinks_in, listed
 from coding_agents_guest.gitwork import Git, GitFailedError
-from coding_agents_guest.lfs import send_large_files
-from coding_agents_guest.nestedref import GIVEN_HEADS, GIVEN_TREES, NESTED, nested_ref
+from coding_agents_guest.nestedref import GIVEN_HEADS, GIVEN_TREES, NESTED, NESTED_MESSAGE, nested_ref
+from coding_agents_guest.pushing import Pushed, Pusher
 from coding_agents_guest.records import dataclass, replace
-from coding_agents_guest.refused import push_taken
 from coding_agents_guest.snapshot import (
     Snapshot,
     commit_snapshot,
@@ -32,17 +32,16 @@ from coding_agents_guest.snapshot import (
 # Each costs some processes of git and a ref of the host; deeper ones are rather a trap than work.
 MAX_NESTED = 100
 MAX_NESTED_DEPTH = 8
-NESTED_MESSAGE = "Uncommitted work (coding-agents)"
 
 
 @dataclass(frozen=True)
 class NestedWork:
-    """`tips` are what the relay has now by path; `left_out` paths that it lacks, `failures` why.
+    """`pushed` is what the relay has now by path; `left_out` paths that it lacks, `failures` why.
 
     `known` are commits that the relay has of each repository that was looked at.
     """
 
-    tips: Mapping[str, str] = {}
+    pushed: Mapping[str, Pushed] = {}
     left_out: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
     known: Mapping[str, tuple[str, ...]] = {}
@@ -73,34 +72,40 @@ def start_of(git: Git, places: tuple[str, ...], given: Mapping[str, Start], base
     return Start(entry[2]) if entry[:1] == ["160000"] else Start()
 
 
-def emptied(git: Git, snapshot: Snapshot, places: tuple[str, ...], start: Start, relay: str) -> str:
-    """A commit without files for an unborn HEAD at `places` that had some at its start, or at an earlier save.
+def emptied(git: Git, snapshot: Snapshot, ref: str, relay: str) -> str:
+    """A commit without files for a repository without commits whose files, as we saved them to `ref`, are gone.
 
-    "" when there are none to take back. Raises GitFailedError.
+    "" when that cannot be told for certain. Raises GitFailedError.
     """
-    if snapshot.tree != git.text("mktree"):
+    if snapshot.left_out or snapshot.tree != git.text("mktree"):
         return ""
-    if not start.commit and not git.text("ls-remote", "--quiet", relay, nested_ref(places)):
+    saved, _, _ = git.text("ls-remote", "--quiet", relay, ref).partition("\t")
+    header, _, message = git.answer("cat-file", "commit", saved).partition("\n\n") if saved else ("", "", "")
+    if message.strip() != NESTED_MESSAGE or "\nparent " in header:
         return ""
     return dated(git, "@1 +0000").text("commit-tree", snapshot.tree, "-m", NESTED_MESSAGE)
 
 
 def save_nested(
-    git: Git, nested: Sequence[str], config: GuestConfig, relay: str, known: Mapping[str, str] = {}
+    git: Git,
+    nested: Sequence[str],
+    config: GuestConfig,
+    relay: str,
+    before: Mapping[str, Pushed] | None = None,
 ) -> NestedWork:
     """Push the repositories at the paths `nested` of the work tree of `git`, and those inside of them. Never raises.
 
-    `known` are the tips that the relay has already.
+    `before` is what the last automatic save pushed. Without it nothing is left out of what the relay refuses.
     """
     there = [path for path in nested if os.path.lexists(Path(git.directory, path, ".git"))]
     given: dict[str, Start] = {}
     if there:
         with suppress(GitFailedError):  # without the answer all of them are pushed, and lost is nothing
             given = read_given(git, relay)
-    saving = _Saving(git, config, relay, known, given, {}, {}, [], [])
+    saving = _Saving(git, config, relay, before, given, {}, {}, [], [])
     for path in there:
         saving.save((path,))
-    return NestedWork(saving.tips, tuple(saving.left_out), tuple(saving.failures), saving.seen)
+    return NestedWork(saving.pushed, tuple(saving.left_out), tuple(saving.failures), saving.seen)
 
 
 @dataclass(frozen=True)
@@ -108,9 +113,9 @@ class _Saving:
     git: Git
     config: GuestConfig
     relay: str
-    known: Mapping[str, str]
+    before: Mapping[str, Pushed] | None
     given: Mapping[str, Start]
-    tips: dict[str, str]
+    pushed: dict[str, Pushed]
     seen: dict[str, tuple[str, ...]]
     left_out: list[str]
     failures: list[str]
@@ -123,7 +128,7 @@ class _Saving:
             start = start_of(self.git, places, self.given, self.config.base)
             if self._is_unchanged(places, start):
                 inner_nested = self._submodules(places)
-            elif len(self.tips) >= MAX_NESTED or len(places) > MAX_NESTED_DEPTH:
+            elif len(self.pushed) >= MAX_NESTED or len(places) > MAX_NESTED_DEPTH:
                 self.failures.append(f"too many repositories are inside: {where} was not saved")
                 return
             else:
@@ -131,7 +136,8 @@ class _Saving:
         except Exception as error:  # noqa: BLE001 - an odd one must cost no other
             self.failures.append(f"the repository {where} was not saved: {error}")
             return
-        self.seen[where] = tuple(filter(None, (self.tips.get(where), start.commit)))
+        pushed = self.pushed.get(where, Pushed())
+        self.seen[where] = tuple(filter(None, (pushed.commit, start.commit)))
         for path in inner_nested:
             self.save((*places, path))
 
@@ -165,32 +171,41 @@ class _Saving:
                 shutil.copy2(git_dir / "index", index)
             mine = git.within(GIT_INDEX_FILE=str(index))
             snapshot = take_snapshot(mine, head=head, deny=DenyList(config.deny), ask=True)
-            date = newest_change(mine, snapshot.tree, head, git.directory)
-            commit = commit_snapshot(dated(mine, date), snapshot, config, parent=head, message=config.message)
+            mine = dated(mine, newest_change(mine, snapshot.tree, head, git.directory))
+            self._push(mine, git_dir, snapshot, head, places, config)
         finally:
             for leftover in (index, index.with_name(index.name + ".lock")):
                 with suppress(FileNotFoundError):
                     leftover.unlink()
-        tip = commit or head or emptied(git, snapshot, places, start, self.relay)
-        if tip and tip != start.commit:
-            self.tips[where] = tip
-            if self.known.get(where) != tip:
-                known = [start.commit] if start.commit else []
-                sent = send_large_files(
-                    git, git_dir, tips=[tip], known=known, relay=self.relay, scratch=git_dir
-                )
-                self.failures.extend([f"in {where}, {sent.told()}"] if sent.why else [])
-                push = ("push", "--quiet", "--no-verify", self.relay)
-                taken = push_taken(
-                    lambda oid: git.run(*push, f"+{oid}:{nested_ref(places)}"),
-                    mine,
-                    tip,
-                    head if commit else "",
-                )
-                self.failures.extend([f"in {where}, {taken.why}"] if taken.why else [])
-                self.tips[where] = taken.commit
         self.left_out.extend(f"{where}/{path}" for path in snapshot.left_out)
         return snapshot.nested
+
+    def _push(
+        self,
+        git: Git,
+        git_dir: Path,
+        snapshot: Snapshot,
+        head: str,
+        places: tuple[str, ...],
+        config: GuestConfig,
+    ) -> None:
+        """Push what stands unless it is as `config` says that it went in. Raises GitFailedError."""
+        where, ref = "/".join(places), nested_ref(places)
+
+        @cache
+        def make(upon: str) -> str:
+            commit = commit_snapshot(git, snapshot, config, parent=upon, message=config.message) or upon
+            if commit or git.text("for-each-ref", "--count=1"):
+                return commit
+            return emptied(git, snapshot, ref, self.relay)
+
+        if make(head) in ("", config.base):
+            return
+        before = (self.before or {}).get(where, Pushed())
+        self.pushed[where] = before
+        pusher = Pusher(git, git_dir, self.relay, ref, config.base, make)
+        self.pushed[where] = pushed = pusher.push(snapshot.tree, head, before, whole=self.before is None)
+        self.failures.extend(f"in {where}, {text}" for text in pushed.missing)
 
     def _inside(self, places: tuple[str, ...]) -> Git:
         """git in the repository at `places`, and in none above it should that be none."""

@@ -1,10 +1,11 @@
 """Names of the refs to which a guest saves beside its branch. Pure; shared by host and guest.
 
 LATEST is the whole state of the work tree, as the last automatic save found it: a commit with AUTOSAVE_MESSAGE upon
-HEAD, or HEAD itself while nothing is uncommitted. A repository at `libs/a` gets NESTED + `libs/a`, one at `b/c` inside
-of that NESTED + `libs/a%2Fb%2Fc`: no ref is then a directory of another. Bytes that git allows in no ref, or that
-would read as something else, are percent-encoded (RFC 3986), and a name too long for a file gets a digest for its end,
-as does one that the host would take for too long or too deep.
+HEAD, or HEAD itself while nothing is uncommitted. So are, with NESTED_MESSAGE, the refs of repositories inside: that of
+one at `libs/a` is NESTED + `libs/a`, of one at `b/c` inside of that NESTED + `libs/a%2Fb%2Fc`: no ref is then a
+directory of another. Bytes that git allows in no ref, or that would read as something else, are percent-encoded
+(RFC 3986), and a name too long for a file gets a digest for its end, as does one that the host would take for too long
+or too deep.
 
 What a repository holds beside its HEAD is, as the parents of one commit, at the name of its git directory
 (`libs/a/.git`), which no repository can have.
@@ -20,6 +21,7 @@ from collections.abc import Iterable
 LATEST = "refs/coding-agents/autosave/latest"
 AUTOSAVE_MESSAGE = "Automatic save (coding-agents)"
 NESTED = "refs/coding-agents/nested/"
+NESTED_MESSAGE = "Uncommitted work (coding-agents)"
 GIVEN_HEADS = "refs/coding-agents/given/head/"
 GIVEN_TREES = "refs/coding-agents/given/tree/"
 

@@ -6,8 +6,9 @@ for people; so the files that may be the reason are those that are large or that
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,10 +23,10 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Taken:
-    """What the relay took: `commit`. It lacks the files `lacks`, as "BLOB PATH", and `why` tells a person of them."""
+    """What the relay took: `commit`. It lacks files, of which `lacks` is a digest and `why` tells a person."""
 
     commit: str = ""
-    lacks: Sequence[str] = ()
+    lacks: str = ""
     why: str = ""
 
 
@@ -50,7 +51,7 @@ def push_taken(
     """
     found = _suspects(git, commit, parent) if before.lacks else {}
     why = before.why
-    if not found or _names(found) != list(before.lacks):
+    if not found or _digest(found) != before.lacks:
         try:
             push(commit)
             return Taken(commit)
@@ -61,11 +62,12 @@ def push_taken(
             why = _told(found, str(error))
     less = _without(git, commit, parent, found)
     push(less)
-    return Taken(less, _names(found), why)
+    return Taken(less, _digest(found), why)
 
 
-def _names(found: Mapping[str, _Suspect]) -> list[str]:
-    return sorted(f"{one.blob} {path}" for path, one in found.items())
+def _digest(found: Mapping[str, _Suspect]) -> str:
+    names = sorted(f"{one.blob} {path}" for path, one in found.items())
+    return hashlib.sha256(os.fsencode("\0".join(names))).hexdigest()
 
 
 def _told(paths: Collection[str], why: str) -> str:
@@ -79,7 +81,9 @@ def _told(paths: Collection[str], why: str) -> str:
 def _suspects(git: Git, commit: str, parent: str) -> dict[str, _Suspect]:
     """The paths of `commit` that may be why it is refused upon `parent` ("" for none). Raises GitFailedError."""
     before = parent or git.text("mktree")
-    fields = git.paths("diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", before, commit)
+    # For gitlinks git would read .gitmodules, which may be anything.
+    options = ("--raw", "--no-renames", "--no-abbrev", "--ignore-submodules=all")
+    fields = git.paths("diff-tree", "-r", "-z", *options, before, commit)
     changes = [(info[1:].split(" "), path) for info, path in zip(fields[::2], fields[1::2])]
     blobs = [words[3] for words, _ in changes if words[1][:2] in ("10", "12")]
     asked = "".join(f"{oid}\n" for oid in blobs).encode()

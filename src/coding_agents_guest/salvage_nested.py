@@ -16,13 +16,12 @@ from coding_agents_guest.gitwork import GitFailedError
 from coding_agents_guest.nested import (
     MAX_NESTED,
     MAX_NESTED_DEPTH,
-    NESTED_MESSAGE,
     Start,
     emptied,
     read_given,
     start_of,
 )
-from coding_agents_guest.nestedref import further_ref, nested_ref
+from coding_agents_guest.nestedref import NESTED_MESSAGE, further_ref, nested_ref
 from coding_agents_guest.records import replace
 from coding_agents_guest.salvage_repo import BrokenHistoryError, Found, RefusedError, Repository, fresh_git
 from coding_agents_guest.snapshot import Snapshot
@@ -94,8 +93,8 @@ def _salvage_nested(repo: Repository, places: tuple[str, ...]) -> tuple[Reposito
     head = _read_head(inner, volume, where)
     commit, snapshot = inner.commit_worktree(volume if head else Volume(None), head)
     tip = commit or head
-    if not tip and not volume.head:
-        tip = emptied(inner.to_relay(), snapshot, places, start, inner.place.relay)
+    if not (tip or volume.head or volume.refs.branches or volume.refs.tags or volume.in_tables):
+        tip = emptied(inner.to_relay(), snapshot, nested_ref(places), inner.place.relay)
     if tip and tip != start.commit:
         found.inside.append(where)
         if commit:

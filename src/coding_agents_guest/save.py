@@ -183,7 +183,7 @@ def _push_work(git: Git, head: _Head, work: _Work, config: GuestConfig, relay: s
     refused = ""
     if not tip or git.agrees("merge-base", "--is-ancestor", tip, work.commit):
         try:
-            _push(git, relay, f"{work.commit}:{branch}")
+            _push(git, relay, f"{'+' if tip else ''}{work.commit}:{branch}")
         except GitFailedError as error:
             refused = f"not saved: {error}"
         else:

@@ -132,6 +132,7 @@ def _place(session: Session, server: RelayServer, programs: Path) -> Place:
 @example([("git", "update-index", "--split-index"), ("write", "src", "")])
 @example([("write", "kept", "one\n"), ("git", "commit", "-am", "all of it"), ("git", "tag", "v1"),
           ("git", "reset", "--hard", "HEAD~1")])  # fmt: skip
+@example([("git", "reset", "--soft", "HEAD~1"), ("git", "checkout", "--detach")])
 @example([("write", "a", "one\n"), AUTOSAVE, ("write", ".gitignore", "*\n")])
 @settings(max_examples=12)
 @given(scripts())

@@ -16,6 +16,7 @@ from coding_agents_guest.autosave import Autosaver, Memory, autosave
 from coding_agents_guest.events import Autosave, Autosaved
 from coding_agents_guest.gitwork import Git
 from coding_agents_guest.nestedref import LATEST, NESTED
+from coding_agents_guest.pushing import Pushed
 from support.agentrepo import AgentRepo, make_agent_repo
 
 NOW = Autosave()
@@ -34,7 +35,8 @@ class Saving:
 
     def __call__(self, order: Autosave = NOW) -> Autosaved:
         deadline = time.monotonic() + 60
-        report, self.memory = autosave(self.repo.config, self.repo.place, order, self.memory, deadline)
+        report, memory = autosave(self.repo.config, self.repo.place, order, self.memory, deadline)
+        self.memory = Memory.decode(memory.encode())  # as it comes from a child process
         return report
 
 
@@ -197,7 +199,10 @@ def test_the_index_of_an_interrupted_save_is_not_in_the_way(repo: AgentRepo) -> 
     repo.write(".git/coding-agents-autosave.index.lock")
     repo.write("newer.txt")
     assert saving().pushed
-    for name, memory in (("newest.txt", Memory(saving.memory.commit)), ("last.txt", None)):
+    for name, memory in (
+        ("newest.txt", Memory(Pushed(commit=saving.memory.pushed.commit))),
+        ("last.txt", None),
+    ):
         repo.write(".git/coding-agents-autosave.index", "broken")
         saving.memory = memory or saving.memory  # as after a save that was killed, and whatever else broke it
         repo.write(name)

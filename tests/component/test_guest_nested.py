@@ -112,6 +112,41 @@ def test_of_one_without_commits_the_last_file_can_be_deleted(
 
 
 @HOW
+@pytest.mark.parametrize(
+    "how", ["orphan", "broken ref", "broken ref of the first commit", "unreadable", "another branch"]
+)
+def test_nothing_takes_the_place_of_what_may_be_work(
+    repo: AgentRepo, keep: Callable[[AgentRepo], object], how: str
+) -> None:
+    inner = nested_repository(repo, "inner", commits=how not in ("unreadable", "another branch"))
+    if how != "broken ref of the first commit":
+        (inner / "file").write_text("file\n")
+    autosave(repo.config, repo.place, Autosave(), Memory(), time.monotonic() + 60)
+    tip = repo.in_relay("rev-parse", f"{NESTED}inner")
+    if how == "orphan":
+        repo.git("checkout", "--quiet", "--orphan", "new", cwd=inner)
+        repo.git("rm", "-r", "--quiet", "--force", ".", cwd=inner)
+    elif how.startswith("broken ref"):
+        for ref in (inner / ".git/refs/heads").iterdir():
+            ref.write_bytes(b"")
+        for path in (inner / ".git/index", inner / "first"):
+            path.unlink()
+    elif how == "unreadable":
+        (inner / "secret.pem").write_text("not to be saved\n")
+    else:
+        tree = repo.git("mktree", cwd=inner)
+        repo.git(
+            "update-ref",
+            "refs/heads/other",
+            repo.git("commit-tree", tree, "-m", "other", cwd=inner),
+            cwd=inner,
+        )
+    (inner / "file").unlink(missing_ok=True)
+    keep(repo)
+    assert repo.in_relay("rev-parse", f"{NESTED}inner") == tip
+
+
+@HOW
 def test_one_that_never_had_anything_is_no_work(repo: AgentRepo, keep: Callable[[AgentRepo], object]) -> None:
     nested_repository(repo, "inner", commits=False)
     keep(repo)

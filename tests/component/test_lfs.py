@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from coding_agents.gitsync.relay_repo import Identity
 from coding_agents_guest import lfs as guest_lfs
 from coding_agents_guest import lfspointer
 from coding_agents_guest.autosave import Memory, autosave
-from coding_agents_guest.events import Autosave, Salvaged, Saved
+from coding_agents_guest.events import Autosave, Autosaved, Salvaged, Saved
 from coding_agents_guest.lfspointer import LFS, LFS_HOME, Pointer, parse_pointer, piece_name, render_pointer
 from coding_agents_guest.place import Place
 from coding_agents_guest.salvage import salvage
@@ -70,6 +71,17 @@ def served(
     with serving(session.relay, session.home / "relay", identity=identity, limits=limits) as server:
         (session.home / ".gitconfig").write_text(f"[core]\n\tgitProxy = {server.proxy}\n")
         return what()
+
+
+def inner_with_lfs(session: Session) -> Path:
+    """A repository inside, with LFS."""
+    inner = session.work / "inner"
+    inner.mkdir()
+    session.git("init", "--quiet", cwd=inner)
+    for setting, value in (("clean", "git-lfs clean -- %f"), ("process", "git-lfs filter-process")):
+        session.git("config", f"filter.lfs.{setting}", value, cwd=inner)
+    (inner / ".gitattributes").write_text("*.bin filter=lfs -text\n")
+    return inner
 
 
 def saved(session: Session, **options: RelayLimits) -> Saved:
@@ -261,6 +273,37 @@ def test_an_automatic_save_sends_them_ahead(session: Session) -> None:
     assert at_home(session, NEW)
 
 
+@pytest.mark.parametrize("place", ["", "inner/"])
+def test_an_automatic_save_goes_on_until_all_of_them_have_arrived(session: Session, place: str) -> None:
+    memory = Memory()
+
+    def save_now(**options: RelayLimits) -> Autosaved:
+        nonlocal memory
+        deadline = time.monotonic() + 60
+        order = Autosave(False)
+        act = partial(autosave, session.config, session.place, order, memory, deadline)
+        report, memory = served(session, act, **options)  # type: ignore[misc]
+        memory = Memory.decode(memory.encode())
+        return report
+
+    if place:
+        inner_with_lfs(session)
+    content = os.urandom(300_000)
+    (session.work / place / "new.bin").write_bytes(content)
+    little = RelayLimits(push_bytes=200_000)
+    assert "large files" in save_now(limits=little).message
+    (session.work / place / "other.txt").write_text("other\n")
+    (session.work / "top.txt").write_text("top\n")
+    assert "large files" in save_now(limits=little).message
+    for _ in range(20):
+        report = save_now()
+        if report.pushed:
+            break
+    assert report.pushed
+    session.bring_large()
+    assert at_home(session, content)
+
+
 def test_a_file_larger_than_a_piece_and_a_push_comes_home(session: Session, small_pieces: int) -> None:
     content = os.urandom(12 * small_pieces + 1)
     (session.work / "huge.bin").write_bytes(content)
@@ -283,12 +326,7 @@ def test_what_a_killed_save_left_is_removed(session: Session) -> None:
 
 
 def test_a_large_file_of_a_repository_inside_comes_home(session: Session) -> None:
-    inner = session.work / "inner"
-    inner.mkdir()
-    session.git("init", "--quiet", cwd=inner)
-    for setting, value in (("clean", "git-lfs clean -- %f"), ("process", "git-lfs filter-process")):
-        session.git("config", f"filter.lfs.{setting}", value, cwd=inner)
-    (inner / ".gitattributes").write_text("*.bin filter=lfs -text\n")
+    inner = inner_with_lfs(session)
     (inner / "in.bin").write_bytes(NEW)
     session.git("add", ".", cwd=inner)
     assert saved(session).pushed

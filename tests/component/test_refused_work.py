@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from coding_agents_guest.autosave import Memory, autosave
 from coding_agents_guest.events import Autosave, Autosaved, Salvaged
 from coding_agents_guest.gitwork import Git
 from coding_agents_guest.nestedref import LATEST, NESTED, nested_ref
+from coding_agents_guest.records import replace
 from coding_agents_guest.salvage import salvage
 from support.agentrepo import AgentRepo, make_agent_repo
 
@@ -56,7 +58,8 @@ class Saving:
     def __call__(self, order: Autosave = NOW) -> Autosaved:
         self.pushes = 0
         deadline = time.monotonic() + 60
-        report, self.memory = autosave(self.repo.config, self.repo.place, order, self.memory, deadline)
+        report, memory = autosave(self.repo.config, self.repo.place, order, self.memory, deadline)
+        self.memory = Memory.decode(memory.encode())  # as it comes from a child process
         return report
 
 
@@ -98,7 +101,7 @@ def test_commits_that_are_refused_stop_no_automatic_save(
     repo.git("commit", "--quiet", "-m", "large")
     repo.write("later.txt", "later\n")
     report = saving(Autosave(branch=True))
-    assert f"beyond {good[:12]} are not taken" in report.message
+    assert f"beyond {good[:12]} were not taken" in report.message
     assert "large.bin" in report.message
     assert repo.files(LATEST) == [".gitignore", "README", "good.txt", "later.txt", "work.txt"]
     assert repo.in_relay("rev-parse", f"{LATEST}^") == good
@@ -128,22 +131,122 @@ def test_an_automatic_save_into_a_relay_that_is_away_tells_so(
     assert "large.bin" in repo.files(LATEST)
 
 
-@pytest.mark.parametrize("committed", [False, True])
-def test_a_file_that_is_refused_keeps_no_other_of_a_repository_inside(
-    repo: AgentRepo, monkeypatch: pytest.MonkeyPatch, committed: bool
+def refuse_once(repo: AgentRepo) -> None:
+    """Let the relay refuse one push, as one that is full for a moment."""
+    hook = repo.relay / "hooks/pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\ntest -e refused || { touch refused; exit 1; }\n")
+    hook.chmod(0o755)
+
+
+def test_what_was_refused_is_tried_again_after_a_while(
+    repo: AgentRepo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    saving = Saving(repo, monkeypatch)
+    repo.commit("mine.txt")
+    refuse_once(repo)
+    assert not saving().pushed
+    assert repo.files(LATEST) == [".gitignore", "README", "mine.txt", "work.txt"]
+    for _ in range(20):
+        if (report := saving()).pushed:
+            break
+    assert report == Autosaved(repo.in_relay("rev-parse", LATEST), pushed=True)
+    assert repo.in_relay("rev-parse", f"{LATEST}^") == repo.git("rev-parse", "HEAD")
+
+
+def test_commits_that_are_refused_are_told_also_without_a_file(
+    repo: AgentRepo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a session without a base."""
     limited(repo, monkeypatch)
+    repo = replace(repo, config=replace(repo.config, base="", launch_tree=""))
+    shutil.rmtree(repo.work / ".git/refs/heads")
+    (repo.work / ".git/refs/heads").mkdir()
+    for path in repo.work.iterdir():
+        if path.name != ".git":
+            path.unlink()
+    large_file(repo)
+    repo.git("add", "--all")
+    repo.git("commit", "--quiet", "-m", "large")
+    repo.git("rm", "--quiet", "large.bin")
+    repo.git("commit", "--quiet", "-m", "and gone")
+    report = Saving(repo, monkeypatch)()
+    assert (report.pushed, report.message[:9]) == (False, "not saved")
+
+
+def test_all_files_can_be_deleted(repo: AgentRepo, monkeypatch: pytest.MonkeyPatch) -> None:
+    saving = Saving(repo, monkeypatch)
+    assert saving().pushed
+    repo.git("checkout", "--quiet", "--orphan", "new")
+    repo.git("rm", "-r", "--quiet", "--force", ".")
+    (repo.work / "work.txt").unlink()
+    assert saving().pushed
+    assert repo.files(LATEST) == []
+
+
+def test_a_gitmodules_that_git_cannot_read_costs_no_save(
+    repo: AgentRepo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside_of(repo)
+    repo.git("add", "--all")
+    repo.git("commit", "--quiet", "-m", "inside")
+    repo.git("commit", "--quiet", "--allow-empty", "-m", "more", cwd=repo.work / "inside")
+    repo.write(".gitmodules", "[[[\n")
+    limited(repo, monkeypatch)
+    large_file(repo)
+    assert "large.bin" in Saving(repo, monkeypatch)().message
+    assert ".gitmodules" not in repo.files(LATEST)
+    assert "work.txt" in repo.files(LATEST)
+
+
+def inside_of(repo: AgentRepo) -> Path:
+    """A repository inside with one commit."""
     inside = repo.work / "inside"
     repo.git("init", "--quiet", str(inside))
     (inside / "small.txt").write_text("small\n")
+    repo.git("add", ".", cwd=inside)
+    repo.git("commit", "--quiet", "-m", "small", cwd=inside)
+    return inside
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_what_is_refused_keeps_nothing_else_of_a_repository_inside(
+    repo: AgentRepo, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    limited(repo, monkeypatch)
+    saving, inside = Saving(repo, monkeypatch), inside_of(repo)
+    assert saving().pushed
+    good = repo.git("rev-parse", "HEAD", cwd=inside)
     (inside / "large.bin").write_bytes(os.urandom(2 << 20))
     if committed:
         repo.git("add", ".", cwd=inside)
         repo.git("commit", "--quiet", "-m", "all", cwd=inside)
-    report = Saving(repo, monkeypatch)()
+    (inside / "later.txt").write_text("later\n")
+    report = saving()
     assert not report.pushed
-    assert "in inside" in report.message
-    assert repo.files(f"{NESTED}inside") == ["small.txt"]
+    assert f"in inside, commits beyond {good[:12]}" in report.message or not committed
+    assert "large.bin" in report.message
+    assert repo.files(f"{NESTED}inside") == ["later.txt", "small.txt"]
+    assert repo.in_relay("rev-parse", f"{NESTED}inside^") == good
+    assert (saving(), saving.pushes) == (report, 0), "nothing of it is sent again"
+
+
+def test_a_repository_inside_is_saved_when_the_relay_takes_it_again(
+    repo: AgentRepo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saving = Saving(repo, monkeypatch)
+    assert saving().pushed
+    inside = inside_of(repo)
+    monkeypatch.setattr(refused, "_LARGE", 1 << 40)
+    hook = repo.relay / "hooks/pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    assert not saving().pushed
+    assert not saving().pushed
+    hook.unlink()
+    assert saving().pushed
+    assert repo.in_relay("rev-parse", f"{NESTED}inside") == repo.git("rev-parse", "HEAD", cwd=inside)
 
 
 def test_a_file_that_is_refused_keeps_no_other(repo: AgentRepo) -> None:

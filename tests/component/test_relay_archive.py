@@ -13,7 +13,7 @@ from coding_agents.gitsync.archive import bundle_archive
 from coding_agents.gitsync.relay_limits import RelayLimits
 from coding_agents.gitsync.relay_repo import ARCHIVE, ARCHIVING
 from coding_agents.model.refs import Oid
-from coding_agents_guest.nestedref import LATEST, NESTED
+from coding_agents_guest.nestedref import LATEST, NESTED, NESTED_MESSAGE
 from support.relay_scene import Scene, at_work, eventually, make_scene
 from support.relay_server import URL, RelayServer, serving
 from support.repos import BRANCH, commit, sh, sh_fails
@@ -59,6 +59,22 @@ def test_what_git_cannot_compare_hides_no_rewrite(scene: Scene, server: RelaySer
     assert scene.relay.store.refs(ARCHIVE) == {archived: old}
     assert [event.rule for event in server.events].count("git-push-rewrite") == 1
     assert scene.relay.store.resolve(_INNER) == old
+
+
+@pytest.mark.parametrize("message", ["Mine", NESTED_MESSAGE])
+def test_of_a_repository_inside_only_our_own_commits_are_let_go(
+    scene: Scene, server: RelayServer, message: str
+) -> None:
+    env = at_work(scene, server)
+    below = commit(scene.guest, "work", "precious\n", env=env)
+    sh(scene.guest, "commit", "-q", "--allow-empty", "-m", message, env=env)
+    top = Oid.parse(sh(scene.guest, "rev-parse", "HEAD", env=env))
+    sh(scene.guest, "push", "-q", URL, f"HEAD:{_INNER}", env=env)
+    sh(scene.guest, "reset", "-q", "--hard", scene.base, env=env)
+    commit(scene.guest, "other", "rewritten\n", env=env)
+    sh(scene.guest, "push", "-q", URL, f"+HEAD:{_INNER}", env=env)
+    eventually(lambda: len(server.changes) == 2)
+    assert kept(scene) == {below if message == NESTED_MESSAGE else top}
 
 
 @pytest.mark.parametrize("ref", [f"{NESTED}new", LATEST])

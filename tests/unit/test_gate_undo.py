@@ -41,10 +41,11 @@ def _session(*, after: BaseException, refusal: BaseException | None = None) -> A
     def reload() -> None:
         raise after
 
-    record = SimpleNamespace(name="demo-x")
+    record = SimpleNamespace(name="demo-x", base=BASE, saved=Saved())
     return SimpleNamespace(supervisor=lambda: Supervisor(refusal), reload=reload, record=record)
 
 
+BASE = "b" * 40
 AFTER = [StoreError("the disk is full"), SupervisorError("it was killed"), KeyboardInterrupt()]
 
 
@@ -104,14 +105,15 @@ def _unanswered(
 @pytest.mark.parametrize(
     "saved",
     [
-        Saved(where="branch", integrated="refs/heads/demo/x"),
+        Saved(where="branch", relay_tip="1" * 40, integrated="refs/heads/demo/x"),
         Saved(where="volume"),
+        Saved(left_out=("inner/",)),
         Saved(nested=("refs/coding-agents/nested/x",)),
         Saved(note="other branches: x"),
         SupervisorError("it does not start"),
         KeyboardInterrupt(),
     ],
-    ids=["branch", "volume", "nested", "others", "no stop", "interrupted again"],
+    ids=["branch", "volume", "unread", "nested", "others", "no stop", "interrupted again"],
 )
 def test_an_agent_that_may_have_worked_is_kept(
     monkeypatch: pytest.MonkeyPatch, refusal: BaseException, saved: Saved | BaseException
@@ -123,17 +125,35 @@ def test_an_agent_that_may_have_worked_is_kept(
 
 
 @pytest.mark.parametrize("refusal", LOST, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("saved", [Saved(), Saved(where="branch", relay_tip=BASE), Saved(left_out=(".env",))])
 def test_a_start_that_has_done_nothing_is_undone(
-    monkeypatch: pytest.MonkeyPatch, refusal: BaseException
+    monkeypatch: pytest.MonkeyPatch, refusal: BaseException, saved: Saved
 ) -> None:
-    assert _unanswered(monkeypatch, refusal, Saved()) == ["volumes"]
+    assert _unanswered(monkeypatch, refusal, saved) == ["volumes"]
+
+
+def test_a_second_interrupt_while_the_record_is_read_undoes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    undone: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        _bring_up(_session(after=KeyboardInterrupt(), refusal=ChannelError("the guest went away")), undone)
+    assert undone == []
+
+
+def test_a_start_that_was_settled_meanwhile_may_have_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    undone: list[str] = []
+    monkeypatch.setattr(gate_module, "stop", lambda *_, **__: Ended(1, Saved(where="volume"), removed=False))
+    session = _session(after=StoreError("not reached"), refusal=ChannelError("the guest went away"))
+    session.reload = lambda: SimpleNamespace(phase="stopped", started_at="")
+    with pytest.raises(ChannelError):
+        _bring_up(session, undone)
+    assert undone == []
 
 
 def test_a_gate_that_was_not_opened_needs_no_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate_module, "stop", None)
     undone: list[str] = []
     session = _session(after=StoreError("not reached"), refusal=StoreError("the disk is full"))
-    session.reload = lambda: SimpleNamespace(started_at="")
+    session.reload = lambda: SimpleNamespace(phase="starting")
     with pytest.raises(StoreError):
         _bring_up(session, undone)
     assert undone == ["volumes"]
@@ -156,7 +176,7 @@ def _launch(monkeypatch: pytest.MonkeyPatch, undone: list[str], timings: BaseExc
         "guest_config": lambda *args: None,
         "kept_log_named": lambda *args: nullcontext(),
         "enforcement_failures_recorded": lambda *args: nullcontext(),
-        "bring_up": lambda *args, undo, **options: undo.keep(),
+        "bring_up": lambda *args, undo, **options: undo.hold(),
         "choose_name": lambda *args: SimpleNamespace(existing=None, branch=None),
         "require_free_branch": lambda *args: SimpleNamespace(unmerged=0),
         "launch_guarding": lambda *args: None,
@@ -205,7 +225,7 @@ def test_a_start_stops_no_agent_that_works(monkeypatch: pytest.MonkeyPatch, afte
     )  # fmt: skip
 
     def opened(*_: object, undo: Undo, **__: object) -> None:
-        undo.keep()
+        undo.hold()
         raise after
 
     for name, stub in {

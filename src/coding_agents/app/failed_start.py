@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from coding_agents.app.steps import Undo
 from coding_agents.audit.query import Query, Reading
 from coding_agents.errors import CodingAgentsError, EnforcementError
 from coding_agents.model.audit import RecordType
@@ -37,12 +38,12 @@ def enforcement_failures_recorded(session: SessionContext) -> Iterator[None]:
 
 
 @contextmanager
-def kept_log_named(store: SessionStore, session_id: str) -> Iterator[None]:
+def kept_log_named(store: SessionStore, session_id: str, undo: Undo) -> Iterator[None]:
     """Let an error that undoes a launch say where its audit log will be, when `discard` keeps it."""
     try:
         yield
     except CodingAgentsError as error:
-        if _is_worth_keeping(store.audit_log(session_id)):
+        if not undo.is_held and _is_worth_keeping(store.audit_log(session_id)):
             error.details += f"\nthe audit log is kept: {store.kept_log(session_id)}"
         raise
 

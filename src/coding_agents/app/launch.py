@@ -130,7 +130,7 @@ class Launch(msgspec.Struct):
         session = self._record(record, undo)
         with (
             self.store.lock(record.id),
-            kept_log_named(self.store, record.id),
+            kept_log_named(self.store, record.id, undo),
             enforcement_failures_recorded(session),
         ):
             source = self._prepare(

@@ -68,9 +68,19 @@ class Undo:
         """Remember how to unmake `what`."""
         self._actions.append((what, action))
 
-    def keep(self) -> None:
-        """The use case succeeded: nothing is undone any more."""
-        self._actions.clear()
+    def hold(self) -> Callable[[], None]:
+        """From here on nothing is undone, unless what is returned is called: then all of it is again."""
+        held, self._actions = self._actions, []
+
+        def release() -> None:
+            self._actions = [*held, *self._actions]
+
+        return release
+
+    @property
+    def is_held(self) -> bool:
+        """Whether there is nothing to undo."""
+        return not self._actions
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -15,7 +15,7 @@ from coding_agents.gitsync.packs import Store
 from coding_agents.gitsync.relay_repo import ARCHIVE, ARCHIVING
 from coding_agents.model.refs import Oid, RefUpdate
 from coding_agents_guest.lfspointer import LFS
-from coding_agents_guest.nestedref import LATEST, NESTED, is_further
+from coding_agents_guest.nestedref import LATEST, NESTED, NESTED_MESSAGE, is_further
 
 _REFS = "refs/"
 
@@ -73,12 +73,20 @@ def take_back(
 
 def _old(store: Store, ref: str, refs: Mapping[str, Oid]) -> Oid | None:
     """What to keep of `ref`. Automatic saves stand beside each other: they have refs of their own, and of a repository
-    inside the commits below them count. What one has beside its HEAD is kept as it was, with all that it names."""
+    inside the commits below them count. Commits of the agent's, and what a repository has beside its HEAD, are kept as
+    they were, with all that they name."""
     old = refs.get(ref)
     if old is None or ref == LATEST or ref.startswith(LFS):
         return None
-    is_save = ref.startswith(NESTED) and not is_further(ref.removeprefix(NESTED))
-    return store.resolve(f"{old}^") if is_save else old
+    if not ref.startswith(NESTED) or is_further(ref.removeprefix(NESTED)):
+        return old
+    return store.resolve(f"{old}^") if _is_save(store, old) else old
+
+
+def _is_save(store: Store, commit: Oid) -> bool:
+    with suppress(GitError):  # it cannot be read: then all of it is kept
+        return store.message(commit) == NESTED_MESSAGE
+    return False
 
 
 def _contains(store: Store, tip: Oid | None, old: Oid) -> bool:

@@ -59,6 +59,10 @@ class Store(msgspec.Struct, frozen=True):
         pairs = (line.split(" ", 1) for line in listing.split("\n") if line)
         return {name: Oid.parse(oid) for oid, name in pairs}
 
+    def message(self, commit: Oid) -> str:
+        """What it says of itself. Raises GitError."""
+        return self.git("cat-file", "commit", commit).text().partition("\n\n")[2].strip()
+
     def update_refs(self, *commands: str) -> None:
         """Move refs in one transaction, durably (`proc.git_refs`). Raises GitError; then none was moved."""
         update_refs(commands, profile=self.profile, env=self.env, git_dir=self.git_dir, owner=self.owner)

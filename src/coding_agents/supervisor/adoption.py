@@ -169,4 +169,4 @@ def _is_the_same_work(store: Store, ours: Oid, tip: Oid) -> bool:
 
 def _is_automatic(store: Store, save: Oid) -> bool:
     """Whether `save` is a commit of an automatic save, and not the agent's own: of a clean work tree HEAD is pushed."""
-    return store.git("cat-file", "commit", save).text().partition("\n\n")[2].strip() == AUTOSAVE_MESSAGE
+    return store.message(save) == AUTOSAVE_MESSAGE
