@@ -70,7 +70,8 @@ class Pusher:
         if before.commit and (tree, head) == (before.tree, before.head) and not is_due:
             return replace(before, patience=before.patience - 1)
         again = bool(before.commit) and head == before.head and not is_due
-        state = replace(before, tree=tree, head=head, patience=before.patience - 1 if again else _PATIENCE)
+        patience = before.patience - 1 if again and before.missing else _PATIENCE
+        state = replace(before, tree=tree, head=head, patience=patience)
         first, *others = dict.fromkeys((before.upon if again else head, before.upon or self.base, self.base))
         try:
             return self._push_upon(first, state, known=again, is_due=is_due, whole=whole)

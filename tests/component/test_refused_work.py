@@ -71,8 +71,11 @@ def test_a_file_that_is_refused_stops_no_automatic_save(
     repo: AgentRepo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limited(repo, monkeypatch)
-    large_file(repo)
     saving = Saving(repo, monkeypatch)
+    for number in range(12):
+        repo.write("work.txt", f"{number}\n")
+        assert saving().pushed
+    large_file(repo)
     report = saving()
     assert (report.pushed, saving.pushes) == (False, 2)
     assert "large.bin" in report.message
