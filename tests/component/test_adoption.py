@@ -185,7 +185,8 @@ def test_what_did_not_come_home_is_not_forgotten_when_the_next_salvage_is_cut_sh
     saved = volume.recover()
     assert at_home(session, branch) == f"refs/coding-agents/incoming/{session.record.id}-branches/feature"
     assert at_home(session, files) == f"refs/coding-agents/incoming/{session.record.id}-salvage"
-    assert (saved.where, saved.verified) == ("incoming", False)
+    assert (saved.where, saved.verified) == ("branch", False)
+    assert f"cut short, is refs/coding-agents/incoming/{session.record.id}-salvage" in saved.note
 
 
 def test_what_did_not_come_home_comes_with_the_next_salvage(session: SessionContext, volume: Volume) -> None:
@@ -199,11 +200,13 @@ def test_what_did_not_come_home_comes_with_the_next_salvage(session: SessionCont
         return found()
 
     saved = volume.salvage(find)
-    assert saved.verified
+    assert (saved.where, saved.verified) == ("branch", True), "which is the last state, and no earlier one"
     incoming = f"refs/coding-agents/incoming/{session.record.id}"
     assert at_home(session, new[0]) == f"{incoming}-branches/feature"
     assert at_home(session, old) == f"{incoming}-branches-2/feature/x"
-    assert at_home(session, files) == saved.integrated == f"{incoming}-salvage"
+    assert at_home(session, files) == f"{incoming}-salvage"
+    assert f"cut short, is {incoming}-salvage" in saved.note
+    assert "rewritten" not in saved.note
     # What is home stays in the relay, but not where the next salvage would bring it again.
     assert session.relay.store.refs(f"{SALVAGE}/") == {}
     assert {old, files, *new} <= set(session.relay.store.refs(f"{ARCHIVE}/").values())

@@ -30,12 +30,14 @@ _BRANCH = re.compile(f"{SALVAGE}/(?:earlier/[0-9a-f]+/)?heads/(.+)", re.DOTALL)
 class State(msgspec.Struct, frozen=True):
     """A commit that the relay has beside the branch: a volume's HEAD or work tree, or an automatic save.
 
-    `origin` is "salvage" or "autosave"; `ours` says that it is no commit of the agent's, but one that we made of files.
+    `origin` is "salvage" or "autosave"; `ours` says that it is no commit of the agent's, but one that we made of files;
+    `earlier` that a salvage found it which did not come home, and that the session may have gone on since.
     """
 
     origin: str
     oid: Oid
     ours: bool
+    earlier: bool = False
 
 
 def make_room(session: SessionContext) -> None:
@@ -129,7 +131,9 @@ def _adopt_all(session: SessionContext, states: Iterable[State]) -> tuple[State,
     left = [state for state in states if not _adopt(session, state)]
     tip = store.resolve(session.relay.branch.ref)
     earlier = ((_STATE.fullmatch(ref), oid) for ref, oid in store.refs(EARLIER).items())
-    left += [State("salvage", oid, ours=match[1] == "worktree") for match, oid in earlier if match]
+    left += [
+        State("salvage", oid, ours=match[1] == "worktree", earlier=True) for match, oid in earlier if match
+    ]
     rest = {state.oid: state for state in reversed(left) if tip is None or not _is_in(store, state, tip)}
     return tuple(
         state

@@ -178,17 +178,20 @@ class Ending:
         nested: tuple[str, ...] = ()
         if not came.trouble:
             for state in beside:
-                result = await asyncio.to_thread(bring_home_beside, self._session, state.oid, state.origin)
-                notes.append(
-                    f"history was rewritten: the last state of the {_ORIGIN[state.origin]} is {result.ref}"
-                )
+                aside = await asyncio.to_thread(bring_home_beside, self._session, state.oid, state.origin)
+                if state.earlier:
+                    notes.append(f"what an earlier salvage found, which was cut short, is {aside.ref}")
+                    continue
+                result = aside
+                where = _ORIGIN[state.origin]
+                notes.append(f"history was rewritten: the last state of the {where} is {aside.ref}")
             others = await asyncio.to_thread(keep_other_branches, self._session)
             notes += [f"other branches: {', '.join(others)}"] if others else []
             nested = await asyncio.to_thread(bring_nested_home, self._session)
             if archive and (old := await asyncio.to_thread(keep_archived, self._session)):
                 notes.append(f"what the agent had rewritten: {old}")
             await asyncio.to_thread(set_aside, self._session)
-        notes += [] if beside or not came.result.reason else [came.result.reason]
+        notes += [came.result.reason] if result is came.result and came.result.reason else []
         return saved_of(result, nested=nested, trouble=came.failure, note="; ".join(notes))
 
     async def _unverified(self, left_out: tuple[str, ...]) -> Saved:
