@@ -25,6 +25,9 @@ _SETTINGS = (
     "core.safecrlf=false",
     # What is one name on a disk that does not tell A from a is two files here, and both are work.
     "core.ignoreCase=false",
+    # Size and second alone do not tell a file from another one that was renamed over it.
+    "core.checkStat=default",
+    "core.trustCtime=true",
     # Names that the relay's fsck refuses: git then leaves out the one file, and not the push all.
     "core.protectHFS=true",
     "core.protectNTFS=true",

@@ -35,8 +35,8 @@ _MAX_RULES_BYTES = 1 << 20
 # A value that git cannot read would end every command.
 _BOOLEAN = "true|false|yes|no|on|off"
 _TAKEN_SETTINGS = re.compile(
-    rf"core\.(?:(?:filemode|precomposeunicode|symlinks|trustctime)\n(?:{_BOOLEAN})"
-    rf"|autocrlf\n(?:{_BOOLEAN}|input)|eol\n(?:lf|crlf|native)|checkstat\n(?:default|minimal))",
+    rf"core\.(?:(?:filemode|precomposeunicode|symlinks)\n(?:{_BOOLEAN})"
+    rf"|autocrlf\n(?:{_BOOLEAN}|input)|eol\n(?:lf|crlf|native))",
     re.IGNORECASE,
 )
 _NO_FILTERS = ("filter.lfs.clean=", "filter.lfs.smudge=", "filter.lfs.process=", "filter.lfs.required=false")

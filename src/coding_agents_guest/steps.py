@@ -13,6 +13,7 @@ from coding_agents_guest.events import GuestConfig
 from coding_agents_guest.gitwork import Git, GitFailedError
 from coding_agents_guest.place import Place
 from coding_agents_guest.records import dataclass
+from coding_agents_guest.restamp import restamp
 
 
 class StepError(Exception):
@@ -44,8 +45,11 @@ class Step:
             raise StepError(str(error)) from error
 
 
-def _check_workspace(setup: Setup) -> Mapping[str, str]:
-    """The host has filled the workspace; before the agent has ever run, it must be what was planned."""
+def _take_workspace(setup: Setup) -> Mapping[str, str]:
+    """The host has filled the workspace; before the agent has ever run, it must be what was planned.
+
+    From then on git knows its files by all that it looks at elsewhere.
+    """
     if not setup.place.workspace.is_dir():
         raise StepError(f"{setup.place.workspace} is missing")
     if setup.config.first_start:
@@ -53,6 +57,7 @@ def _check_workspace(setup: Setup) -> Mapping[str, str]:
         head = setup.git.answer("rev-parse", "--verify", "--quiet", "HEAD")
         if head != setup.config.base:
             raise StepError(f"HEAD is at {head or 'no commit'} instead of {setup.config.base or 'no commit'}")
+        restamp(setup.place.workspace)
     return {}
 
 
@@ -108,7 +113,7 @@ def _install_dotnet(setup: Setup) -> Mapping[str, str]:
 
 
 STEPS = (
-    Step(1, "workspace", _check_workspace),
+    Step(1, "workspace", _take_workspace),
     Step(2, "remotes", _set_remotes),
     Step(3, "branch", _make_branch),
     Step(7, "dotnet-preview", _install_dotnet),

@@ -46,7 +46,15 @@ class Prepared:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    return Prepared(begin(dirty(tmp_path_factory.mktemp("prepared"))))
+    """All files are of one second, as after a checkout, and some of one size."""
+    host = dirty(tmp_path_factory.mktemp("prepared"))
+    host.write("twin", "twin\n")
+    host.git("add", "twin")
+    then = time.time() - 60
+    for name in host.git("ls-files", "--cached", "--others", "-z").split("\0"):
+        if name and (host.work / name).exists():
+            os.utime(host.work / name, (then, then))
+    return Prepared(begin(host))
 
 
 KINDS = (plain, dirty, detached, sparse, sha256, submodule, autocrlf, lfs)
@@ -118,6 +126,8 @@ def _place(session: Session, server: RelayServer, programs: Path) -> Place:
     )
 
 
+@example([("rename", "kept", "changed")])  # of the size that is staged of it
+@example([("rename", "twin", "gone")])
 @example([("git", "update-index", "--assume-unchanged", "--", "kept"), ("write", "kept", "one\n")])
 @example([("git", "update-index", "--skip-worktree", "--", "kept"), ("write", "kept", "one\n")])
 @example([("git", "update-index", "--assume-unchanged", "--", "kept"), ("delete", "kept")])

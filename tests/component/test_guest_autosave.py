@@ -71,6 +71,14 @@ def test_the_whole_state_is_saved_and_nothing_moves(repo: AgentRepo) -> None:
     assert state(repo) == before
 
 
+def test_no_setting_hides_a_file_renamed_over_another_one(repo: AgentRepo) -> None:
+    saving = Saving(repo)
+    saving()
+    repo.rename_unseen()
+    saving()
+    assert repo.in_relay("show", f"{LATEST}:old") == "new"
+
+
 def test_what_did_not_change_is_not_pushed_again(repo: AgentRepo, tmp_path: Path) -> None:
     saving = Saving(repo)
     repo.write("new.txt")

@@ -16,6 +16,7 @@ import pytest
 from coding_agents_guest.events import Failed, Go, Ready, Salvaged, encode_event, parse_event
 from coding_agents_guest.mux import Mux, Stream
 from coding_agents_guest.records import asdict
+from coding_agents_guest.restamp import restamp
 from coding_agents_guest.salvage import REFS, salvage
 from coding_agents_guest.salvage_repo import DEFAULT_MESSAGE
 from support.agentrepo import BRANCH, PATH, AgentRepo, make_agent_repo
@@ -418,8 +419,6 @@ def test_a_branch_that_the_relay_does_not_take_is_kept_in_the_volume(repo: Agent
 
 def test_a_change_in_the_second_of_the_last_commit_is_found(repo: AgentRepo) -> None:
     """Of the same size, so that only the times of file and index (git's racy-git) tell."""
-    repo.git("config", "core.checkStat", "minimal")
-    repo.git("config", "core.trustctime", "false")
     repo.write("version", "1.0.7\n")
     then = time.time() - 60
     os.utime(repo.work / "version", (then, then))
@@ -428,7 +427,13 @@ def test_a_change_in_the_second_of_the_last_commit_is_found(repo: AgentRepo) -> 
     repo.write("version", "9.9.7\n")
     os.utime(repo.work / "version", (then, then))
     os.utime(repo.work / ".git/index", (then, then))
+    restamp(repo.work)  # or else the times of the inode would tell, too
     assert repo.in_relay("show", f"{salvaged(repo).worktree}:version") == "9.9.7"
+
+
+def test_no_setting_of_the_volume_hides_a_file_renamed_over_another_one(repo: AgentRepo) -> None:
+    repo.rename_unseen()
+    assert repo.in_relay("show", f"{salvaged(repo).worktree}:old") == "new"
 
 
 def _refuse(repo: AgentRepo, ref: str) -> None:

@@ -50,6 +50,13 @@ def test_everything_that_is_not_ignored_is_committed_and_pushed(repo: AgentRepo)
     assert repo.git("rev-parse", "HEAD") == report.head
 
 
+def test_no_setting_hides_a_file_renamed_over_another_one(repo: AgentRepo) -> None:
+    repo.rename_unseen()
+    report = saved(repo)
+    assert repo.in_relay("show", f"{report.head}:old") == "new"
+    assert repo.status() == ""
+
+
 def test_deletions_modes_and_links_are_kept(repo: AgentRepo) -> None:
     (repo.work / "README").unlink()
     repo.write("run.sh").chmod(0o755)

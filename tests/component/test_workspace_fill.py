@@ -15,6 +15,7 @@ from coding_agents.errors import GitError, WorkspaceError
 from coding_agents.model.refs import Oid
 from coding_agents.workspace.fill import write_workspace_tar
 from coding_agents.workspace.launch_state import INDEX_REF, WORKTREE_REF
+from coding_agents_guest.restamp import restamp_index
 from support.repos import sh
 from support.workspaces import NOW_MS, Filled, Host, fill, guest_git, make_host, run_git, unpack
 
@@ -72,6 +73,27 @@ def untracked(host: Host) -> None:
 def deleted(host: Host) -> None:
     (host.work / "changed").unlink()
     host.git("rm", "--quiet", "kept")
+
+
+def renamed_over(host: Host) -> None:
+    """Of the same size and second as what it replaces."""
+    for name in ("changed", "kept"):
+        os.utime(host.write(name, f"{name:>7}\n"), (1_700_000_000, 1_700_000_000))
+    host.git("commit", "--quiet", "-a", "-m", "of one size and second")
+    (host.work / "kept").rename(host.work / "changed")
+
+
+def changed_at_once(host: Host) -> None:
+    """In the second in which git wrote the index, which therefore does not trust it; the size is the same."""
+    for content in ("staged\n", "edited\n"):
+        os.utime(host.write("changed", content), (1_700_000_000, 1_700_000_000))
+        if content == "staged\n":
+            host.git("add", "changed")
+    os.utime(host.work / ".git/index", (1_700_000_000, 1_700_000_000))
+    restamp_index(
+        host.work / ".git/index", host.work
+    )  # as if it had been changed in place, within that second
+    assert host.git("diff-files", "--name-only") == "changed"
 
 
 def renamed(host: Host) -> None:
@@ -216,10 +238,10 @@ def submodule_not_initialised(host: Host) -> None:
 
 
 CHANGES: list[Change] = [
-    nothing, modified, staged, staged_and_modified, staged_new, staged_then_gone, untracked, deleted, renamed,
-    detached, intent_to_add, conflict, file_to_directory, directory_to_link, modes, links, odd_names, crlf,
-    attributes, own_excludes, default_excludes, ignored, status_settings, no_untracked, file_mode_off,
-    split_index, submodule_not_initialised,
+    nothing, modified, renamed_over, changed_at_once, staged, staged_and_modified, staged_new, staged_then_gone,
+    untracked, deleted, renamed, detached, intent_to_add, conflict, file_to_directory, directory_to_link, modes,
+    links, odd_names, crlf, attributes, own_excludes, default_excludes, ignored, status_settings, no_untracked,
+    file_mode_off, split_index, submodule_not_initialised,
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,20 @@ def test_uncommitted_work_of_the_agent_comes_back(product: Product, repo: Path) 
     product.launch(repo, "--message", "saved by us", "-b", "fix", "--", "sh", "-c", "echo new > new.txt")
     assert git(repo, "show", "demo/fix:new.txt") == "new"
     assert git(repo, "log", "--format=%s", "-1", "demo/fix") == "saved by us"
+
+
+def test_a_file_renamed_over_another_of_its_size_and_second_comes_back(product: Product, repo: Path) -> None:
+    for name in ("one", "two", "old", "new"):
+        (repo / name).write_text(f"{name}\n")
+        os.utime(repo / name, (1_700_000_000, 1_700_000_000))
+    git(repo, "add", "--all")
+    git(repo, "commit", "--quiet", "-m", "of one size and second")
+    (repo / "new").rename(repo / "old")
+    result = product.launch(repo, "--", "sh", "-c", "git status --porcelain; mv one two")
+    assert result.out == " D new\n M old\n"
+    assert git(repo, "show", "demo/session-1:two") == "one"
+    assert git(repo, "show", "demo/session-1:old") == "new"
+    assert not {"one", "new"} & set(git(repo, "ls-tree", "--name-only", "demo/session-1").splitlines())
 
 
 def test_the_users_uncommitted_changes_go_in_as_they_are(product: Product, repo: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,20 @@ class AgentRepo:
         self.git("add", "--force", "--", path)
         self.git("commit", "--quiet", "--message", f"Change {path}")
         return self.git("rev-parse", "HEAD")
+
+    def rename_unseen(self) -> None:
+        """Commit the files `old` and `new` and rename the second over the first, unseen by the agent's git.
+
+        Repositories that earlier releases made have these settings.
+        """
+        self.git("config", "core.checkStat", "minimal")
+        self.git("config", "core.trustctime", "false")
+        for name in ("old", "new"):
+            os.utime(self.write(name, f"{name}\n"), (1_700_000_000, 1_700_000_000))
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "of one size and second")
+        (self.work / "new").rename(self.work / "old")
+        assert self.status() == " D new"
 
     def tip(self) -> str:
         """The relay's tip of the session's branch, "" when it has none."""

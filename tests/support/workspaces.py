@@ -18,6 +18,7 @@ from coding_agents.workspace.copyset import CopyPlan
 from coding_agents.workspace.fill import write_workspace_tar
 from coding_agents.workspace.launch_state import LaunchState, record_launch_state
 from coding_agents.workspace.listing import plan_copy
+from coding_agents_guest.restamp import restamp
 from support.repos import BRANCH, git_env, make_repo
 
 NOW_MS = 1_700_000_000_000
@@ -97,7 +98,7 @@ def make_host(root: Path) -> Host:
 def fill(
     root: Path, repo: RepoFacts, *, env: dict[str, str], include: tuple[str, ...] = (), clean: bool = False
 ) -> Filled:
-    """Plan, record and write the workspace of `repo`; unpacked below `root`."""
+    """Plan, record and write the workspace of `repo`; unpacked below `root`, and as the guest takes it."""
     place = root / f"launch-{time.monotonic_ns()}"
     store = open_base(place, repo, env=env)
     plan = give_all(store, repo, plan_copy(repo, env=env, include=include, clean=clean))
@@ -111,6 +112,7 @@ def fill(
     )
     inside = place / "workspace"
     unpack(stream.getvalue(), inside)
+    restamp(inside)
     return Filled(plan, launch, relay.git_dir, stream.getvalue(), inside)
 
 

@@ -83,10 +83,6 @@ def _fixed(object_format: str, global_attributes: str) -> list[Setting]:
         ("core.repositoryformatversion", "0" if object_format == "sha1" else "1"),
         ("core.bare", "false"),
         ("core.logallrefupdates", "true"),
-        # The copy keeps sizes and times to the second but neither inode, owner nor change time: with these
-        # two the user's index stays valid and the first `git status` need not read every file.
-        ("core.checkstat", "minimal"),
-        ("core.trustctime", "false"),
     ]
     if object_format != "sha1":
         settings.append(("extensions.objectformat", object_format))

@@ -25,7 +25,7 @@ from coding_agents.proc.git_objects import as_alternate
 from coding_agents.proc.git_refs import sync_objects, update_refs
 from coding_agents.proc.runner import streaming
 from coding_agents.workspace.copyset import CopyPlan, Submodule, children
-from coding_agents.workspace.source import GIT_TIMEOUT_S, SCRATCH_PREFIX, Source, index_env, paths_of
+from coding_agents.workspace.source import GIT_TIMEOUT_S, SCRATCH_PREFIX, Source, index_env
 from coding_agents.workspace.tree import read_whole
 from coding_agents_guest.nestedref import GIVEN_HEADS, GIVEN_TREES, NESTED, nested_ref
 
@@ -34,6 +34,8 @@ INDEX_REF = "refs/coding-agents/launch-index"
 
 _GITLINK = b"160000"
 _GONE = b"D"
+_MODIFIED = b"M"
+_UNMERGED = b"U"
 _INTENT_TO_ADD = b"A"
 
 
@@ -163,6 +165,7 @@ class _Quarantine:
         """Copy the user's index and bring its stat information up to date."""
         original = self.source.repo.git_dir / "index"
         if original.is_file():
+            # With its time: git reads the files that are as young as the index.
             self.source.copy(original, self._index)
             self.git("update-index", "-q", "--unmerged", "--refresh", "--force-write-index")
         else:
@@ -173,9 +176,24 @@ class _Quarantine:
         self.git("update-index", "--force-remove", "-z", "--stdin", stdin=_lines(paths))
 
     def changed(self) -> dict[str, bytes]:
-        """Paths whose file differs from the scratch index, with git's letter for how."""
-        listed = self.git("diff-files", "-z", "--name-status", "--ignore-submodules=all").split(b"\0")
-        return dict(zip(paths_of(b"\0".join(listed[1::2])), listed[::2], strict=False))
+        """Paths whose file differs from the scratch index, with git's letter for how.
+
+        Of what is modified that index then knows what is staged, and no longer when and how large the file was.
+        """
+        listed = self.git("diff-files", "-z", "--ignore-submodules=all").split(b"\0")
+        records = [
+            (*info[1:].split(b" "), path) for info, path in zip(listed[::2], listed[1::2], strict=False)
+        ]
+        unmerged = {path for *_, status, path in records if status == _UNMERGED}
+        # A copy keeps size and second of a file alone: they may be those of what another file was renamed over.
+        doubted = [
+            b"%b %b 0\t%b\0" % (mode, oid, path)
+            for mode, _, oid, _, status, path in records
+            if status == _MODIFIED and path not in unmerged
+        ]
+        if doubted:
+            self.git("update-index", "-z", "--index-info", stdin=b"".join(doubted))
+        return {os.fsdecode(path): status for *_, status, path in records}
 
     def add_work_tree(self, changed: Mapping[str, bytes], others: Iterable[str]) -> None:
         """Make the scratch index hold the work tree: what `changed` says, and the files `others`."""

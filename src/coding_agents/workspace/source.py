@@ -89,8 +89,8 @@ class Source(msgspec.Struct, frozen=True):
         return outcome.stdout
 
     def copy(self, path: Path, target: Path) -> None:
-        """Copy one file into a scratch directory, as the repository's owner."""
-        outcome = run(self._as_owner(("cp", "--", str(path), str(target))))
+        """Copy one file with its time into a scratch directory, as the repository's owner."""
+        outcome = run(self._as_owner(("cp", "-p", "--", str(path), str(target))))
         if not outcome.ok:
             raise WorkspaceError(f"cannot copy {str(path)!r}", details=outcome.describe())
 
