@@ -58,9 +58,8 @@ def restamp(workspace: Path) -> None:
 
 def restamp_index(index: Path, work: Path) -> list[bytes]:
     """Bring `index` of the work tree `work` up to date; returns which directories are gitlinks. Never raises."""
-    with suppress(
-        OSError, ValueError, IndexError, struct.error
-    ):  # but for the first: an index as we know none
+    # All but the first say that it is no index as we know them.
+    with suppress(OSError, ValueError, IndexError, struct.error):
         with open_regular(index) as file:
             if file is None:
                 return []
@@ -126,21 +125,21 @@ def _entries(data: bytearray, end: int) -> Iterator[tuple[int, bytes]]:
         if version == 4:  # without what the path has in common with the one before
             dropped, start = _read_number(data, start)
             stop = data.index(0, start)
-            name = name[: max(len(name) - dropped, 0)] + data[start:stop]
+            name = name[: len(name) - dropped] + data[start:stop]
             after = stop + 1
         else:
             stop = data.index(0, start)
             name = bytes(data[start:stop])
             after = at + ((stop - at + 8) & ~7)
-        if after > end or min(len(name), _LONGEST) != flags & _LONGEST:
+        if min(len(name), _LONGEST) != flags & _LONGEST:
             raise ValueError("no entry")
         yield at, name
         at = after
-    while at != end:
+    while at != end:  # behind it there is nothing to unpack
         signature, size = _EXTENSION.unpack_from(data, at)
         at += _EXTENSION.size + size
         # Those in lower case change what entries are: "link" of a split index, "sdir" of a sparse one.
-        if at > end or not b"A" <= signature[:1] <= b"Z":
+        if not b"A" <= signature[:1] <= b"Z":
             raise ValueError("no extension that leaves the entries as they are")
 
 

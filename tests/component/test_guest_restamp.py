@@ -193,6 +193,14 @@ def test_the_index_keeps_its_mode(repo: Repo) -> None:
     assert (copy / ".git/index").stat().st_mode & 0o7777 == 0o640
 
 
+def test_of_a_size_git_knows_32_bits(repo: Repo) -> None:
+    copy = repo.copy()
+    os.truncate(copy / "kept", (1 << 32) + len(FILES["kept"]))
+    os.utime(copy / "kept", (0, THEN))
+    restamp(copy)
+    assert stale(copy) == []
+
+
 def other_size(copy: Path) -> None:
     (copy / "kept").write_text("longer\n")
     os.utime(copy / "kept", (0, THEN))
@@ -304,6 +312,7 @@ BROKEN: dict[str, Callable[[bytes], bytes]] = {
     "another signature": lambda data: signed(b"CRID" + data[4:]),
     "another version": lambda data: signed(data[:7] + b"\5" + data[8:]),
     "taken for version 4": lambda data: signed(data[:7] + b"\4" + data[8:]),
+    "ends with flags": lambda data: signed(data[:7] + b"\4" + data[8:74]),
     "more entries": lambda data: signed(data[:8] + b"\xff\xff\xff\xff" + data[12:]),
     "fewer entries": lambda data: signed(data[:11] + b"\1" + data[12:]),
     "extension too long": lambda data: signed(data.replace(b"TREE\0", b"TREE\1")),
@@ -400,8 +409,23 @@ def test_submodules_that_stand_inside(repo: Repo, tmp_path: Path) -> None:
         os.utime(index, (INDEX_THEN, INDEX_THEN))
     dirty = ("diff-files", "--ignore-submodules=all", "--name-only")
     assert all(guest_git(place, *dirty) for place in places[1:])
+    no_git_dir = Path(shutil.copy2(copy / ".git/index", copy / "sub/index"))
+    before = no_git_dir.stat()
     restamp(copy)
     assert [guest_git(place, *dirty) for place in places] == ["", "", ""]
+    assert no_git_dir.stat().st_ino == before.st_ino
+
+
+def test_no_index_is_looked_for_behind_a_link(repo: Repo) -> None:
+    gitlink(repo)
+    copy, other = repo.copy(), repo.copy()
+    (copy / "sub").rmdir()
+    (copy / "sub").symlink_to(other)
+    (other / ".git").rename(other / "git")
+    (other / ".git").write_text("gitdir: git\n")
+    before = (other / "git/index").read_bytes()
+    restamp(copy)
+    assert (other / "git/index").read_bytes() == before
 
 
 def test_a_start_that_was_killed_is_made_good(repo: Repo) -> None:
