@@ -61,7 +61,7 @@ class _Salvage:
         self.config = config
         self.place = place
         self.git = git
-        self.found = Found(place.workspace, notes)
+        self.found = Found(place.workspace, notes, len(config.base))
         self.found.kept += kept
         self.repo = Repository(config, place, git, self.found)
 

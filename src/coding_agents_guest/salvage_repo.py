@@ -64,11 +64,13 @@ class Found:
     went in, and `further` those of which other branches came. `git_dirs` were read, and of `commons` the refs; `linked`
     are linked work trees and `modules` git directories of submodules, with their places, which may be in no work tree.
     `given` is how submodules went in (None: the relay is still to be asked). `kept` says what is in the volume alone,
-    and `sending` whose large files are still to be sent.
+    and `sending` whose large files are still to be sent. `hex_digits` is how long ids of objects are, 0 when no commit
+    says so.
     """
 
-    def __init__(self, top: Path, notes: list[str]) -> None:
+    def __init__(self, top: Path, notes: list[str], hex_digits: int) -> None:
         self.top = top
+        self.hex_digits = hex_digits
         self.notes = notes
         self.seen: list[str] = []
         self.inside: list[str] = []
@@ -88,8 +90,11 @@ class Found:
         self.git_dirs.add(volume.git_dir)
         self.linked += [where for where in volume.linked if where not in self.linked]
         self.modules += [((*places, *names), git_dir) for names, git_dir in volume.modules]
+        where = "/".join(places) or "the volume"
+        named = {volume.head, *volume.refs.branches.values(), *volume.refs.tags.values()} - {""}
+        if self.hex_digits and any(len(oid) != self.hex_digits for oid in named):
+            self.kept.append(f"commits of {where}, which has another object format than the session's")
         if volume.in_tables:
-            where = "/".join(places) or "the volume"
             self.kept.append(
                 f"the refs of {where} are a reftable: `git refs migrate --ref-format=files` inside"
             )

@@ -146,6 +146,21 @@ def test_nothing_takes_the_place_of_what_may_be_work(
     assert repo.in_relay("rev-parse", f"{NESTED}inner") == tip
 
 
+def test_commits_of_another_object_format_are_kept_in_the_volume(repo: AgentRepo) -> None:
+    """A relay has one object format."""
+    inner = repo.work / "inner"
+    repo.git("init", "--quiet", "--object-format=sha256", str(inner))
+    (inner / "file").write_text("file\n")
+    repo.git("add", ".", cwd=inner)
+    repo.git("commit", "--quiet", "-m", "mine", cwd=inner)
+    repo.write("outer.txt")
+    assert not saved(repo).pushed
+    report = salvaged(repo)
+    assert "commits of inner" in report.kept
+    assert repo.files(f"{NESTED}inner") == ["file"]
+    assert "outer.txt" in repo.files(report.worktree or report.head)
+
+
 @HOW
 def test_one_that_never_had_anything_is_no_work(repo: AgentRepo, keep: Callable[[AgentRepo], object]) -> None:
     nested_repository(repo, "inner", commits=False)

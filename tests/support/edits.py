@@ -127,7 +127,9 @@ def _chmod(work: Path, name: str, mode: str) -> None:
 def _init(work: Path, env: Mapping[str, str], place: str) -> None:
     if not (work / place).is_dir() or (work / place).is_symlink() or not _is_inside(work, work / place):
         _room(work, place).mkdir()
-    _run(work, ["init", "--quiet", place], env)
+    # A relay has one object format: a repository of another one stays in the volume.
+    object_format = _run(work, ["rev-parse", "--show-object-format"], env) or "sha1"
+    _run(work, ["init", "--quiet", f"--object-format={object_format}", place], env)
 
 
 def _commit_inside(work: Path, env: Mapping[str, str], place: str) -> None:
