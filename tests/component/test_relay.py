@@ -25,7 +25,7 @@ from coding_agents.model.audit import RecordType, decode_record
 from coding_agents.model.refs import Oid
 from coding_agents.policy.matrix import Operation, Policy
 from coding_agents.supervisor.journal import Journal
-from coding_agents_guest.nestedref import LATEST, NESTED, further_ref
+from coding_agents_guest.nestedref import LATEST, NESTED, NESTED_MESSAGE, further_ref
 from support.relay_scene import PUSH, Scene, at_work, eventually, make_scene, read_advertisement, read_all
 from support.relay_server import URL, RelayServer, serving
 from support.repos import BRANCH, commit, git_env, head, make_repo, sh, sh_fails
@@ -119,6 +119,7 @@ def test_saves_beside_each_other_are_no_rewrites(
     for text in ("one\n", "two\n"):
         sh(scene.guest, "reset", "-q", "--hard", scene.base, env=guest_env)
         commit(scene.guest, "work", text, env=guest_env)
+        sh(scene.guest, "commit", "-q", "--amend", "-m", NESTED_MESSAGE, env=guest_env)
         sh(scene.guest, "push", "-qf", "local", f"HEAD:{ref}", env=guest_env)
     eventually(lambda: len(server.changes) == 2)
     assert [change.archived for change in server.changes] == [None, None]

@@ -27,7 +27,7 @@ from coding_agents.gitsync.thinning import AUTOSAVE, FEWER
 from coding_agents.model.refs import Oid, RefUpdate
 from coding_agents.proc.limits import ProcessLimits
 from coding_agents_guest.lfspointer import LFS
-from coding_agents_guest.nestedref import LATEST, NESTED
+from coding_agents_guest.nestedref import LATEST, NESTED, NESTED_MESSAGE
 from support.gitlog import GitLog
 from support.relay_scene import FETCH, Scene, eventually, make_scene
 from support.relay_server import RelayServer, serving
@@ -260,7 +260,9 @@ def test_what_the_agent_committed_below_a_save_inside_stays(scene: Scene, server
     """In a repository inside it works on elsewhere; a supervisor that dies before it has archived that left a ref."""
     env, ref = at_work(scene, server), f"{NESTED}inner"
     below = commit(scene.guest, "work", "committed\n", env=env)
-    save = commit(scene.guest, "save", "not committed\n", env=env)
+    commit(scene.guest, "save", "not committed\n", env=env)
+    sh(scene.guest, "commit", "-q", "--amend", "-m", NESTED_MESSAGE, env=env)
+    save = head(scene.guest, env=env)
     sh(scene.guest, "push", "-qf", "local", f"HEAD:{ref}", env=env)
     keep_old(scene.relay.store, [RefUpdate(save, scene.base, ref)], scene.relay.store.refs())
     scene.relay.store.update_refs(f"update {ref} {scene.base} {save}")
