@@ -444,6 +444,7 @@ def test_a_repack_that_fails_changes_nothing(scene: Scene, server: RelayServer, 
     env = at_work(scene, server)
     save = push_save(scene, env)
     limits = ProcessLimits(60, 4 << 30, 64 * 1024, 1024) if what == "a limit" else KERNEL
+    eventually(lambda: server.changes)  # the relay looks at what has arrived after git has told the guest
     if what == "a blob that is gone":
         (pack,) = (scene.relay.git_dir / "objects/pack").glob("*.pack")
         aside = [path.rename(scene.tmp / path.name) for path in pack.parent.glob(f"{pack.stem}.*")]
