@@ -90,6 +90,52 @@ def test_each_wrong_value_is_refused_by_name(old: str, new: str, message: str) -
     assert caught.value.exit_status == 21
 
 
+_SERVED = (
+    _GOOD
+    + """
+[model]
+api = "anthropic"
+upstream = "https://api.example.org/v1"
+[[login]]
+kind = "api-key"
+header = "x-api-key"
+scheme = ""
+env = ["MINE_KEY"]
+file = ".mine/key"
+headers = { x-beta = "a b" }
+"""
+).replace("[command]", 'model_hosts = ["api.example.org"]\n[command]')
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"https://api.example.org/v1"', '"http://api.example.org/v1"', "model.upstream"),
+        ('"https://api.example.org/v1"', '"https://k@api.example.org/v1"', "model.upstream"),
+        ('"https://api.example.org/v1"', '"https://api.example.org/?k=1"', "model.upstream"),
+        ('"https://api.example.org/v1"', '"https://api.example.org/"', "model.upstream"),
+        ('"https://api.example.org/v1"', '"https://api.example.org/../x"', "model.upstream"),
+        ('"https://api.example.org/v1"', '"https://[::1/v1"', "model.upstream"),
+        ('"https://api.example.org/v1"', '"https://other.example.org"', "not among model_hosts"),
+        ('api = "anthropic"', 'api = "magic"', "magic"),
+        ('kind = "api-key"', 'kind = "password"', "password"),
+        ('"x-api-key"', '"X-Api-Key"', "lower-case name of a header"),
+        ('"x-api-key"', '"x: y"', "lower-case name of a header"),
+        ('scheme = ""', 'scheme = "Bearer x"', "not one word"),
+        ('"MINE_KEY"', '"MINE KEY"', "environment variable"),
+        ('".mine/key"', '"../key"', "below the home"),
+        ('x-beta = "a b"', 'x-beta = "a\\r\\nb"', "printable text"),
+        ('kind = "api-key"', 'kind = "api-key"\nupstream = "https://x.org"', "login.upstream"),
+        ('[model]\napi = "anthropic"\nupstream = "https://api.example.org/v1"', "", "need a [model] table"),
+    ],
+)
+def test_each_wrong_provider_is_refused_by_name(old: str, new: str, message: str) -> None:
+    assert old in _SERVED
+    parse(_SERVED)
+    with pytest.raises(ManifestError, match=re.escape(message)):
+        parse(_SERVED.replace(old, new))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "hint"),
     [

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from coding_agents.errors import ManifestError
+from coding_agents.model.provider import Login, ModelService, login_problems, service_problems
 from coding_agents.model.suggest import close_to
 
 PROMPT = "{prompt}"
@@ -64,7 +65,8 @@ class AgentManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     `env` is set in every session; `endpoint` only while the model broker serves it. `first_run` seeds
     files of the home directory (path: text, or a table that is written as JSON), so that an unattended
     start meets no question. `state_dirs` hold what the agent remembers; `model_hosts` are its provider's,
-    `domains` what else it needs to reach.
+    `domains` what else it needs to reach. `model` is what the host's model broker serves it with, `login` the kinds
+    of account that it may be served for, the first one that the user has being taken.
     """
 
     name: str
@@ -77,6 +79,8 @@ class AgentManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     state_dirs: tuple[str, ...] = ()
     model_hosts: tuple[str, ...] = ()
     domains: tuple[str, ...] = ()
+    model: ModelService | None = None
+    login: tuple[Login, ...] = ()
 
     def interactive_argv(self) -> tuple[str, ...]:
         return self.command.interactive
@@ -122,6 +126,19 @@ def _problems(manifest: AgentManifest) -> Iterator[str]:
         )
     for key, hosts in (("model_hosts", manifest.model_hosts), ("domains", manifest.domains)):
         yield from (f"{key}: {host!r} is not a host name" for host in hosts if not _HOST.fullmatch(host))
+    yield from _provider_problems(manifest)
+
+
+def _provider_problems(manifest: AgentManifest) -> Iterator[str]:
+    if manifest.model is None:
+        if manifest.login or manifest.endpoint:
+            yield "login and endpoint need a [model] table: they are for its service"
+        return
+    yield from service_problems(manifest.model, manifest.model_hosts)
+    for login in manifest.login:
+        yield from login_problems(login, manifest.model_hosts)
+        if login.file and not _inside(login.file):
+            yield f"login.file {login.file!r} is not a path below the home directory"
 
 
 def _identity_problems(manifest: AgentManifest) -> Iterator[str]:
@@ -185,6 +202,7 @@ _KNOWN = {
     "": AgentManifest.__struct_fields__,
     "command": AgentCommand.__struct_fields__,
     "image": Package.__struct_fields__,
+    "model": ModelService.__struct_fields__,
 }
 
 
