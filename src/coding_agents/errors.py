@@ -125,6 +125,13 @@ class ManifestError(CodingAgentsError):
     advice = "Correct the manifest that is named."
 
 
+class CredentialError(CodingAgentsError):
+    """The user's credential cannot be had."""
+
+    code = "credential"
+    exit_status = 26
+
+
 class NameFormatError(CodingAgentsError):
     """A name does not follow its grammar."""
 

@@ -227,7 +227,7 @@ def test_every_variable_that_our_own_files_name_is_a_setting_or_listed() -> None
 
 
 def test_variables_of_other_use_are_left_alone(host: Host) -> None:
-    assert host.load(CODING_AGENTS_MODEL_UPSTREAM="http://127.0.0.1:1").engine == "auto"
+    assert host.load(CODING_AGENTS_SESSION="x").engine == "auto"
 
 
 def test_a_wrong_flag_is_a_usage_error(host: Host) -> None:

@@ -47,23 +47,25 @@ def test_headless_task_comes_back_as_a_commit(product: Product, repo: Path) -> N
     assert git(repo, "status", "--porcelain") == ""
     assert "1 commit(s) on branch claude/session-1" in shown
 
-    # Every request, also those beside the conversation, carries the dummy; the host's key is nowhere inside.
-    assert {tuple(one.credentials.items()) for one in model.asked} == {(("x-api-key", DUMMY_KEY),)}
+    # Every request, also those beside the conversation, arrives with the host's key, which is nowhere inside.
+    assert {tuple(one.credentials.items()) for one in model.asked} == {(("x-api-key", HOST_SECRET),)}
     surroundings = asked[1].question.last_result
     assert f"ANTHROPIC_API_KEY={DUMMY_KEY}" in surroundings
     for host_only in (HOST_SECRET, "CANARY=", str(product.home), "CODING_AGENTS_MODEL_UPSTREAM", model.url):
         assert host_only not in surroundings
 
 
-def test_only_a_named_upstream_opens_the_way_to_a_model(product: Product, repo: Path) -> None:
-    probe = "curl -s -m 5 -o /dev/null -w '%{http_code}\\n' http://127.0.0.1:8099/"
+def test_only_the_agents_own_api_leads_to_its_model(product: Product, repo: Path) -> None:
+    probe = "curl -s -m 5 -o /dev/null -w '%{http_code}\\n' http://127.0.0.1:8099"
     with serving("hello") as model:
-        product.extra["ANTHROPIC_BASE_URL"] = model.url  # the agent's own variable opens nothing
-        assert product.launch(repo, "--", "sh", "-c", probe, status=7).out == "000\n"  # 7: connection refused
-        assert model.asked == []
         product.extra["CODING_AGENTS_MODEL_UPSTREAM"] = model.url
-        assert product.launch(repo, "--", "sh", "-c", probe).out == "404\n"
-    assert [one.path for one in model.asked] == ["/"]
+        # An agent without a model has no way to one.
+        refused = 7  # curl's status when nobody listens
+        assert product.launch(repo, "--", "sh", "-c", f"{probe}/", status=refused).out == "000\n"
+        asked = f"{probe}/v1/files; {probe}/v1/models"
+        done = product.run("launch", str(repo), "--agent", "claude", "--", "sh", "-c", asked)
+        assert done.out == "404\n404\n"
+    assert [one.path for one in model.asked] == ["/v1/models"]
 
 
 def test_interactive_start_asks_nothing_and_answers(product: Product, repo: Path) -> None:

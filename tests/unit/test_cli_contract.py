@@ -72,7 +72,7 @@ LATER_VERBS = words(
 ) | {"audit tail", "audit show", "audit export", "images update"}
 LATER_FLAGS = {
     "launch": words(
-        "--allow --forward --disk --disk-read --disk-write --bandwidth --time-limit --max-tokens --max-cost"
+        "--allow --forward --disk --disk-read --disk-write --bandwidth --time-limit"
         " --best-effort --runtime --image --allow-origin-push --as-agent"
     ),
     "list": frozenset({"--watch"}),

@@ -31,6 +31,11 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "workspace.include": st.lists(st.sampled_from(["*.env", "data/**"]), max_size=2),
     "git.message": st.sampled_from(["Save", "Store"]),
     "git.push": st.booleans(),
+    "model.upstream": st.sampled_from(["", "https://gateway.example/x", "http://127.0.0.1:8080"]),
+    "model.server_tools": st.lists(st.sampled_from(["web_search", "mcp"]), max_size=2),
+    "model.max_tokens": st.sampled_from(["none", "200k", "5m", 7]),
+    "model.max_cost": st.sampled_from(["none", "5", "2.50", 3]),
+    "model.prices": st.lists(st.sampled_from(["m-*=1,0.5,2", "m-1=1,1,1"]), max_size=2),
     "session.stop_timeout": st.integers(10, 600),
     **{
         f"relay.{name}": st.integers(1, 64).map(lambda size: f"{size}g")

@@ -66,10 +66,5 @@ def _argv(session: SessionContext, manifest: AgentManifest) -> tuple[str, ...]:
 
 
 def _environment(session: SessionContext, manifest: AgentManifest) -> dict[str, str]:
-    """The agent's own variables; those of the model's endpoint only while something serves it."""
-    served = bool(session.env.environ.get("CODING_AGENTS_MODEL_UPSTREAM"))
-    return {
-        "CODING_AGENTS_SESSION": session.record.name,
-        **manifest.env,
-        **(manifest.endpoint if served else {}),
-    }
+    """The agent's own variables; those of the model's endpoint lead to the host's broker."""
+    return {"CODING_AGENTS_SESSION": session.record.name, **manifest.env, **manifest.endpoint}

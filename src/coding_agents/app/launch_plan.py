@@ -111,6 +111,8 @@ def launch_record(
             "cpus": str(request.limits.cpus),
             "memory_bytes": str(request.limits.memory_bytes),
             "pids": str(request.limits.pids),
+            "tokens": str(settings.model_max_tokens),
+            "cost": str(settings.model_max_cost),
         },
         version=__version__,
         host_uid=env.uid,

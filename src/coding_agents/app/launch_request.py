@@ -41,6 +41,8 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     cpu: str | None = None
     memory: str | None = None
     pids: str | None = None
+    max_tokens: str | None = None
+    max_cost: str | None = None
     engine: str | None = None
     message: str | None = None
     no_push: bool = False
@@ -86,6 +88,8 @@ def parse_request(env: HostEnvironment, options: LaunchOptions) -> LaunchRequest
             "limits.memory": options.memory,
             "limits.pids": options.pids,
             "network.mode": options.network,
+            "model.max_tokens": options.max_tokens,
+            "model.max_cost": options.max_cost,
             "workspace.include": list(options.include) or None,
             "git.message": options.message,
             "git.push": False if options.no_push else None,

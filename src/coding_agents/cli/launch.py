@@ -70,6 +70,14 @@ if TYPE_CHECKING:
 @click.option("--memory", metavar="SIZE", help="Memory, with no swap beside it (default 8g).")
 @click.option("--pids", metavar="N", help="Processes and threads (default 4096).")
 @click.option(
+    "--max-tokens",
+    metavar="N",
+    help="Save and stop after so many tokens of the model, such as 5m (default: none).",
+)
+@click.option(
+    "--max-cost", metavar="X", help="Save and stop after so many dollars, by model.prices (default: none)."
+)
+@click.option(
     "--engine",
     metavar="NAME",
     shell_complete=offers("auto", "docker", "podman"),

@@ -30,7 +30,7 @@ _PREFIX = "CODING_AGENTS_"
 _TESTS = "CODING_AGENTS_TEST_"
 # Variables of ours that are not settings: where a model answers, what a session is told, and ./dev's own.
 OTHER_VARIABLES = frozenset(
-    _PREFIX + name for name in ("MODEL_UPSTREAM", "SESSION", "NO_SERVICES", "REQUIRE_ENGINES", "FUZZ_SECONDS")
+    _PREFIX + name for name in ("SESSION", "NO_SERVICES", "REQUIRE_ENGINES", "FUZZ_SECONDS")
 )
 
 

@@ -44,8 +44,8 @@ from coding_agents.gitsync.splice import (
     running,
     splice,
 )
-from coding_agents.gitsync.turns import Turns
 from coding_agents.model.refs import Oid, RefUpdate
+from coding_agents.model.turns import Turns
 from coding_agents.policy.decide import Allow, Decision, Deny, PushRequest, decide, decide_push
 from coding_agents.policy.matrix import Operation, Policy, Tier
 from coding_agents.proc.limits import ProcessLimits, restrict

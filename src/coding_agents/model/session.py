@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from coding_agents.model.spending import Spent
+
 VERSION = 1
 
 State = Literal["starting", "running", "waiting", "stopping", "stopped", "lost", "failed"]
@@ -77,8 +79,8 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     launched it, `private` the addresses that the user opened in the network guard, `asked` the protections that the
     user named, `engine_env` the variables that choose the engine as they were at launch, `engine_id` how that engine
     tells itself from others ("" when it is not known), `started_at` the engine's start time of the container whose gate
-    was opened ("" while closed), `enforced` the measured protections, `guest_digest` the SHA-256 of the guest's program
-    in the volume `guest_volume`.
+    was opened ("" while closed), `spent` what it has used of its model, `enforced` the measured protections,
+    `guest_digest` the SHA-256 of the guest's program in the volume `guest_volume`.
     """
 
     v: int = VERSION
@@ -122,6 +124,7 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     started_at: str = ""
     exit_status: int | None = None
     saved: Saved = Saved()
+    spent: Spent = Spent()
     enforced: dict[str, str] = {}
     limits: dict[str, str] = {}
 

@@ -22,6 +22,7 @@ from coding_agents.model.limits import (
     parse_relay_refs,
     parse_relay_size,
 )
+from coding_agents.model.spending import NO_COST, NO_TOKENS, NONE, parse_cost, parse_tokens
 from coding_agents.model.values import (
     Value,
     measure,
@@ -31,8 +32,12 @@ from coding_agents.model.values import (
     parse_endpoints,
     parse_globs,
     parse_line,
+    parse_prices,
     parse_require,
     parse_slug,
+    parse_tools,
+    parse_upstream,
+    quote,
     render,
 )
 
@@ -65,7 +70,7 @@ class Setting(msgspec.Struct, frozen=True):
     """One setting. `parse` turns a TOML value or a text into a `Value`, or raises ValueError.
 
     `choices` go from widest to strictest where `tighten` is STRICTER, `schema` is its JSON schema, `unit`
-    that of a number ("bytes" or ""); `example` is how a value is written where the default shows nothing.
+    that of a number ("bytes", "budget" or ""); `example` is how a value is written where the default shows nothing.
     """
 
     key: str
@@ -164,6 +169,27 @@ SETTINGS: tuple[Setting, ...] = (
         parse_bool, {"type": "boolean"}, flag="--no-push",
     ),
     Setting(
+        "model.upstream", "", "Gateway to the agent's model, with its prefix; empty for the provider itself.",
+        parse_upstream, {"type": "string"}, example='"https://gateway.example.com/anthropic"',
+    ),
+    Setting(
+        "model.server_tools", (), "Tools that may run at the model's provider, by what their names begin with.",
+        parse_tools, _STRINGS, example='["web_search"]',
+    ),
+    Setting(
+        "model.max_tokens", NO_TOKENS, "Tokens that a session may use, read and written: 200k, 5m.",
+        measure(parse_tokens), {"type": ["string", "integer"]}, Tighten.LOWER, flag="--max-tokens",
+        unit="budget",
+    ),
+    Setting(
+        "model.max_cost", NO_COST, "Dollars that a session may use, by model.prices.",
+        measure(parse_cost), {"type": ["string", "number"]}, Tighten.LOWER, flag="--max-cost", unit="budget",
+    ),
+    Setting(
+        "model.prices", (), "Dollars for a million tokens, NAME=READ,CACHED,WRITTEN; a name may end in *.",
+        parse_prices, _STRINGS, example='["claude-opus-*=5,0.5,25"]',
+    ),
+    Setting(
         "session.stop_timeout", 120, "Time that a stopping session has to save its work: 120, 90s, 2m.",
         parse_duration, {"type": ["string", "integer"]},
     ),
@@ -222,6 +248,11 @@ class Settings(msgspec.Struct, frozen=True):
     workspace_include: tuple[str, ...]
     git_message: str
     git_push: bool
+    model_upstream: str
+    model_server_tools: tuple[str, ...]
+    model_max_tokens: int
+    model_max_cost: Decimal
+    model_prices: tuple[str, ...]
     session_stop_timeout: int
     relay_push: int
     relay_object: int
@@ -240,4 +271,6 @@ class Settings(msgspec.Struct, frozen=True):
 
 def render_value(setting: Setting, value: Value) -> str:
     """A value as it is written in a settings file."""
+    if setting.unit == "budget" and value in (NO_TOKENS, NO_COST):
+        return quote(NONE)
     return render(value, unit=setting.unit)

@@ -23,6 +23,10 @@ _Measured = TypeVar("_Measured", int, Decimal)
 _DURATION = re.compile(r"(\d{1,9})([smh]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _SLUG = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_UPSTREAM = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[1-9][0-9]{0,4})?(/[A-Za-z0-9._~-]+)*/?")
+_LOOPBACK = re.compile(r"localhost|127\.[0-9.]+|\[::1\]")
+_TOOL = re.compile(r"[A-Za-z][A-Za-z0-9_-]{1,63}")
+_PRICE = re.compile(r"([a-z0-9][a-z0-9._:-]*\*?)=([0-9.]{1,12}),([0-9.]{1,12}),([0-9.]{1,12})")
 _PROTECTION = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 _shortened = reprlib.Repr()
@@ -98,6 +102,31 @@ def parse_endpoints(value: object) -> tuple[str, ...]:
     return _each(value, _endpoint)
 
 
+def parse_upstream(value: object) -> str:
+    """The address of a model's gateway; "" for the provider's own."""
+    text = _text(value)
+    match = _UPSTREAM.fullmatch(text) if text else None
+    if text and (match is None or ".." in text):
+        raise ValueError(f"{_shown(text)} is not of the form https://HOST[:PORT][/PREFIX]")
+    if match is not None and match[1] == "http" and not _LOOPBACK.fullmatch(match[2]):
+        raise ValueError(
+            f"{_shown(text)} would carry the credential in the clear: only this machine's own is http://"
+        )
+    return text.rstrip("/")
+
+
+def parse_tools(value: object) -> tuple[str, ...]:
+    """Names of tools that run at a model's provider, or what their names begin with."""
+    return _each(value, _tool)
+
+
+def parse_prices(value: object) -> tuple[str, ...]:
+    """Prices by model, as `NAME=READ,CACHED,WRITTEN`; a name may end in `*`."""
+    if isinstance(value, str):  # from the environment, where a comma is part of a price
+        value = value.split()
+    return _each(value, _price)
+
+
 def parse_require(value: object) -> tuple[str, ...]:
     """Names of protections: the keys of the `[require]` table, or a list of them."""
     if isinstance(value, Mapping):
@@ -155,6 +184,22 @@ def _endpoint(text: str) -> str:
             f"{_shown(text)} cannot be opened: it is not the address of a machine in your network"
         )
     return f"[{address}]:{int(port)}" if bracketed else f"{address}:{int(port)}"
+
+
+def _tool(text: str) -> str:
+    if not _TOOL.fullmatch(text):
+        raise ValueError(f"{_shown(text)} is not the name of a tool, such as web_search")
+    return text
+
+
+def _price(text: str) -> str:
+    match = _PRICE.fullmatch(text)
+    if match is None or any(part.count(".") > 1 or part == "." for part in match.groups()[1:]):
+        raise ValueError(
+            f"{_shown(text)} is not NAME=READ,CACHED,WRITTEN in dollars for a million tokens, "
+            "such as claude-opus-*=5,0.5,25"
+        )
+    return text
 
 
 def _protection(text: str) -> str:

@@ -33,6 +33,12 @@ class Operation(Enum):
     PUSH_DELETE = "push.delete"
     PUSH_SALVAGE = "push.salvage"
     FETCH_RELAY = "fetch.relay"
+    MODEL_REQUEST = "model.request"
+    MODEL_MALFORMED = "model.malformed"
+    MODEL_ENDPOINT = "model.endpoint"
+    MODEL_UNKNOWN = "model.unknown"
+    MODEL_SERVER_TOOL = "model.server-tool"
+    MODEL_REFERENCE = "model.reference"
 
 
 class Rule(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 
@@ -74,6 +75,16 @@ class Journal:
             self._log.refusal(record, time_ms=now_ms())
         else:
             self._log.note(record, time_ms=now_ms())
+
+    async def broker(self, event: AuditEvent) -> None:
+        """Record what a broker is about to do, or has refused. Raises AuditError for what may only happen recorded.
+
+        What is refused or fails, the guest can cause at will.
+        """
+        if event.outcome == "allowed":
+            await asyncio.to_thread(self._log.record, event, time_ms=now_ms())
+        else:
+            self._log.refusal(event, time_ms=now_ms())
 
     def guest(self, report: Event) -> None:
         """Record what the guest says of itself, as the guest's."""

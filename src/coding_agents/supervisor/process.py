@@ -36,7 +36,7 @@ from coding_agents.supervisor.ending import Ending
 from coding_agents.supervisor.guest_config import parse_config
 from coding_agents.supervisor.guest_link import GuestLink, Service
 from coding_agents.supervisor.journal import Journal
-from coding_agents.supervisor.model_forward import forward_to
+from coding_agents.supervisor.model_access import ModelAccess
 from coding_agents.supervisor.protocol import Op, told
 from coding_agents.supervisor.relay_budgets import relay_limits
 from coding_agents.supervisor.settle import bring_home_or_say_why, saved_of
@@ -51,6 +51,7 @@ _REOPEN_WAIT_S = 5.0  # for who needs the channel
 _IDLE_S = 2.0
 # So long a start waits for who reads the volume; the verb waits for our answer for twice as long.
 _BUSY_S = 30.0
+_STOP_S = 120  # as `stop` without another setting
 
 
 class Supervisor:
@@ -79,6 +80,7 @@ class Supervisor:
             on_update=self._on_update,
             limits=relay_limits(session),
         )
+        self._model = ModelAccess(session, journal, self._end_for)
         self._autosaving = Autosaving(session, journal, self._relay, self._open_again, self._homing)
         self._ending = Ending(session, journal, self._relay, self._homing)
 
@@ -100,6 +102,7 @@ class Supervisor:
             await asyncio.gather(self._watch, return_exceptions=True)
         if self._link is not None:
             await self._link.close()
+        await self._model.close()
 
     def leave(self) -> None:
         """End soon; the session goes on without us."""
@@ -205,9 +208,8 @@ class Supervisor:
         record, engine = self._session.record, self._session.engine
         services: dict[str, Service] = {"relay": self._serve_relay}
         options = []
-        upstream = self._session.env.environ.get("CODING_AGENTS_MODEL_UPSTREAM", "")
-        if upstream:
-            services["model"] = forward_to(upstream)
+        if self._model.served:
+            services["model"] = self._model.serve
             options.append("--model")
         link = GuestLink(services, self._journal.guest)
         command = engine.exec_command(
@@ -272,6 +274,23 @@ class Supervisor:
             await self._settle_unwatched("starting", "running", "stopping")
             return self._result()
         return await self._wait()
+
+    def _end_for(self, reason: str) -> None:
+        """A budget is used up: the work is saved and the session stopped, as `stop` does it."""
+        self._journal.note(RecordType.BUDGET_USED, subject=reason)
+        task = asyncio.create_task(self._stop_over_budget())
+        self._arrivals.add(task)
+        task.add_done_callback(self._arrivals.discard)
+
+    async def _stop_over_budget(self) -> None:
+        try:
+            state = await self._inspect()
+            if state is not None and state.running:
+                await asyncio.to_thread(self._session.engine.stop, state.id, timeout_s=_STOP_S)
+        except (
+            CodingAgentsError
+        ) as error:  # the broker serves nothing more; the session can be stopped by hand
+            self._journal.note(RecordType.BUDGET_USED, outcome="failed", detail={"reason": error.message})
 
     async def _wait(self) -> dict[str, Any]:
         if self._watch is None:

@@ -1,0 +1,1 @@
+"""Brokers: what a guest may use of the host's, request by request, without ever holding it."""
