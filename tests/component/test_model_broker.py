@@ -43,6 +43,10 @@ def raw_post(*more: str, target: str = MESSAGES, body: bytes | None = None) -> b
     )
 
 
+def chunked(data: bytes) -> bytes:
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n0\r\n\r\n"
+
+
 # --- what it is for ---------------------------------------------------------------------------------------
 
 
@@ -171,6 +175,7 @@ def test_the_providers_errors_reach_the_agent(bench: Bench, status: int) -> None
         (raw_post(target="/v1/organizations/api_keys"), 404),
         (raw_post("Upgrade: websocket"), 426),
         (raw_post("Transfer-Encoding: chunked"), 400),
+        (raw_post("Transfer-Encoding: chunked", body=chunked(json.dumps(HELLO).encode())), 400),
         (raw_post("Content-Length: 5"), 400),
         (raw_post("Content-Encoding: gzip"), 415),
         (raw_post("X-A: b\r\n folded").replace(b"POST", b"PUT"), 405),

@@ -74,6 +74,7 @@ def test_what_the_real_agents_send_is_let_through(agent: str) -> None:
             {"system": [{"type": "text", "text": "", "fetch": {"deep": [{"source_url": URL}]}}]},
             REFERENCE,
         ),
+        ("claude", {"system": [{"type": "text", "text": "", "file_ids": ["f"]}]}, REFERENCE),
         ("codex", {"tools": [{"type": "mcp", "server_url": URL}]}, TOOL),
         ("codex", {"tools": [{"type": "file_search", "vector_store_ids": ["v"]}]}, TOOL),
         ("codex", {"tools": [{"type": "code_interpreter", "container": {"type": "auto"}}]}, TOOL),

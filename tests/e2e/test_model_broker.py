@@ -1,0 +1,134 @@
+"""The model broker as a hostile agent sees it from inside a session, and what of the host's is to be found there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from model_stub.server import ModelStub, serving
+from support.inside import Inside
+from support.product import Product, git, wait_for
+
+pytestmark = pytest.mark.engine
+
+KEY = "sk-real-key-of-the-user-0123456789"
+
+# Speaks to the broker byte by byte; prints the status of each answer.
+ATTACK = r"""
+import json, socket
+
+def ask(head, body=b"", length=True):
+    with socket.create_connection(("127.0.0.1", 8099), timeout=20) as link:
+        lines = [head, "host: 127.0.0.1", "connection: close", "x-api-key: sk-of-somebody-else"]
+        lines += [f"content-length: {len(body)}"] * length
+        try:
+            link.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+        except OSError:
+            pass
+        data = b""
+        try:
+            while piece := link.recv(65536):
+                data += piece
+        except OSError:
+            pass
+    return data.split(b" ")[1].decode() if data else "closed"
+
+hello = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "hi"}]}
+def post(more, path="/v1/messages"):
+    return ask(f"POST {path} HTTP/1.1", json.dumps({**hello, **more}).encode())
+
+url = {"type": "url", "url": "http://127.0.0.1:9/?q=workspace"}
+image = {"role": "user", "content": [{"type": "image", "source": url}]}
+print(json.dumps({
+    "absolute": ask("POST http://127.0.0.1:9/v1/messages HTTP/1.1", b"{}"),
+    "connect": ask("CONNECT 127.0.0.1:9 HTTP/1.1"),
+    "upgrade": ask("GET /v1/responses HTTP/1.1\r\nupgrade: websocket", length=False),
+    "two lengths": ask("POST /v1/messages HTTP/1.1\r\ncontent-length: 1", b"{}"),
+    "both lengths": ask("POST /v1/messages HTTP/1.1\r\ntransfer-encoding: chunked", b"0\r\n\r\n"),
+    "dots": post({}, "/v1/../v1/messages"),
+    "escaped": post({}, "/v1/%2e%2e/messages"),
+    "files": post({}, "/v1/files"),
+    "batches": post({}, "/v1/messages/batches"),
+    "key in query": post({}, "/v1/messages?key=sk-of-somebody-else"),
+    "web search": post({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
+    "web fetch": post({"tools": [{"type": "web_fetch_20250910", "name": "f"}]}),
+    "mcp": post({"mcp_servers": [url]}),
+    "image by url": post({"messages": [image]}),
+    "unknown": post({"webhook": "http://127.0.0.1:9/"}),
+    "huge": ask("POST /v1/messages HTTP/1.1", b"x" * (49 << 20)),
+}))
+"""
+EXPECTED = {
+    "absolute": "400", "connect": "405", "upgrade": "426", "two lengths": "400", "both lengths": "400",
+    "dots": "400", "escaped": "400", "files": "404", "batches": "404", "key in query": "404",
+    "web search": "400", "web fetch": "400", "mcp": "400", "image by url": "400", "unknown": "400",
+}  # fmt: skip
+
+
+def by_way_of(product: Product, model: ModelStub) -> None:
+    product.extra |= {"CODING_AGENTS_MODEL_UPSTREAM": model.url, "ANTHROPIC_API_KEY": KEY}
+
+
+def launch(product: Product, repo: Path, *args: str, status: int | None = 0) -> str:
+    command = ("launch", str(repo), "--agent", "claude", "--network-proxy", "restricted", *args)
+    return product.run(*command, status=status).out
+
+
+def test_no_trick_reaches_the_models_service(product: Product, repo: Path) -> None:
+    with serving("hello") as model:
+        by_way_of(product, model)
+        said = json.loads(launch(product, repo, "--name", "attack", "--", "python3", "-c", ATTACK))
+        assert said.pop("huge") in (
+            "413",
+            "closed",
+        )  # the answer may be lost to a client that goes on sending
+        assert said == EXPECTED
+        assert model.asked == []
+    refused = [one for one in product.audit("claude-attack") if one["type"] == "model-refused"]
+    rules = {one["rule"] for one in refused if one["outcome"] == "denied"}
+    assert rules == {
+        "model.malformed", "model-endpoint", "model-server-tool", "model-reference", "model-unknown",
+    }  # fmt: skip
+
+
+def test_the_credential_is_nowhere_inside(product: Product, repo: Path) -> None:
+    """Not for root of the container either: in no environment, argument, file, screen or memory."""
+    with serving("commit") as model:
+        by_way_of(product, model)
+        launch(product, repo, "-d", "--name", "hold")
+        name = "claude-hold"
+        product.exec(name, "sleep 1; tmux send-keys -t agent -l 'go on' && tmux send-keys -t agent Enter")
+        wait_for(lambda: len(model.conversation) >= 3, "the agent at work")
+        assert {one.credentials["x-api-key"] for one in model.asked} == {KEY}
+        inside = Inside.of(product, name)
+        assert inside.find(KEY.encode()) == []
+        dummy = inside.find(b"replaced-by-coding-agents-on-the-host")
+        assert {place.split()[0] for place in dummy} >= {
+            "environ",
+            "memory",
+        }  # the search does see what is there
+        assert (
+            product.exec(name, f"tmux capture-pane -p -S - -t agent | grep -c '{KEY}'", status=1).out == "0\n"
+        )
+        product.run("remove", "--force", name)
+
+
+def test_a_budget_of_tokens_saves_the_work_and_stops_the_session(product: Product, repo: Path) -> None:
+    with serving("commit") as model:
+        by_way_of(product, model)
+        launch(
+            product, repo, "--name", "thrifty", "--max-tokens", "150", "-p", "make the app speak", status=None
+        )
+        assert 2 <= len(model.conversation) <= 3
+    record = product.session("claude-thrifty")
+    assert record["phase"] == "stopped"
+    assert record["spent"]["read"] + record["spent"]["written"] >= 150
+    types = [one["type"] for one in product.audit("claude-thrifty")]
+    assert types.count("budget-used") == 1
+    assert types.index("budget-used") < types.index("session-ended")
+    assert record["saved"]["where"] in ("branch", "none")
+    # What it had written by then is on its branch, committed by itself or for it.
+    if record["saved"]["where"] == "branch":
+        assert "made by the agent" in git(repo, "show", f"{record['branch']}:src/app.py")

@@ -1,0 +1,60 @@
+"""What is to be found in a container by root of the host: environments, memory and files of everything in it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from support.product import Product
+
+
+class Inside:
+    """All of a session's container, as root of the host sees it."""
+
+    def __init__(self, init: int) -> None:
+        space = _space(Path(f"/proc/{init}"))
+        self.root = Path(f"/proc/{init}/root")
+        processes = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
+        self.pids = [int(entry.name) for entry in processes if _space(entry) == space]
+
+    @classmethod
+    def of(cls, product: Product, name: str) -> Inside:
+        return cls(int(product.engine_run("inspect", "--format", "{{.State.Pid}}", name)))
+
+    def find(self, word: bytes) -> list[str]:
+        """Where `word` is: in environments, arguments and memory of every process, and in files."""
+        found = [
+            f"{kind} {pid}"
+            for pid in self.pids
+            for kind in ("environ", "cmdline")
+            if word in Path(f"/proc/{pid}/{kind}").read_bytes()
+        ]
+        found += [f"memory {pid}" for pid in self.pids if _in_memory(pid, word)]
+        for top in ("home", "tmp", "workspace", "run", "etc", "opt", "var"):
+            for path in (self.root / top).rglob("*"):
+                with suppress(OSError):
+                    if path.is_file() and not path.is_symlink() and word in path.read_bytes():
+                        found.append(f"file {path}")
+        return found
+
+
+def _space(process: Path) -> str:
+    try:
+        return str((process / "ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def _in_memory(pid: int, word: bytes) -> bool:
+    with suppress(OSError), Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            span, mode = line.split()[:2]
+            start, end = (int(one, 16) for one in span.split("-"))
+            if mode.startswith("rw"):
+                with suppress(OSError, ValueError, OverflowError):
+                    memory.seek(start)
+                    while start < end and (data := memory.read(min(1 << 24, end - start))):
+                        start += len(data)
+                        if word in data:
+                            return True
+    return False
