@@ -46,6 +46,10 @@ def test_headless_task_comes_back_as_a_commit(product: Product, repo: Path) -> N
     assert "made by the agent" in git(repo, "show", "claude/session-1:src/app.py")
     assert git(repo, "status", "--porcelain") == ""
     assert "1 commit(s) on branch claude/session-1" in shown
+    assert "; model: " in shown
+    assert "by ANTHROPIC_API_KEY" in shown
+    assert "model    3 request(s), 300 tokens read, 60 written" in shown
+    assert HOST_SECRET not in shown
 
     # Every request, also those beside the conversation, arrives with the host's key, which is nowhere inside.
     assert {tuple(one.credentials.items()) for one in model.asked} == {(("x-api-key", HOST_SECRET),)}

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from coding_agents.model.session import Saved
+from coding_agents.model.spending import Spent
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.protocol import Op
 
@@ -17,11 +18,15 @@ SETTLE_S = 900.0  # a salvage of a large volume comes on top of the stop timeout
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """How a session ended: the agent's status (None: lost), where the work is, whether `--rm` took the rest."""
+    """How a session ended: the agent's status (None: lost), where the work is, whether `--rm` took the rest.
+
+    `spent` is what it has used of its model.
+    """
 
     exit_status: int | None
     saved: Saved
     removed: bool
+    spent: Spent = Spent()
 
 
 def stop(session: SessionContext, *, timeout_s: int) -> Ended:
@@ -64,4 +69,5 @@ def _ended(session: SessionContext, answer: dict[str, Any]) -> Ended:
     removed = bool(answer.get("removed"))
     if removed:
         _until_removed(session)
-    return Ended(answer.get("exit_status"), Saved(**saved), removed)
+    spent = Spent(**answer.get("spent", {}))
+    return Ended(answer.get("exit_status"), Saved(**saved), removed, spent)

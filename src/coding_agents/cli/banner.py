@@ -21,13 +21,17 @@ _LIMITS = ("cpus", "memory", "swap", "pids")
 _LACKING = ("absent", "off", "unknown")
 
 
-def banner(record: SessionRecord, copy: CopyPlan | None = None) -> Iterator[str]:
-    """The lines for a session that has just started; `copy` is what went into it at its launch."""
+def banner(record: SessionRecord, copy: CopyPlan | None = None, *, model: str = "") -> Iterator[str]:
+    """The lines for a session that has just started.
+
+    `copy` is what went into it at its launch, `model` who its requests to the model are from.
+    """
     enforced = record.enforced
     opened = f"; open: {_few(record.private)}" if record.private and record.network == "allow-all" else ""
     yield f"session  {record.name} on branch {record.branch} ({record.engine})"
     yield f"enforced {', '.join(name for name in _HOLD if enforced.get(name) == 'on')}"
-    yield f"network  {record.network}: {enforced.get('network', 'unknown')}{opened}"
+    asks = f"; model: {escape(model)}" if model else ""
+    yield f"network  {record.network}: {enforced.get('network', 'unknown')}{opened}{asks}"
     yield f"limits   {', '.join(f'{name} {enforced[name]}' for name in _LIMITS if name in enforced)}"
     yield f"absent   {_lacking(enforced.items()) or 'nothing'}"
     if copy is None:

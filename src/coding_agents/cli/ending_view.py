@@ -10,6 +10,7 @@ from coding_agents.errors import CodingAgentsError
 from coding_agents.gitsync.findings.model import Finding
 from coding_agents.gitsync.summary import Summary
 from coding_agents.model.session import Saved
+from coding_agents.model.spending import Spent
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.terminal.escape import escape
 from coding_agents_guest.nestedref import NESTED, nested_path
@@ -46,6 +47,17 @@ def show_end(app: AppContext, session: SessionContext, ended: Ended) -> None:
         app.output.say(f"inside   {name_few(paths)}: `coding-agents nested {record.name}`")
     if saved.left_out:
         app.output.say(f"left out {name_few(saved.left_out)}")
+    if ended.spent.requests:
+        app.output.say(f"model    {spent_text(ended.spent)}")
+
+
+def spent_text(spent: Spent) -> str:
+    """What a session has used of its model, in a line."""
+    cached = f" ({spent.cached:,} of them cached)" if spent.cached else ""
+    cost = f", ${spent.cost / 1e6:,.2f}" if spent.cost else ""
+    return (
+        f"{spent.requests:,} request(s), {spent.read:,} tokens read{cached}, {spent.written:,} written{cost}"
+    )
 
 
 def _looked_at(session: SessionContext, saved: Saved) -> tuple[Summary | None, str]:

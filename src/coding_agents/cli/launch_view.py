@@ -7,6 +7,7 @@ from coding_agents.app.inside import Follower, attach
 from coding_agents.app.joining import unapplied
 from coding_agents.app.launch import Launch, Launched
 from coding_agents.app.launch_request import LaunchRequest
+from coding_agents.app.model import model_told
 from coding_agents.app.narrate import Narrator
 from coding_agents.app.start import start
 from coding_agents.app.steps import Trace
@@ -54,7 +55,7 @@ def _show(
         ignored = unapplied(request, launched.session.record)
         return _join(app, launched.session, follower, ignored, detach=options.detach, as_json=as_json)
     copy = launched.source.copy if launched.source else None
-    for line in banner(launched.session.record, copy):
+    for line in banner(launched.session.record, copy, model=model_told(launched.session)):
         app.output.say(line)
     if show_trace:
         app.output.say(render_trace(launched.trace))

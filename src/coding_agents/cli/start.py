@@ -17,6 +17,7 @@ def command(app: AppContext, name: str, show_trace: bool) -> None:
 
     Its COMMAND is run again. The task of -p is not: the agent is opened on a terminal, for `connect`.
     """
+    from coding_agents.app.model import model_told
     from coding_agents.app.start import start
     from coding_agents.app.steps import Trace
     from coding_agents.cli.banner import banner
@@ -27,7 +28,7 @@ def command(app: AppContext, name: str, show_trace: bool) -> None:
     if enforced is None:
         app.output.say(f"session {session.record.name} is running already")
         return
-    for line in banner(session.record):
+    for line in banner(session.record, model=model_told(session)):
         app.output.say(line)
     if session.record.mode == "tmux":
         app.output.say(f"agent    waits on its terminal: `coding-agents connect {session.record.name}`")

@@ -31,6 +31,12 @@ OnBudget = Callable[[str], None]
 """Is told once, and why, when the session has used up a budget."""
 
 
+def session_settings(session: SessionContext) -> Settings:
+    """The settings as they are now for a session's repository. Raises ConfigError."""
+    tree = session.record.repo.work_tree
+    return load_settings(session.env, project=Path(tree) if tree else None)
+
+
 class ModelAccess:
     """One session's. The broker, and what HTTP and TLS need, is loaded with the first connection."""
 
@@ -64,8 +70,7 @@ class ModelAccess:
         return load_manifest(self._session.record.agent, self._session.env.config_dir / "agents")
 
     def _settings(self) -> Settings:
-        tree = self._session.record.repo.work_tree
-        return load_settings(self._session.env, project=Path(tree) if tree else None)
+        return session_settings(self._session)
 
     def _make(self) -> ModelBroker:
         from coding_agents.brokers.http.upstream import proxy_for

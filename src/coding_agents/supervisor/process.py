@@ -334,6 +334,7 @@ class Supervisor:
             "phase": record.phase,
             "exit_status": record.exit_status,
             "saved": asdict(record.saved),
+            "spent": asdict(record.spent),
             "removed": self._ending.removed,
         }
 
