@@ -170,7 +170,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "model.upstream", "", "Gateway to the agent's model, with its prefix; empty for the provider itself.",
-        parse_upstream, {"type": "string"}, example='"https://gateway.example.com/anthropic"',
+        parse_upstream, {"type": "string"}, example='"https://gateway.example/anthropic"',
     ),
     Setting(
         "model.server_tools", (), "Tools that may run at the model's provider, by what their names begin with.",
