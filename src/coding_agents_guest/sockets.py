@@ -50,7 +50,7 @@ def bind_unix(path: Path) -> socket.socket:
 
 def bind_loopback(port: int) -> socket.socket:
     """A listening TCP socket on the container's own 127.0.0.1."""
-    return _listening(socket.AF_INET, ("127.0.0.1", port))
+    return _listening(socket.AF_INET, ("127.0.0.1", port), socket.IPPROTO_TCP)
 
 
 class Gateway:
@@ -119,8 +119,11 @@ async def _downwards(stream: Stream, writer: asyncio.StreamWriter) -> None:
     writer.write_eof()
 
 
-def _listening(family: socket.AddressFamily, address: str | tuple[str, int]) -> socket.socket:
-    listener = socket.socket(family, socket.SOCK_STREAM)
+def _listening(
+    family: socket.AddressFamily, address: str | tuple[str, int], protocol: int = 0
+) -> socket.socket:
+    # asyncio sends small writes at once (TCP_NODELAY) only where the protocol is named.
+    listener = socket.socket(family, socket.SOCK_STREAM, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

@@ -189,3 +189,24 @@ def test_a_loopback_connection_has_no_known_user(sockets: Path) -> None:
         assert seen == [UNKNOWN_UID]
 
     run(scenario)
+
+
+def test_small_answers_of_a_model_are_sent_at_once() -> None:
+    """Without TCP_NODELAY each second piece of a stream waits for the client's delayed acknowledgement, 40 ms."""
+
+    async def main() -> int:
+        seen: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            link = writer.get_extra_info("socket")
+            seen.set_result(link.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        listener = bind_loopback(0)
+        async with await asyncio.start_server(connected, sock=listener):
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            found = await seen
+            writer.close()
+        return found
+
+    assert asyncio.run(main()) != 0
