@@ -83,6 +83,15 @@ class Bench:
     unrecordable: bool = False
     no_account: CodingAgentsError | None = None
     budget: str = ""
+    under_way: int = 0
+    calls: list[bool] = field(default_factory=list)
+
+    def began(self) -> None:
+        self.under_way += 1
+
+    def ended(self, *, calls: bool) -> None:
+        self.under_way -= 1
+        self.calls.append(calls)
 
     @property
     def refused(self) -> list[AuditEvent]:
@@ -174,7 +183,7 @@ def broker_at_work(
         broker = ModelBroker(
             ModelService(
                 api=api, session=SESSION, server_tools=lambda: server_tools, account=account, spend=spend,
-                left=lambda model: bench.budget, record=record, policy=load_policy(),
+                left=lambda model: bench.budget, activity=bench, record=record, policy=load_policy(),
                 proxy_for=lambda address: "", tls=_no_tls, limits=limits or BrokerLimits(),
             )
         )  # fmt: skip

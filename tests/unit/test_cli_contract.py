@@ -37,10 +37,11 @@ BUILT: dict[str, frozenset[str]] = {
     verb: words(flags)
     for verb, flags in {
         "launch": "--agent -b --branch --name -p --prompt -d --detach --rm -y --force --empty --clean --include"
-        " --network-proxy --cpu --memory --pids --engine --message --no-push --dotnet-preview --dry-run --json --trace",
-        "list": "-a --json",
+        " --network-proxy --cpu --memory --pids --max-tokens --max-cost --engine --message --no-push --dotnet-preview --dry-run --json --trace",
+        "list": "-a --watch --json",
         "connect": "--control",
         "exec": "",
+        "tell": "",
         "start": "",
         "stop": "",
         "wait": "",
@@ -67,15 +68,13 @@ BUILT: dict[str, frozenset[str]] = {
     }.items()
 }
 LATER_VERBS = words(
-    "merge approvals tell paste cp forward login agents secrets mcp acp allowlist policy report dashboard"
-    " verify"
+    "merge approvals paste cp forward login agents secrets mcp acp allowlist policy report dashboard verify"
 ) | {"audit tail", "audit show", "audit export", "images update"}
 LATER_FLAGS = {
     "launch": words(
         "--allow --forward --disk --disk-read --disk-write --bandwidth --time-limit"
         " --best-effort --runtime --image --allow-origin-push --as-agent"
     ),
-    "list": frozenset({"--watch"}),
     "review": frozenset({"--sarif"}),
     "doctor": frozenset({"--fix"}),
 }

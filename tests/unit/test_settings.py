@@ -36,6 +36,7 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "model.max_tokens": st.sampled_from(["none", "200k", "5m", 7]),
     "model.max_cost": st.sampled_from(["none", "5", "2.50", 3]),
     "model.prices": st.lists(st.sampled_from(["m-*=1,0.5,2", "m-1=1,1,1"]), max_size=2),
+    "notify.command": st.lists(st.sampled_from(["notify-send", "-a"]), max_size=2),
     "session.stop_timeout": st.integers(10, 600),
     **{
         f"relay.{name}": st.integers(1, 64).map(lambda size: f"{size}g")

@@ -62,7 +62,7 @@ def decide_state(record: SessionRecord, container: ContainerState | str | None, 
         return "stopping"
     if record.phase == "running" and record.started_at != container.started_at:
         return "starting"  # somebody restarted it: its gate is closed until `start`
-    return record.phase
+    return "waiting" if record.phase == "running" and record.activity == "waiting" else record.phase
 
 
 def _containers(

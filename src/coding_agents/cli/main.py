@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "list": ("list_", "Show sessions with their state, branch and network."),
     "connect": ("connect", "Attach to a session's terminal; a second viewer reads only."),
     "exec": ("exec_", "Run a command in a running session."),
+    "tell": ("tell", "Give the agent of a running session its next prompt."),
     "start": ("start", "Start a stopped session again."),
     "stop": ("stop", "Save a session's work and stop it."),
     "wait": ("wait", "Wait for a session to end and exit with its status."),

@@ -52,6 +52,8 @@ class RecordType(StrEnum):
     MODEL_REFUSED = "model-refused"
     MODEL_USED = "model-used"
     BUDGET_USED = "budget-used"
+    NOTIFIED = "notified"
+    TOLD = "told"
     INTEGRATED = "integrated"
     SAVED = "saved"
     SALVAGED = "salvaged"

@@ -16,6 +16,7 @@ VERSION = 1
 
 State = Literal["starting", "running", "waiting", "stopping", "stopped", "lost", "failed"]
 Phase = Literal["starting", "running", "stopping", "stopped", "failed", "lost"]
+Activity = Literal["", "working", "waiting"]
 Where = Literal["branch", "incoming", "volume", "none"]
 
 _ID = re.compile(r"[0-9a-f]{12}")
@@ -79,7 +80,8 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     launched it, `private` the addresses that the user opened in the network guard, `asked` the protections that the
     user named, `engine_env` the variables that choose the engine as they were at launch, `engine_id` how that engine
     tells itself from others ("" when it is not known), `started_at` the engine's start time of the container whose gate
-    was opened ("" while closed), `spent` what it has used of its model, `enforced` the measured protections,
+    was opened ("" while closed), `spent` what it has used of its model, `activity` what the agent does
+    as far as its requests to the model tell ("" when they do not), `enforced` the measured protections,
     `guest_digest` the SHA-256 of the guest's program in the volume `guest_volume`.
     """
 
@@ -125,6 +127,7 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     exit_status: int | None = None
     saved: Saved = Saved()
     spent: Spent = Spent()
+    activity: Activity = ""
     enforced: dict[str, str] = {}
     limits: dict[str, str] = {}
 

@@ -37,6 +37,7 @@ from coding_agents.model.values import (
     parse_slug,
     parse_tools,
     parse_upstream,
+    parse_words,
     quote,
     render,
 )
@@ -190,6 +191,10 @@ SETTINGS: tuple[Setting, ...] = (
         parse_prices, _STRINGS, example='["claude-opus-*=5,0.5,25"]',
     ),
     Setting(
+        "notify.command", (), "Program, with its first words, that is run on this host when a session needs you.",
+        parse_words, _STRINGS, example='["notify-send", "-a", "coding-agents"]',
+    ),
+    Setting(
         "session.stop_timeout", 120, "Time that a stopping session has to save its work: 120, 90s, 2m.",
         parse_duration, {"type": ["string", "integer"]},
     ),
@@ -253,6 +258,7 @@ class Settings(msgspec.Struct, frozen=True):
     model_max_tokens: int
     model_max_cost: Decimal
     model_prices: tuple[str, ...]
+    notify_command: tuple[str, ...]
     session_stop_timeout: int
     relay_push: int
     relay_object: int

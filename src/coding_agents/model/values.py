@@ -120,6 +120,18 @@ def parse_tools(value: object) -> tuple[str, ...]:
     return _each(value, _tool)
 
 
+def parse_words(value: object) -> tuple[str, ...]:
+    """The words of a command, which is never given to a shell."""
+    if isinstance(value, str):  # from the environment
+        value = value.split()
+    if not isinstance(value, list | tuple) or len(value) > 64:
+        raise ValueError(f"{_shown(value)} is not a list of at most 64 words")
+    words = tuple(_text(word) for word in value)
+    if any(not word.isprintable() or len(word) > 1000 for word in words) or (words and not words[0]):
+        raise ValueError(f"{_shown(value)} holds a word that is empty, too long or not printable")
+    return words
+
+
 def parse_prices(value: object) -> tuple[str, ...]:
     """Prices by model, as `NAME=READ,CACHED,WRITTEN`; a name may end in `*`."""
     if isinstance(value, str):  # from the environment, where a comma is part of a price

@@ -17,6 +17,7 @@ from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.guest_config import salvage_config
 from coding_agents.supervisor.guest_link import GuestLink
 from coding_agents.supervisor.journal import Journal
+from coding_agents.supervisor.notify import Notice
 from coding_agents.supervisor.protocol import told
 from coding_agents.supervisor.relay_budgets import relay_limits
 from coding_agents.supervisor.removal import remove_engine_objects
@@ -33,6 +34,7 @@ from coding_agents.supervisor.settle import (
 )
 from coding_agents_guest import events
 
+_STOP_S = 120  # as `stop` without another setting
 _ORIGIN = {"salvage": "volume", "autosave": "automatic saves"}
 
 
@@ -83,6 +85,26 @@ class Ending:
             saved = Saved(where="volume", note=error.message)
             self._session.update(phase=phase, started_at="", exit_status=status, saved=saved)
         await self._release(saved)
+
+    async def stop_for(self, reason: str) -> None:
+        """Save and stop the session because a budget of it is used up. Never raises: it can be stopped by hand."""
+        self._journal.note(RecordType.BUDGET_USED, subject=reason)
+        try:
+            state = await asyncio.to_thread(self._session.container_state)
+            if state is not None and state.running:
+                await asyncio.to_thread(self._session.engine.stop, state.id, timeout_s=_STOP_S)
+        except CodingAgentsError as error:
+            self._journal.note(RecordType.BUDGET_USED, outcome="failed", detail={"reason": error.message})
+
+    def notice(self) -> tuple[Notice, str]:
+        """How the session ended, for its user."""
+        record = self._session.record
+        status = record.exit_status
+        if record.phase == "lost" or status is None:
+            return "failed", "the container is gone"
+        where = {"branch": f"its work is on {record.branch}", "none": "it made no commits"}
+        text = where.get(record.saved.where, f"see `coding-agents recover {record.name}`")
+        return ("finished", text) if status == 0 else ("failed", f"status {status}; {text}")
 
     def _not_settled(self, error: CodingAgentsError) -> Saved:
         """What is known of the work when the end could not be settled: it is in the volume."""

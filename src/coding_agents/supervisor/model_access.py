@@ -17,6 +17,7 @@ from coding_agents.model.audit import RecordType
 from coding_agents.model.manifest import AgentManifest
 from coding_agents.model.settings import Settings
 from coding_agents.model.spending import NO_COST, NO_TOKENS, price_of
+from coding_agents.supervisor.activity import ActivityWatch
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.journal import Journal, now_ms
 from coding_agents_guest.mux import Stream
@@ -40,10 +41,13 @@ def session_settings(session: SessionContext) -> Settings:
 class ModelAccess:
     """One session's. The broker, and what HTTP and TLS need, is loaded with the first connection."""
 
-    def __init__(self, session: SessionContext, journal: Journal, on_budget: OnBudget) -> None:
+    def __init__(
+        self, session: SessionContext, journal: Journal, on_budget: OnBudget, activity: ActivityWatch
+    ) -> None:
         self._session = session
         self._journal = journal
         self._on_budget = on_budget
+        self._activity = activity
         self._broker: ModelBroker | None = None
         self._counting = asyncio.Lock()
         self._told = False
@@ -88,6 +92,7 @@ class ModelAccess:
                 spend=self._spend,
                 left=self._left,
                 record=self._journal.broker,
+                activity=self._activity,
                 policy=load_policy(),
                 proxy_for=lambda address: proxy_for(address, self._session.env.environ),
                 tls=self._tls,
@@ -120,7 +125,9 @@ class ModelAccess:
         upstream = gateway or (credential.upstream if credential is not None else own)
         address = parse_address(upstream)
         if address is None:
-            raise CredentialError(f"{upstream!r} is no address of a model")
+            raise CredentialError(
+                f"{upstream!r} is no address of a model", hint="Correct the setting model.upstream."
+            )
         return Account(
             source=credential.source if credential is not None else "none",
             headers=credential.headers if credential is not None else {},

@@ -30,6 +30,7 @@ from coding_agents.gitsync.rules import load_policy
 from coding_agents.model.audit import Outcome, RecordType
 from coding_agents.sandbox.guest import guest_argv
 from coding_agents.sandbox.spec import BRIDGE_USER
+from coding_agents.supervisor.activity import ActivityWatch
 from coding_agents.supervisor.autosaving import Autosaving
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.ending import Ending
@@ -37,6 +38,7 @@ from coding_agents.supervisor.guest_config import parse_config
 from coding_agents.supervisor.guest_link import GuestLink, Service
 from coding_agents.supervisor.journal import Journal
 from coding_agents.supervisor.model_access import ModelAccess
+from coding_agents.supervisor.notify import Notifier
 from coding_agents.supervisor.protocol import Op, told
 from coding_agents.supervisor.relay_budgets import relay_limits
 from coding_agents.supervisor.settle import bring_home_or_say_why, saved_of
@@ -51,7 +53,6 @@ _REOPEN_WAIT_S = 5.0  # for who needs the channel
 _IDLE_S = 2.0
 # So long a start waits for who reads the volume; the verb waits for our answer for twice as long.
 _BUSY_S = 30.0
-_STOP_S = 120  # as `stop` without another setting
 
 
 class Supervisor:
@@ -80,7 +81,11 @@ class Supervisor:
             on_update=self._on_update,
             limits=relay_limits(session),
         )
-        self._model = ModelAccess(session, journal, self._end_for)
+        self._notifier = Notifier(session, journal)
+        self._activity = ActivityWatch(
+            session, lambda: self._notifier.tell("waiting", "the agent waits for you")
+        )
+        self._model = ModelAccess(session, journal, self._end_for, self._activity)
         self._autosaving = Autosaving(session, journal, self._relay, self._open_again, self._homing)
         self._ending = Ending(session, journal, self._relay, self._homing)
 
@@ -103,6 +108,7 @@ class Supervisor:
         if self._link is not None:
             await self._link.close()
         await self._model.close()
+        await self._notifier.finish()
 
     def leave(self) -> None:
         """End soon; the session goes on without us."""
@@ -253,6 +259,7 @@ class Supervisor:
             started_at=started_at,
             enforced=enforced,
             exit_status=None,
+            activity="working",
             saved=replace(self._session.record.saved, verified=False),  # from here on the volume may differ
         )
         await link.open_gate(config)
@@ -277,20 +284,10 @@ class Supervisor:
 
     def _end_for(self, reason: str) -> None:
         """A budget is used up: the work is saved and the session stopped, as `stop` does it."""
-        self._journal.note(RecordType.BUDGET_USED, subject=reason)
-        task = asyncio.create_task(self._stop_over_budget())
+        self._notifier.tell("budget", reason)
+        task = asyncio.create_task(self._ending.stop_for(reason))
         self._arrivals.add(task)
         task.add_done_callback(self._arrivals.discard)
-
-    async def _stop_over_budget(self) -> None:
-        try:
-            state = await self._inspect()
-            if state is not None and state.running:
-                await asyncio.to_thread(self._session.engine.stop, state.id, timeout_s=_STOP_S)
-        except (
-            CodingAgentsError
-        ) as error:  # the broker serves nothing more; the session can be stopped by hand
-            self._journal.note(RecordType.BUDGET_USED, outcome="failed", detail={"reason": error.message})
 
     async def _wait(self) -> dict[str, Any]:
         if self._watch is None:
@@ -409,7 +406,9 @@ class Supervisor:
         link, self._link = self._link, None
         try:
             await asyncio.gather(*self._arrivals, return_exceptions=True)
+            self._activity.stop()
             await self._ending.settle(state, link)
+            self._notifier.tell(*self._ending.notice())
         finally:
             if link is not None:
                 await link.close()

@@ -11,6 +11,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from typing import Protocol as Structural
 
 import msgspec
 
@@ -25,6 +26,7 @@ from coding_agents.brokers.http.upstream import Address, Answer, Upstream, Upstr
 from coding_agents.brokers.model.apis import PROTOCOLS, Endpoint, Protocol, passing, upstream_headers
 from coding_agents.brokers.model.body import MalformedBodyError, findings, read_body, write_body
 from coding_agents.brokers.model.keyscan import KeyScanner, ReflectedError
+from coding_agents.brokers.model.turn import TurnReader
 from coding_agents.brokers.model.usage import Usage, UsageReader, estimate
 from coding_agents.errors import CodingAgentsError
 from coding_agents.model.audit import AuditEvent, Outcome, RecordType
@@ -67,6 +69,13 @@ class Account(Masked, frozen=True):
     own_address: bool = False
 
 
+class Activity(Structural):
+    """Is told of each request that goes to the model, and whether its answer asked for a tool."""
+
+    def began(self) -> None: ...
+    def ended(self, *, calls: bool) -> None: ...
+
+
 class ModelService(msgspec.Struct, frozen=True, kw_only=True):
     """What a broker serves.
 
@@ -81,6 +90,7 @@ class ModelService(msgspec.Struct, frozen=True, kw_only=True):
     spend: Callable[[str, Usage], Awaitable[None]]
     left: Callable[[str], str]
     record: Callable[[AuditEvent], Awaitable[None]]
+    activity: Activity
     policy: Policy
     proxy_for: Callable[[Address], str]
     tls: Callable[[], ssl.SSLContext]
@@ -96,11 +106,12 @@ class _RefusalError(Exception):
 
 
 class _Judged(msgspec.Struct, frozen=True):
-    """A request that may be carried out: its target at the provider, and the body that was judged."""
+    """A request that may be carried out: its target at the provider, the body that was judged, who reads the answer."""
 
     target: str
     body: bytes
     model: str
+    turn: TurnReader
 
 
 class ModelBroker:
@@ -169,7 +180,7 @@ class ModelBroker:
         query = f"?{request.query}" if request.query else ""
         target = request.path + query
         if endpoint.body is None:
-            return _Judged(target, b"", "")
+            return _Judged(target, b"", "", TurnReader())
         return self._judge_body(request, endpoint, target)
 
     def _judge_body(self, request: HttpRequest, endpoint: Endpoint, target: str) -> _Judged:
@@ -183,7 +194,7 @@ class ModelBroker:
             model = str(body.get("model") or _model_in(request.path))[:200]
             self._require_budget(model)
             self._protocol.personalise(body, self._service.session)
-            return _Judged(target, write_body(body), model)
+            return _Judged(target, write_body(body), model, TurnReader())
         except MalformedBodyError as error:
             raise _RefusalError(
                 400, str(error), _denied(Operation.MODEL_MALFORMED.value, "body", str(error))
@@ -244,6 +255,7 @@ class ModelBroker:
         if account.own_address:
             target = target.removeprefix(protocol.version)
         headers = upstream_headers(protocol, request.headers, account.headers)
+        service.activity.began()
         try:
             async with (
                 asyncio.timeout(service.limits.answer_s),
@@ -256,6 +268,8 @@ class ModelBroker:
             raise _RefusalError(502, str(error), _failed(judged.model, str(error))) from error
         except TimeoutError:
             raise UpstreamError("the answer took too long") from None
+        finally:
+            service.activity.ended(calls=judged.turn.calls)
 
     async def _pass_on(
         self, guest: GuestConnection, answer: Answer, judged: _Judged, account: Account
@@ -274,7 +288,7 @@ class ModelBroker:
             await self._reflected(judged)
             raise _RefusalError(502, "the answer held the credential")
         streams = fields.get("content-type", "").startswith("text/event-stream")
-        reader = UsageReader(self._protocol.usage_of, stream=streams)
+        reader, turn = UsageReader(self._protocol.usage_of, stream=streams), judged.turn
         await guest.begin_answer(answer.status, kept)
         received = 0
         try:
@@ -283,6 +297,7 @@ class ModelBroker:
                 if received > self._service.limits.answer_bytes:
                     raise UpstreamError("the answer is too long")
                 reader.feed(data)
+                turn.feed(data)
                 if passed := scanner.feed(data):
                     await guest.write(passed)
             if rest := scanner.finish():
