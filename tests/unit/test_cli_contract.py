@@ -37,7 +37,8 @@ BUILT: dict[str, frozenset[str]] = {
     verb: words(flags)
     for verb, flags in {
         "launch": "--agent -b --branch --name -p --prompt -d --detach --rm -y --force --empty --clean --include"
-        " --network-proxy --cpu --memory --pids --max-tokens --max-cost --engine --message --no-push --dotnet-preview --dry-run --json --trace",
+        " --network-proxy --cpu --memory --pids"
+        " --max-tokens --max-cost --engine --message --no-push --dotnet-preview --dry-run --json --trace",
         "list": "-a --watch --json",
         "connect": "--control",
         "exec": "",
