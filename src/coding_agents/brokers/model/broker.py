@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     import ssl
 
 _MIB = 1 << 20
+_PASSING = (408, 429, 502, 503)  # worth another try
+_LARGE = 64 * 1024  # a body that takes long enough to judge that others would notice
 
 
 class BrokerLimits(msgspec.Struct, frozen=True):
@@ -181,7 +183,9 @@ class ModelBroker:
         target = request.path + query
         if endpoint.body is None:
             return _Judged(target, b"", "", TurnReader())
-        return self._judge_body(request, endpoint, target)
+        if len(request.body) < _LARGE:
+            return self._judge_body(request, endpoint, target)
+        return await asyncio.to_thread(self._judge_body, request, endpoint, target)
 
     def _judge_body(self, request: HttpRequest, endpoint: Endpoint, target: str) -> _Judged:
         if endpoint.body is None:
@@ -330,7 +334,8 @@ class ModelBroker:
 
     async def _answer_error(self, guest: GuestConnection, status: int, reason: str) -> None:
         body = self._protocol.error_body(status, f"coding-agents: {reason}")
-        await guest.answer(status, json.dumps(body).encode(), [("x-should-retry", "false")])
+        final = [] if status in _PASSING else [("x-should-retry", "false")]  # of the providers' own clients
+        await guest.answer(status, json.dumps(body).encode(), final)
 
     def _upstream(self, address: Address) -> Upstream:
         if address not in self._upstreams:
