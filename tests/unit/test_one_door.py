@@ -57,6 +57,10 @@ GUEST_STARTS = {"__main__.py", "autosave.py", "bridge.py", "children.py", "gitwo
 
 OUTSIDE = {
     "tools/build_test_images.py": set(),  # images between the test engines
+    "tools/record_session.py": {
+        ("git", "call subprocess.run"),
+        ("sh", "call os.execvpe"),
+    },  # in a repository of its own
     "bench/commands.py": set(),  # measures a bare interpreter
     "bench/launches.py": set(),  # measures cp
     "bench/model.py": set(),  # measures a client of its own
