@@ -34,12 +34,13 @@ def escape(text: str, *, keep: str = "") -> str:
 
 
 def _escape_run(run: str, keep: str) -> str:
-    if _is_visible(run):
+    if is_visible(run):
         return run
-    return "".join(char if char in keep or _is_visible(char) else _escaped(char) for char in run)
+    return "".join(char if char in keep or is_visible(char) else _escaped(char) for char in run)
 
 
-def _is_visible(text: str) -> bool:
+def is_visible(text: str) -> bool:
+    """Whether all of `text` is drawn as what it is: nothing in it hides, moves or reorders."""
     return text.isprintable() and not _HIDING.search(text)
 
 
