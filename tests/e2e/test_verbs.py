@@ -3,80 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import select
-import signal
 import subprocess
-import sys
-import termios
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from fcntl import ioctl
 from pathlib import Path
-from struct import pack
 
 import pytest
 
 from support.faults import ORDINARY_UID, assert_nothing_left, assert_refused, kill_supervisor, ready
 from support.product import Product, git, make_repo, wait_for
+from support.ptys import on_terminal, shell_agent
 
 pytestmark = pytest.mark.engine
-
-
-@dataclass
-class Terminal:
-    """A verb on a terminal of its own, as a person sees it."""
-
-    pid: int
-    fd: int
-    seen: str = ""
-
-    def sees(self, text: str, *, timeout_s: float = 30.0) -> None:
-        """Wait until `text` has been shown."""
-        deadline = time.monotonic() + timeout_s
-        while text not in self.seen:
-            assert time.monotonic() < deadline, f"{text!r} not in {self.seen!r}"
-            self._read(0.1)
-
-    def types(self, text: str) -> None:
-        os.write(self.fd, text.encode())
-
-    def ends(self) -> int:
-        """The exit status, when the verb has ended."""
-        deadline = time.monotonic() + 30.0
-        while True:
-            self._read(0.05)
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.pid = 0
-                return os.waitstatus_to_exitcode(status)
-            assert time.monotonic() < deadline, f"still running after {self.seen!r}"
-
-    def _read(self, timeout_s: float) -> None:
-        if select.select([self.fd], [], [], timeout_s)[0]:
-            with suppress(OSError):  # the other end has closed it
-                self.seen += os.read(self.fd, 65536).decode("utf-8", "replace")
-
-
-@contextmanager
-def terminal(product: Product, *words: str) -> Iterator[Terminal]:
-    """Run `coding-agents WORDS` on a pseudo-terminal of 24 x 80."""
-    pid, fd = pty.fork()
-    if pid == 0:
-        env = {**product.env, "TERM": "xterm-256color"}
-        os.execve(sys.executable, (sys.executable, "-m", "coding_agents", *words), env)
-    ioctl(fd, termios.TIOCSWINSZ, pack("HHHH", 24, 80, 0, 0))
-    shown = Terminal(pid, fd)
-    try:
-        yield shown
-    finally:
-        if shown.pid:
-            os.kill(shown.pid, signal.SIGKILL)
-            os.waitpid(shown.pid, 0)
-        os.close(fd)
 
 
 def test_launch_on_a_terminal_attaches_and_leaving_it_lets_the_session_run(
@@ -84,7 +21,7 @@ def test_launch_on_a_terminal_attaches_and_leaving_it_lets_the_session_run(
 ) -> None:
     name = f"demo-{repo.name}-session-1"
     words = ("launch", str(repo), "--agent", "demo", "--network-proxy", "restricted")
-    with terminal(product, *words) as first:
+    with on_terminal(product, *words) as first:
         first.sees("enforced")
         wait_for(lambda: product.state(name) == "running", "the session")
         first.sees("next task")  # what is typed before tmux has the terminal goes to the agent
@@ -96,19 +33,18 @@ def test_launch_on_a_terminal_attaches_and_leaving_it_lets_the_session_run(
 
 
 def test_connect_shows_the_screen_and_a_second_viewer_only_reads(product: Product, repo: Path) -> None:
-    agent = product.home / ".config/coding-agents/agents/shell.toml"
-    _shell_agent(agent)
+    shell_agent(product)
     result = product.run("launch", str(repo), "--agent", "shell", "--network-proxy", "restricted", "-d")
     name = result.out.strip()
-    with terminal(product, "connect", name) as first:
+    with on_terminal(product, "connect", name) as first:
         first.types("echo fir''st > one.txt; cat one.txt\r")
         first.sees("first")
-        with terminal(product, "connect", name) as second:
+        with on_terminal(product, "connect", name) as second:
             second.sees("first")
             second.types("echo sec''ond > two.txt\r")
             time.sleep(1.0)
             assert product.exec(name, "test -e two.txt", status=None).status == 1
-        with terminal(product, "connect", name, "--control") as third:
+        with on_terminal(product, "connect", name, "--control") as third:
             third.sees("first")
             third.types("echo thi''rd > three.txt\r")
             wait_for(
@@ -123,15 +59,6 @@ def test_connect_shows_the_screen_and_a_second_viewer_only_reads(product: Produc
     assert attached == ["control", "read-only", "control"]
     product.run("stop", name)
     assert git(repo, "show", "shell/session-1:one.txt") == "first"
-
-
-def _shell_agent(path: Path) -> None:
-    """An agent of the user's own whose command is a shell."""
-    path.parent.mkdir(parents=True)
-    path.write_text(
-        'name = "shell"\ntitle = "Shell"\n[command]\ninteractive = ["bash", "--norc"]\n'
-        'headless = ["bash", "-c", "{prompt}"]\n'
-    )
 
 
 def test_connect_without_a_terminal_is_refused(product: Product, repo: Path) -> None:

@@ -247,6 +247,7 @@ def test_of_a_links_parameters_only_a_plain_id_is_kept(parameters: str, kept: st
         (b"\x1bPq" + b"\n" * 3 + b"\x07~\x1b\\after", b"after"),
         (b"\x1b]52;c;never ended\x1b[1mafter", b"\x1b[1mafter"),
         (b"\x1bPnever ended\x18after", b"after"),
+        (b"\x1b]52;c;eA==\xc2\x9cafter", b"after"),
     ],
 )
 def test_what_becomes_of_what_is_broken(data: bytes, shown: bytes) -> None:
@@ -256,6 +257,13 @@ def test_what_becomes_of_what_is_broken(data: bytes, shown: bytes) -> None:
 def test_an_ordinary_end_leaves_nothing_to_undo() -> None:
     one = TerminalFilter()
     one.feed(b"text only\r\n")
+    assert one.finish() == b""
+
+
+def test_a_screen_that_was_left_in_another_way_is_not_left_twice() -> None:
+    """That would move the cursor to where it was before, over what has been shown since."""
+    one = TerminalFilter()
+    one.feed(b"\x1b[?47h\x1b[?1049l")
     assert one.finish() == b""
 
 

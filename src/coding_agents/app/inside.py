@@ -12,15 +12,22 @@ from typing import BinaryIO, Self
 from coding_agents.app.sessions import require_open_gate
 from coding_agents.errors import ReaderGoneError, StoreError
 from coding_agents.model.audit import RecordType
-from coding_agents.proc.foreground import Filtered, run_attached, run_filtered
+from coding_agents.proc.foreground import Filtered, run_filtered
 from coding_agents.proc.runner import Command
+from coding_agents.proc.terminal import run_on_terminal
 from coding_agents.sandbox.spec import AGENT_USER, HOME, WORKSPACE
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.protocol import Op
 from coding_agents.terminal.escape import StreamEscaper
+from coding_agents.terminal.filter import TerminalFilter
 from coding_agents.terminal.streams import unwritten
 
 _ENVIRONMENT = (("HOME", HOME), ("LANG", "C.UTF-8"))
+# What the base image has descriptions of, and our filter passes what they say. All others understand xterm.
+_TERMS = frozenset(
+    {"xterm", "xterm-256color", "screen", "screen-256color", "tmux", "tmux-256color", "linux", "vt100", "vt220",
+     "rxvt-unicode", "rxvt-unicode-256color"}
+)  # fmt: skip
 
 
 def run_inside(session: SessionContext, argv: Sequence[str], *, raw: bool) -> int:
@@ -38,7 +45,7 @@ def run_inside(session: SessionContext, argv: Sequence[str], *, raw: bool) -> in
         env=_with_term(session) if interactive else _ENVIRONMENT,
     )
     if interactive:
-        return run_attached(command)
+        return run_on_terminal(command, TerminalFilter())
     return show_output(command, raw=raw, stdin=True)
 
 
@@ -59,7 +66,7 @@ def attach(session: SessionContext, *, control: bool) -> int:
         workdir=WORKSPACE,
         env=_with_term(session),
     )
-    return run_attached(command)
+    return run_on_terminal(command, TerminalFilter())
 
 
 def show_output(command: Command, *, raw: bool, stdin: bool = False) -> int:
@@ -166,7 +173,8 @@ def _filter(target: BinaryIO, *, raw: bool) -> _Safe:
 
 
 def _with_term(session: SessionContext) -> tuple[tuple[str, str], ...]:
-    return (*_ENVIRONMENT, ("TERM", session.env.environ.get("TERM", "xterm-256color")))
+    term = session.env.environ.get("TERM", "")
+    return (*_ENVIRONMENT, ("TERM", term if term in _TERMS else "xterm-256color"))
 
 
 def _record(session: SessionContext, kind: RecordType, subject: str) -> None:

@@ -1,30 +1,13 @@
-"""Commands that a person on the host sees: on our own terminal, or with their output made safe on its way."""
+"""Commands whose output a person on the host sees, made safe on its way; `proc.terminal` has those on a terminal."""
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import threading
 from typing import IO, Protocol
 
-from coding_agents.proc.runner import Command, interruptible, kill_group, missing_program, spawn
-
-
-def run_attached(command: Command) -> int:
-    """Run `command` on our own terminal and standard streams; returns its exit status (128+n on a signal).
-
-    SIGINT is left to the child while it runs: the terminal delivers it to the whole foreground group.
-    """
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with missing_program(command):
-            status = subprocess.run(
-                command.argv, env=dict(command.env), cwd=command.cwd, check=False
-            ).returncode
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    return 128 - status if status < 0 else status
+from coding_agents.proc.runner import Command, interruptible, kill_group, spawn
 
 
 def run_filtered(command: Command, *, out: Sink, err: Sink, stdin: bool = False) -> int:
