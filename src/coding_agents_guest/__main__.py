@@ -11,6 +11,7 @@ from coding_agents_guest import __version__
 _MODULES = {
     "bridge": "coding_agents_guest.bridge",
     "entrypoint": "coding_agents_guest.entrypoint",
+    "hangup": "coding_agents_guest.hangup",
     "holder": "coding_agents_guest.holder",
     "probe": "coding_agents_guest.probe",
     "salvage": "coding_agents_guest.salvage_process",

@@ -25,7 +25,7 @@ def test_launch_on_a_terminal_attaches_and_leaving_it_lets_the_session_run(
         first.sees("enforced")
         wait_for(lambda: product.state(name) == "running", "the session")
         first.sees("next task")  # what is typed before tmux has the terminal goes to the agent
-        first.types("\x02d")
+        first.leaves_tmux()
         first.ends()
     if product.state(name) == "running":  # the demo agent may have finished meanwhile
         product.run("stop", name)
@@ -50,9 +50,9 @@ def test_connect_shows_the_screen_and_a_second_viewer_only_reads(product: Produc
             wait_for(
                 lambda: product.exec(name, "test -e three.txt", status=None).status == 0, "the third's file"
             )
-            third.types("\x02d")
+            third.leaves_tmux()
             assert third.ends() == 0
-        first.types("\x02d")
+        first.leaves_tmux()
         assert first.ends() == 0
     assert product.state(name) == "running"
     attached = [record["subject"] for record in product.audit(name) if record["type"] == "attached"]

@@ -46,6 +46,11 @@ class Terminal:
     def types(self, text: str) -> None:
         os.write(self.fd, text.encode())
 
+    def leaves_tmux(self) -> None:
+        """Ctrl-b d, after a moment: tmux takes keys that follow others within a millisecond for pasted text."""
+        time.sleep(0.1)
+        self.types("\x02d")
+
     def resize(self, rows: int, columns: int) -> None:
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 

@@ -5,6 +5,7 @@ Whatever comes out is the guest's: it is made safe on its way to a terminal or a
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import Sequence
 from typing import BinaryIO, Self
@@ -15,6 +16,7 @@ from coding_agents.model.audit import RecordType
 from coding_agents.proc.foreground import Filtered, run_filtered
 from coding_agents.proc.runner import Command
 from coding_agents.proc.terminal import run_on_terminal
+from coding_agents.sandbox.guest import guest_argv
 from coding_agents.sandbox.spec import AGENT_USER, HOME, WORKSPACE
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.protocol import Op
@@ -23,6 +25,7 @@ from coding_agents.terminal.filter import TerminalFilter
 from coding_agents.terminal.streams import unwritten
 
 _ENVIRONMENT = (("HOME", HOME), ("LANG", "C.UTF-8"))
+_MARK = "CODING_AGENTS_TERMINAL"  # marks what runs on one terminal of the host
 # What the base image has descriptions of, and our filter passes what they say. All others understand xterm.
 _TERMS = frozenset(
     {"xterm", "xterm-256color", "screen", "screen-256color", "tmux", "tmux-256color", "linux", "vt100", "vt220",
@@ -34,18 +37,16 @@ def run_inside(session: SessionContext, argv: Sequence[str], *, raw: bool) -> in
     """Run a command as the agent's user; returns its exit status. Raises SessionStateError while the gate is closed."""
     require_open_gate(session)
     _record(session, RecordType.EXEC, argv[0])
-    interactive = session.env.stdin_tty and session.env.stdout_tty
+    if session.env.stdin_tty and session.env.stdout_tty:
+        return _on_terminal(session, argv)
     command = session.engine.exec_command(
         session.record.container_id,
         argv,
         user=AGENT_USER,
         interactive=True,
-        tty=interactive,
         workdir=WORKSPACE,
-        env=_with_term(session) if interactive else _ENVIRONMENT,
+        env=_ENVIRONMENT,
     )
-    if interactive:
-        return run_on_terminal(command, TerminalFilter())
     return show_output(command, raw=raw, stdin=True)
 
 
@@ -57,16 +58,26 @@ def attach(session: SessionContext, *, control: bool) -> int:
     )
     read_only = ("-r",) if clients.ok and clients.stdout.strip() and not control else ()
     _record(session, RecordType.ATTACHED, "read-only" if read_only else "control")
+    return _on_terminal(session, ("tmux", "attach-session", *read_only, "-t", "agent"))
+
+
+def _on_terminal(session: SessionContext, argv: Sequence[str]) -> int:
+    """Run a command as the agent's user on our terminal, filtered; what interrupts us hangs it up."""
+    name, value = _MARK, secrets.token_hex(8)
+    term = session.env.environ.get("TERM", "")
+    env = (*_ENVIRONMENT, ("TERM", term if term in _TERMS else "xterm-256color"), (name, value))
+    container = session.record.container_id
     command = session.engine.exec_command(
-        session.record.container_id,
-        ("tmux", "attach-session", *read_only, "-t", "agent"),
-        user=AGENT_USER,
-        interactive=True,
-        tty=True,
-        workdir=WORKSPACE,
-        env=_with_term(session),
+        container, argv, user=AGENT_USER, interactive=True, tty=True, workdir=WORKSPACE, env=env
     )
-    return run_on_terminal(command, TerminalFilter())
+    try:
+        return run_on_terminal(command, TerminalFilter())
+    except BaseException:
+        # The engine lets it run on when its client is gone, and a tmux client would make the next viewer read only.
+        session.engine.exec(
+            container, guest_argv(session.record.guest_digest, "hangup", f"{name}={value}"), user=AGENT_USER
+        )
+        raise
 
 
 def show_output(command: Command, *, raw: bool, stdin: bool = False) -> int:
@@ -170,11 +181,6 @@ class _After:
 
 def _filter(target: BinaryIO, *, raw: bool) -> _Safe:
     return _Safe(target, None if raw else StreamEscaper(colours=target.isatty()))
-
-
-def _with_term(session: SessionContext) -> tuple[tuple[str, str], ...]:
-    term = session.env.environ.get("TERM", "")
-    return (*_ENVIRONMENT, ("TERM", term if term in _TERMS else "xterm-256color"))
 
 
 def _record(session: SessionContext, kind: RecordType, subject: str) -> None:

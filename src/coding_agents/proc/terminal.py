@@ -16,18 +16,15 @@ import tty
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from coding_agents.errors import Terminated
 from coding_agents.proc.runner import TURN_S, Command, interruptible, kill_group, spawn
 
-if TYPE_CHECKING:
-    import subprocess
-
+_Handler = Callable[[int, FrameType | None], object]
 _CHUNK = 65536
 _MAX_TYPED = 65536  # what is typed or pasted ahead of a program that does not read; then our terminal waits
 _GIVE_BACK_S = 1.0  # for a terminal that takes nothing more
-_END = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 _LFLAG, _CC = 3, 6  # places in what tcgetattr gives
 
 
@@ -42,59 +39,85 @@ class Screen(Protocol):
 def run_on_terminal(command: Command, screen: Screen, *, stdin: int = 0, stdout: int = 1) -> int:
     """Run `command` on a terminal of its own, shown on ours; returns its exit status (128+n on a signal).
 
-    `stdin` and `stdout` are terminals. Raises Terminated on SIGTERM, on SIGHUP and when our terminal has gone; the
-    command is ended then. The command's time limit does not count: the user ends it.
+    `stdin` and `stdout` are terminals. Raises KeyboardInterrupt on SIGINT from outside, Terminated on SIGTERM, on
+    SIGHUP and when our terminal has gone; the command is ended then. Its time limit does not count: the user ends it.
     """
-    found = termios.tcgetattr(stdin)
-    master, slave = os.openpty()
-    try:
-        try:
-            termios.tcsetattr(slave, termios.TCSANOW, found)
-            _copy_size(stdout, master)
-            process = spawn(command, stdin=slave, output=slave)
-        finally:
-            os.close(slave)
-        with process, interruptible(process.pid):
-            status = _Relay(process, master, screen, stdin=stdin, stdout=stdout, found=found).run()
-    finally:
-        os.close(master)
+    relay = _Relay(screen, stdin=stdin, stdout=stdout)
+    with _handling(relay.handlers):
+        status = relay.run(command)
     return 128 - status if status < 0 else status
 
 
 class _Relay:
-    """Passes bytes on in both directions until the command has ended."""
+    """Passes bytes on in both directions until the command has ended.
 
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        master: int,
-        screen: Screen,
-        *,
-        stdin: int,
-        stdout: int,
-        found: list[int | list[bytes | int]],
-    ) -> None:
-        self._process, self._master, self._screen = process, master, screen
-        self._stdin, self._stdout, self._found = stdin, stdout, found
+    What is to end us is raised by our own loop, not by a signal's handler: that might be in the middle of
+    subprocess, whose lock would then stay taken.
+    """
+
+    def __init__(self, screen: Screen, *, stdin: int, stdout: int) -> None:
+        self._screen, self._stdin, self._stdout = screen, stdin, stdout
+        self._found = termios.tcgetattr(stdin)
         self._typed = b""
-        os.set_blocking(master, False)
+        self._end: BaseException | None = None
+        self._may_raise = False
+        self._attached = False
 
-    def run(self) -> int:
-        handlers = {signal.SIGWINCH: self._resize, signal.SIGCONT: self._resume, signal.SIGHUP: self._hang_up}
-        with _handling(handlers):
+    @property
+    def handlers(self) -> Mapping[signal.Signals, _Handler]:
+        return {
+            signal.SIGINT: lambda *_: self._end_by(KeyboardInterrupt()),
+            signal.SIGTERM: lambda *_: self._end_by(Terminated()),
+            signal.SIGHUP: lambda *_: self._end_by(Terminated()),
+            signal.SIGWINCH: lambda *_: self._resize(),
+            signal.SIGCONT: lambda *_: self._resume(),
+        }
+
+    def run(self, command: Command) -> int:
+        """Start the command and stay until its end; called once. Returns its status, negative for a signal."""
+        self._master, slave = os.openpty()
+        try:
             try:
-                tty.setraw(self._stdin, termios.TCSANOW)  # what has been typed already is the command's
-                while self._turn():
-                    pass
-                return self._wait()
-            except BaseException:
-                kill_group(self._process.pid)
-                raise
+                termios.tcsetattr(slave, termios.TCSANOW, self._found)
+                _copy_size(self._stdout, self._master)
+                self._process = spawn(command, stdin=slave, output=slave)
             finally:
-                self._give_back()
+                os.close(slave)
+            os.set_blocking(self._master, False)
+            with self._process, interruptible(self._process.pid):
+                return self._stay()
+        finally:
+            os.close(self._master)
+
+    def _stay(self) -> int:
+        try:
+            self._attached = True
+            self._resume()
+            while self._turn():
+                pass
+            while (status := self._process.poll()) is None:
+                self._require_no_end()
+                time.sleep(0.005)
+        except BaseException:
+            kill_group(self._process.pid)
+            raise
+        finally:
+            self._give_back()
+        self._require_no_end()
+        return status
+
+    def _end_by(self, error: BaseException) -> None:
+        self._end = error
+        if self._may_raise:  # a write that waits for our terminal would go on waiting
+            raise error
+
+    def _require_no_end(self) -> None:
+        if self._end is not None:
+            raise self._end
 
     def _turn(self) -> bool:
         """Wait for something to do and do it; False when nothing more can come."""
+        self._require_no_end()
         ended = self._process.poll() is not None  # asked first: what it wrote before that is readable by now
         reading = [self._master, *([self._stdin] if len(self._typed) < _MAX_TYPED else [])]
         readable, writable, _ = select.select(reading, [self._master] if self._typed else [], [], TURN_S)
@@ -143,49 +166,47 @@ class _Relay:
             except OSError:  # the command has ended: nobody reads this any more
                 self._typed = b""
 
-    def _write(self, data: bytes, *, patience_s: float | None = None) -> None:
-        """Write all of `data` to our terminal, or as much as it takes while each piece waits `patience_s` at most."""
-        while data:
-            if not select.select([], [self._stdout], [], TURN_S if patience_s is None else patience_s)[1]:
-                if patience_s is not None:
-                    return
-                continue
-            try:
-                data = data[os.write(self._stdout, data) :]
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise Terminated from error
+    def _write(self, data: bytes) -> None:
+        """Write all of `data` to our terminal, however long it takes. Raises Terminated when it has gone."""
+        self._may_raise = True
+        try:
+            while data:
+                self._require_no_end()
+                data = self._write_some(data, patience_s=TURN_S)
+        finally:
+            self._may_raise = False
 
-    def _wait(self) -> int:
-        while (status := self._process.poll()) is None:
-            time.sleep(0.005)
-        return status
+    def _write_some(self, data: bytes, *, patience_s: float) -> bytes:
+        """Returns what is left of `data`: all of it when our terminal takes nothing for so long."""
+        if not select.select([], [self._stdout], [], patience_s)[1]:
+            return data
+        try:
+            return data[os.write(self._stdout, data) :]
+        except BlockingIOError:
+            return data
+        except OSError as error:
+            raise Terminated from error
 
     def _give_back(self) -> None:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _END)
-        try:
-            with suppress(Terminated):
-                self._write(self._screen.finish(), patience_s=_GIVE_BACK_S)
-            with suppress(termios.error):
-                termios.tcsetattr(self._stdin, termios.TCSANOW, self._found)
-                # What mouse and focus still reported must not be typed into the shell.
-                termios.tcflush(self._stdin, termios.TCIFLUSH)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    def _resize(self, *_: object) -> None:
-        _copy_size(self._stdout, self._master)
-        self._signal(signal.SIGWINCH)
-
-    def _resume(self, *_: object) -> None:
-        """Somebody had stopped us: the shell has made the terminal its own meanwhile."""
+        self._attached = False
+        with suppress(Terminated):
+            self._write_some(self._screen.finish(), patience_s=_GIVE_BACK_S)
         with suppress(termios.error):
-            tty.setraw(self._stdin, termios.TCSANOW)
-        self._resize()
+            termios.tcsetattr(self._stdin, termios.TCSANOW, self._found)
+            # What mouse and focus still reported must not be typed into the shell.
+            termios.tcflush(self._stdin, termios.TCIFLUSH)
 
-    def _hang_up(self, *_: object) -> None:
-        raise Terminated
+    def _resume(self) -> None:
+        """Take the terminal: at the beginning, and when somebody had stopped us and a shell has made it its own."""
+        if self._attached:
+            with suppress(termios.error):
+                tty.setraw(self._stdin, termios.TCSANOW)  # what has been typed already is the command's
+            self._resize()
+
+    def _resize(self) -> None:
+        if self._attached:
+            _copy_size(self._stdout, self._master)
+            self._signal(signal.SIGWINCH)
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError, PermissionError):
@@ -199,7 +220,7 @@ def _copy_size(source: int, target: int) -> None:
 
 
 @contextmanager
-def _handling(handlers: Mapping[signal.Signals, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
+def _handling(handlers: Mapping[signal.Signals, _Handler]) -> Iterator[None]:
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
