@@ -272,6 +272,13 @@ class GuestError(CodingAgentsError):
     advice = "See what it printed: `coding-agents logs NAME`."
 
 
+class CopyError(CodingAgentsError):
+    """What was to be copied into or out of a session cannot be, or is not what it must be."""
+
+    code = "copy"
+    exit_status = 61
+
+
 class ReaderGoneError(Exception):
     """Whoever read our result has closed the pipe: we end quietly, with exit status 141.
 

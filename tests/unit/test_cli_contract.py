@@ -45,6 +45,8 @@ BUILT: dict[str, frozenset[str]] = {
         "tell": "",
         "start": "",
         "stop": "",
+        "cp": "--max-size",  # docs/reference/cli.md: beside the design
+        "paste": "",
         "wait": "",
         "logs": "",
         "remove": "--force",
@@ -69,7 +71,7 @@ BUILT: dict[str, frozenset[str]] = {
     }.items()
 }
 LATER_VERBS = words(
-    "merge approvals paste cp forward login agents secrets mcp acp allowlist policy report dashboard verify"
+    "merge approvals forward login agents secrets mcp acp allowlist policy report dashboard verify"
 ) | {"audit tail", "audit show", "audit export", "images update"}
 LATER_FLAGS = {
     "launch": words(

@@ -34,6 +34,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "connect": ("connect", "Attach to a session's terminal; a second viewer reads only."),
     "exec": ("exec_", "Run a command in a running session."),
     "tell": ("tell", "Give the agent of a running session its next prompt."),
+    "cp": ("cp", "Copy files into a running session or out of it."),
+    "paste": ("paste", "Bring an image into a running session and name it to the agent."),
     "start": ("start", "Start a stopped session again."),
     "stop": ("stop", "Save a session's work and stop it."),
     "wait": ("wait", "Wait for a session to end and exit with its status."),

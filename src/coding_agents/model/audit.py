@@ -44,6 +44,7 @@ class RecordType(StrEnum):
     GUEST_EVENT = "guest-event"
     ATTACHED = "attached"
     EXEC = "exec"
+    COPIED = "copied"
     PUSH = "push"
     PUSH_REFUSED = "push-refused"
     FETCH = "fetch"
