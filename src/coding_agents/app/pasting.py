@@ -18,11 +18,12 @@ from coding_agents.supervisor.protocol import Op
 MAX_IMAGE = 20 << 20
 """More than any model takes, in bytes."""
 
-# Takes the ending; `set -C` makes each name its own, also beside another paste.
+# Takes the ending; `set -C` makes each name its own, also beside another paste (in a shell of its own, which a
+# failure ends).
 _KEEP = """\
-umask 077; set -C; n=1
-until { : > "/tmp/paste-$n.$1"; } 2> /dev/null; do n=$((n + 1)); test $n -le 9999 || exit 1; done
-set +C; cat > "/tmp/paste-$n.$1" && echo "/tmp/paste-$n.$1"
+umask 077; n=1
+until (set -C; : > "/tmp/paste-$n.$1") 2> /dev/null; do n=$((n + 1)); test $n -le 9999 || exit 1; done
+cat > "/tmp/paste-$n.$1" && echo "/tmp/paste-$n.$1"
 """
 _KEPT = re.compile(r"/tmp/paste-[0-9]{1,4}\.(?:png|jpg|gif|webp)")  # noqa: S108 - the container's own
 _BUFFER = "coding-agents-paste"

@@ -28,7 +28,7 @@ def list_source(source: Path, *, max_bytes: int) -> Packing:
     packing = Packing(source)
     try:
         _list(packing, "", source.stat())
-        for directory, directories, files in os.walk(source, onerror=_raise):
+        for directory, directories, files in os.walk(source, onerror=_raise) if source.is_dir() else ():
             directories.sort()
             for name in sorted((*directories, *files)):
                 path = Path(directory) / name
