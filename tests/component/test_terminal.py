@@ -34,6 +34,12 @@ def end(*_):
     raise Terminated
 
 signal.signal(signal.SIGTERM, end)
+if "detached" in sys.argv:  # from the terminal's session: no hang-up tells us that it has gone
+    pid = os.fork()
+    if pid:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    os.setsid()
 before = signal.getsignal(signal.SIGWINCH)
 command = Command((sys.executable, "-u", "-c", sys.argv[1]), env={"PATH": os.environ["PATH"]})
 try:
@@ -57,9 +63,9 @@ _LEAVES = (
 
 
 @contextmanager
-def driven(program: str) -> Iterator[Terminal]:
+def driven(program: str, *options: str) -> Iterator[Terminal]:
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm-256color"}
-    with terminal((sys.executable, "-c", _DRIVER, program), env) as shown:
+    with terminal((sys.executable, "-c", _DRIVER, program, *options), env) as shown:
         yield shown
 
 
@@ -177,10 +183,11 @@ def test_a_program_that_outlives_the_command_does_not_hold_us() -> None:
     assert time.monotonic() - began < 15
 
 
-def test_a_terminal_that_vanishes_ends_the_program(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("detached",)])
+def test_a_terminal_that_vanishes_ends_the_program(tmp_path: Path, options: tuple[str, ...]) -> None:
     note = tmp_path / "pid"
     program = f"{_RAW} open({str(note)!r}, 'w').write(str(os.getpid())); print('.', end=''); time.sleep(60)"
-    with driven(program) as shown:
+    with driven(program, *options) as shown:
         shown.sees(".")
         pid = int(note.read_text())
         os.close(shown.fd)
