@@ -90,6 +90,17 @@ def test_exec_on_a_terminal_is_filtered(product: Product, shell: str) -> None:
     assert model.links == []
 
 
+def test_programs_inside_are_told_of_a_terminal_that_they_know(product: Product, shell: str) -> None:
+    for ours, told in (
+        ("screen-256color", "screen-256color"),
+        ("xterm-kitty", "xterm-256color"),
+        ("a;b", "xterm-256color"),
+    ):
+        with on_terminal(product, "exec", shell, "--", "sh", "-c", 'echo "<$TERM>"', term=ours) as shown:
+            shown.sees(f"<{told}>")
+            assert shown.ends() == 0
+
+
 def test_the_size_arrives_follows_and_ctrl_c_reaches_the_program(product: Product, shell: str) -> None:
     """The program writes what it notices into files: tmux draws differences, in pieces."""
     program = (

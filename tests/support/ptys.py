@@ -107,9 +107,9 @@ def terminal(
 
 
 @contextmanager
-def on_terminal(product: Product, *words: str) -> Iterator[Terminal]:
+def on_terminal(product: Product, *words: str, term: str = "xterm-256color") -> Iterator[Terminal]:
     """Run `coding-agents WORDS` on a pseudo-terminal of 24 x 80."""
-    env = {**product.env, "TERM": "xterm-256color"}
+    env = {**product.env, "TERM": term}
     with terminal((sys.executable, "-m", "coding_agents", *words), env) as shown:
         yield shown
 
