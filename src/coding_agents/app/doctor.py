@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -10,10 +11,12 @@ import msgspec
 
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.config.load import load_settings
+from coding_agents.credentials.standing import standing
 from coding_agents.engine.api import Engine
 from coding_agents.engine.find import find_engine
 from coding_agents.errors import CodingAgentsError
 from coding_agents.images.listing import list_images
+from coding_agents.images.manifests import list_manifests
 from coding_agents.network.dns import read_resolvers
 from coding_agents.proc.git import Profile, git
 from coding_agents.store.sessions import SessionStore
@@ -42,6 +45,7 @@ def examine(env: HostEnvironment, store: SessionStore) -> tuple[Check, ...]:
         checks.append(Check("engine", "fail", error.message, error.hint))
     if engine is not None:
         checks += _engine_checks(env, engine)
+    checks += _logins(env)
     checks += [
         _guarded("resolver", _resolver),
         _guarded("sessions", lambda: _sessions(store)),
@@ -115,6 +119,21 @@ def _image_checks(env: HostEnvironment, engine: Engine) -> Iterator[Check]:
             else f"It is built by the next launch, or by `coding-agents images build {image.agent}`."
         )
         yield Check(f"image-{image.agent}", status, f"{image.ref} is {image.state}", fix)
+
+
+def _logins(env: HostEnvironment) -> Iterator[Check]:
+    """One for each agent that asks a model. Nobody needs them all, so none fails."""
+    statuses: dict[str, Status] = {"ok": "ok", "none": "absent", "bad": "warn"}
+    try:
+        manifests = list_manifests(env.config_dir / "agents")
+    except CodingAgentsError as error:
+        yield Check("logins", "fail", error.message, error.hint)
+        return
+    now_ms = time.time_ns() // 1_000_000
+    for manifest in manifests:
+        if manifest.model is not None:
+            now = standing(manifest, env, now_ms=now_ms)
+            yield Check(f"login-{manifest.name}", statuses[now.state], now.told, now.hint)
 
 
 def _resolver() -> Check:

@@ -47,6 +47,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "remove": ("remove", "Remove a session after its work is saved."),
     "recover": ("recover", "Bring back work that a session left unsaved."),
     "prune": ("prune", "Remove ended sessions and what they left."),
+    "login": ("login", "Choose the account that an agent's model is asked with."),
+    "secrets": ("secrets", "Keep secrets for MCP servers, and name the programs that have them."),
     "images": ("images", "Build, list and prune the images."),
     "audit": ("audit", "Verify and query a session's audit log."),
     "config": ("config_", "Show and set settings."),

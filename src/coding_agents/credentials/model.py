@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 from coding_agents.config.environ import HostEnvironment
+from coding_agents.credentials.chosen import Held, chosen, host_login
+from coding_agents.credentials.memory import Memory
+from coding_agents.credentials.store import SecretStore
+from coding_agents.credentials.values import require_credential
 from coding_agents.errors import CredentialError
 from coding_agents.model.manifest import AgentManifest
 from coding_agents.model.masked import Masked
 from coding_agents.model.provider import Login, LoginKind
+
+_MEMORY = Memory()
+"""Of this process: what programs of the user have printed, so that not each request asks for a touch of a key."""
 
 
 class ModelCredential(Masked, frozen=True):
@@ -25,29 +35,63 @@ class ModelCredential(Masked, frozen=True):
 
 
 def find_credential(manifest: AgentManifest, env: HostEnvironment, *, now_ms: int) -> ModelCredential | None:
-    """The first credential that the user has for an agent; None when there is none. Raises CredentialError."""
-    del now_ms
+    """The user's credential for an agent: what `login` has chosen, else the host's variables, else the login of the
+    agent's own program on this host. None when there is none of them. No network.
+
+    Raises CredentialError when what was chosen cannot be had, and when a login has expired that only its owner renews.
+    """
+    choice = SecretStore(env).read().logins.get(manifest.name)
+    if choice is not None:
+        return _shown(manifest, chosen(manifest, choice, env, now_ms=now_ms))
     for login in manifest.login:
         for name in login.env:
             if secret := env.environ.get(name, ""):
-                return _credential(manifest, login, secret, source=name)
-    return None
+                return _shown(manifest, Held(login=login, source=name, secret=secret))
+    held = host_login(manifest, env, now_ms=now_ms)
+    return None if held is None else _shown(manifest, held)
 
 
 async def fresh_credential(
     manifest: AgentManifest, env: HostEnvironment, *, now_ms: int
 ) -> ModelCredential | None:
-    """`find_credential`, renewed when it is about to expire. Raises CredentialError."""
-    return find_credential(manifest, env, now_ms=now_ms)
+    """`find_credential` for a process that asks again and again: it renews tokens of our own that are about to end,
+    and asks a program of the user's once in a while. Raises CredentialError and StoreError.
+    """
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_threads(), _fresh, manifest, env, now_ms)
 
 
-def _credential(manifest: AgentManifest, login: Login, secret: str, *, source: str) -> ModelCredential:
-    if not secret.isascii() or not secret.isprintable() or " " in secret:
-        raise CredentialError(
-            f"{source} is no credential: it holds spaces or characters that no header may",
-            hint=f"Set {source} to the key alone.",
-        )
-    shown = f"{login.scheme} {secret}" if login.scheme else secret
+def _fresh(manifest: AgentManifest, env: HostEnvironment, now_ms: int) -> ModelCredential | None:
+    choice = SecretStore(env).read().logins.get(manifest.name)
+    if choice is None:
+        return find_credential(manifest, env, now_ms=now_ms)
+    return _shown(manifest, _MEMORY.held(manifest, choice, env, now_ms=now_ms))
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Threads of their own: a program that hangs must not take those by which a session's work is saved."""
+    return ThreadPoolExecutor(2, thread_name_prefix="credential")
+
+
+def _shown(manifest: AgentManifest, held: Held) -> ModelCredential:
+    secret = require_credential(held.secret, source=held.source)
+    login = held.login
+    headers = {**login.headers, **_account(login, held)}
+    headers[login.header] = f"{login.scheme} {secret}" if login.scheme else secret
     upstream = manifest.model.upstream if manifest.model is not None else ""
-    headers = {**login.headers, login.header: shown}
-    return ModelCredential(login.kind, source, secret, headers, login.upstream or upstream)
+    return ModelCredential(
+        login.kind, held.source, secret, headers, login.upstream or upstream, held.expires_ms
+    )
+
+
+def _account(login: Login, held: Held) -> dict[str, str]:
+    if not login.account_header:
+        return {}
+    if not held.account:
+        raise CredentialError(
+            f"{held.source} does not say which account it is of",
+            hint="Log in anew with the agent's own program.",
+        )
+    account = require_credential(held.account, source=f"the account's id in {held.source}")
+    return {login.account_header: account}

@@ -13,10 +13,14 @@ import msgspec
 
 Api = Literal["anthropic", "openai", "gemini"]
 LoginKind = Literal["api-key", "oauth"]
+LoginFormat = Literal["claude", "codex", "copilot", "gemini", "opencode"]
+"""Whose layout a file of logins has."""
 
 _HEADER = re.compile(r"[a-z][a-z0-9-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UPSTREAM = re.compile(r"https://([a-z0-9.-]+)(:[1-9][0-9]{0,4})?(/[A-Za-z0-9._-]+)*")
+_ENDPOINT = re.compile(r"https://[a-z0-9.-]+(:[1-9][0-9]{0,4})?(/[A-Za-z0-9._-]+)+")
+_PLAIN = re.compile(r"[\x21-\x7e]{1,200}")
 _VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
 
@@ -30,12 +34,21 @@ class ModelService(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     upstream: str
 
 
+class Renewal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where a token of an account is renewed (RFC 6749, 6): the provider's token endpoint, and as which client."""
+
+    url: str
+    client_id: str
+
+
 class Login(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One kind of account, as the host shows it to the provider.
 
     The credential goes into `header`, after `scheme` and a space if there is one. `env` names the host's variables
-    that may hold it; `file` is where the agent's own program keeps it on the host, below the home directory.
-    `upstream` takes the place of the service's for such an account; `headers` go along with each request.
+    that may hold it; `file` is where the agent's own program keeps it on the host, below the home directory, in that
+    program's `format`; `entry` is whose login is meant where such a file holds those of several providers.
+    `upstream` takes the place of the service's for such an account; `headers` go along with each request, and the
+    account's id in `account_header`. `renewal` is for tokens that are coding-agents' own.
     """
 
     kind: LoginKind
@@ -43,8 +56,12 @@ class Login(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     scheme: str = ""
     env: tuple[str, ...] = ()
     file: str = ""
+    format: LoginFormat | None = None
+    entry: str = ""
     upstream: str = ""
     headers: Mapping[str, str] = {}
+    account_header: str = ""
+    renewal: Renewal | None = None
 
 
 def service_problems(service: ModelService, hosts: tuple[str, ...]) -> Iterator[str]:
@@ -68,6 +85,28 @@ def login_problems(login: Login, hosts: tuple[str, ...]) -> Iterator[str]:
             yield f"login.headers: {name!r} is not a header with printable text"
     if login.upstream:
         yield from _upstream_problems("login.upstream", login.upstream, hosts)
+    if login.account_header and not _HEADER.fullmatch(login.account_header):
+        yield f"login.account_header {login.account_header!r} is not the lower-case name of a header"
+    yield from _file_problems(login)
+    yield from _renewal_problems(login)
+
+
+def _file_problems(login: Login) -> Iterator[str]:
+    if bool(login.file) != (login.format is not None):
+        yield "login.file and login.format go together: a file is read in the layout of one program"
+    if login.entry and not login.file:
+        yield "login.entry is for a login.file"
+
+
+def _renewal_problems(login: Login) -> Iterator[str]:
+    if login.renewal is None:
+        return
+    if login.kind != "oauth":
+        yield 'login.renewal is for kind = "oauth"'
+    if not _ENDPOINT.fullmatch(login.renewal.url) or ".." in login.renewal.url:
+        yield f"login.renewal.url {login.renewal.url!r} is not of the form https://HOST[:PORT]/PATH"
+    if not _PLAIN.fullmatch(login.renewal.client_id):
+        yield "login.renewal.client_id is not one word of printable ASCII"
 
 
 def _upstream_problems(key: str, url: str, hosts: tuple[str, ...]) -> Iterator[str]:

@@ -30,6 +30,7 @@ from coding_agents.model.values import (
     parse_choice,
     parse_duration,
     parse_endpoints,
+    parse_file,
     parse_globs,
     parse_line,
     parse_prices,
@@ -195,6 +196,10 @@ SETTINGS: tuple[Setting, ...] = (
         parse_words, _STRINGS, example='["notify-send", "-a", "coding-agents"]',
     ),
     Setting(
+        "secrets.age_identity", "", "File of an age identity for which secrets are encrypted; empty for none.",
+        parse_file, {"type": "string"}, example='"~/.config/age/identity.txt"',
+    ),
+    Setting(
         "session.stop_timeout", 120, "Time that a stopping session has to save its work: 120, 90s, 2m.",
         parse_duration, {"type": ["string", "integer"]},
     ),
@@ -259,6 +264,7 @@ class Settings(msgspec.Struct, frozen=True):
     model_max_cost: Decimal
     model_prices: tuple[str, ...]
     notify_command: tuple[str, ...]
+    secrets_age_identity: str
     session_stop_timeout: int
     relay_push: int
     relay_object: int

@@ -115,6 +115,14 @@ def parse_upstream(value: object) -> str:
     return text.rstrip("/")
 
 
+def parse_file(value: object) -> str:
+    """The path of a file, absolute or below the home directory (`~/`); "" for none."""
+    text = _text(value)
+    if text and (not text.startswith(("/", "~/")) or not text.isprintable() or len(text) > 4096):
+        raise ValueError(f"{_shown(text)} is not a path that begins with / or ~/")
+    return text
+
+
 def parse_tools(value: object) -> tuple[str, ...]:
     """Names of tools that run at a model's provider, or what their names begin with."""
     return _each(value, _tool)
