@@ -25,7 +25,7 @@ class Memory:
     def __init__(self) -> None:
         self._one_at_a_time = threading.Lock()
         self._of: dict[str, tuple[Choice, int, Held | CredentialError]] = {}
-        self._not_renewed: dict[str, int] = {}
+        self._not_renewed: tuple[str, int] = ("", 0)  # by the token that was not taken, until when
 
     def held(self, manifest: AgentManifest, choice: Choice, env: HostEnvironment, *, now_ms: int) -> Held:
         """The credential that was chosen by `login`, as good as it can be had. Blocks. Raises CredentialError."""
@@ -59,14 +59,16 @@ class Memory:
         login = login_of(manifest, "oauth")
         tokens = opened_tokens(SecretStore(env), manifest, choice.kept)
         good = tokens.expires_ms is None or tokens.expires_ms - MARGIN_MS > now_ms
-        waits = good and now_ms < self._not_renewed.get(manifest.name, 0)
+        token, until_ms = self._not_renewed
+        waits = good and token == tokens.refresh and now_ms < until_ms
         if login.renewal is not None and is_due(tokens, now_ms=now_ms) and not waits:
             try:
                 tokens = renew(manifest, login.renewal, env, now_ms=now_ms)
             except (NotRenewedError, CodingAgentsError) as error:
                 if not good:
                     raise _ended(manifest, error) from error
-                self._not_renewed[manifest.name] = now_ms + _PATIENCE_MS  # the old one serves to its end
+                # the old one serves to its end
+                self._not_renewed = (tokens.refresh, now_ms + _PATIENCE_MS)
         return self._of_tokens(manifest, choice, tokens, now_ms=now_ms)
 
     def _of_tokens(self, manifest: AgentManifest, choice: Choice, tokens: Tokens, *, now_ms: int) -> Held:
