@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,15 @@ def test_a_link_of_the_users_own_is_followed_and_then_judged(env: HostEnvironmen
     assert found(claude(), env).secret == SECRET
     real.chmod(0o604)
     refusal(claude(), env)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a link to somebody else")
+def test_a_link_of_somebody_else_is_not_followed(env: HostEnvironment) -> None:
+    real = put(env.home, "elsewhere/mine", claude_file())
+    (env.home / ".claude").mkdir()
+    (env.home / FILE).symlink_to(real)
+    os.chown(env.home / FILE, 12345, -1, follow_symlinks=False)
+    assert "symbolic link" in refusal(claude(), env).message
 
 
 @pytest.mark.parametrize(

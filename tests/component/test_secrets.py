@@ -7,19 +7,22 @@ import os
 import pty
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.config.load import load_settings
 from coding_agents.credentials import sealing
 from coding_agents.credentials.asking import ask_program
+from coding_agents.credentials.sealing import Kept
 from coding_agents.credentials.secrets import Secrets
-from coding_agents.credentials.store import SecretStore
+from coding_agents.credentials.store import Document, SecretStore
 from coding_agents.errors import CredentialError, UntrustedSettingError
 from support.host import host_environment
 from support.logins import NOW, SECRET, program, put
@@ -143,6 +146,22 @@ def test_changes_at_the_same_time_lose_nothing(env: HostEnvironment) -> None:
         list(pool.map(one, range(40)))
     assert len(Secrets(env).list()) == 40
     assert Secrets(env).reveal("S17") == "17"
+
+
+def test_a_change_waits_for_the_one_that_is_under_way(env: HostEnvironment) -> None:
+    begun = threading.Event()
+
+    def slowly(document: Document) -> Document:
+        begun.set()
+        time.sleep(0.5)
+        return replace(document, secrets={**document.secrets, "SLOW": Kept(set_ms=NOW, text="1")})
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(SecretStore(env).change, slowly)
+        assert begun.wait(10)
+        Secrets(env).set({"QUICK": "2"}, now_ms=NOW)
+        slow.result()
+    assert [one.name for one in Secrets(env).list()] == ["QUICK", "SLOW"]
 
 
 # --- programs that print secrets --------------------------------------------------------------------------

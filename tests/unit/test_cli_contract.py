@@ -61,6 +61,11 @@ BUILT: dict[str, frozenset[str]] = {
         "images build": "",
         "images list": "",
         "images prune": "",
+        "login": "--api-key --env --remove",
+        "secrets set": "",
+        "secrets list": "--json",
+        "secrets remove": "",
+        "secrets import": "",
         "doctor": "--json",
         "config show": "",
         "config set": "",
@@ -71,7 +76,7 @@ BUILT: dict[str, frozenset[str]] = {
     }.items()
 }
 LATER_VERBS = words(
-    "merge approvals forward login agents secrets mcp acp allowlist policy report dashboard verify"
+    "merge approvals forward agents mcp acp allowlist policy report dashboard verify"
 ) | {"audit tail", "audit show", "audit export", "images update"}
 LATER_FLAGS = {
     "launch": words(

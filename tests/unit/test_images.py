@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -182,7 +183,9 @@ def _model_hosts(name: str, content: bytes) -> list[bytes]:
     """A manifest names its provider; hosts of package registries come from the package managers' configuration."""
     if not name.endswith(".toml") or b"model_hosts" not in content:
         return []
-    return [host.encode() for host in parse_manifest(content, origin=name).model_hosts]
+    manifest = parse_manifest(content, origin=name)
+    renewed_at = (urlsplit(login.renewal.url).hostname or "" for login in manifest.login if login.renewal)
+    return [host.encode() for host in (*manifest.model_hosts, *renewed_at)]
 
 
 # --- the user's own agents

@@ -102,7 +102,13 @@ header = "x-api-key"
 scheme = ""
 env = ["MINE_KEY"]
 file = ".mine/key"
+format = "codex"
+account_header = "x-account"
 headers = { x-beta = "a b" }
+[[login]]
+kind = "oauth"
+header = "authorization"
+renewal = { url = "https://id.example.org/token", client_id = "c-1" }
 """
 ).replace("[command]", 'model_hosts = ["api.example.org"]\n[command]')
 
@@ -125,6 +131,17 @@ headers = { x-beta = "a b" }
         ('"MINE_KEY"', '"MINE KEY"', "environment variable"),
         ('".mine/key"', '"../key"', "below the home"),
         ('x-beta = "a b"', 'x-beta = "a\\r\\nb"', "printable text"),
+        ('format = "codex"', "", "login.file and login.format go together"),
+        ('format = "codex"', 'format = "vim"', "vim"),
+        ('file = ".mine/key"', "", "login.file and login.format go together"),
+        ('file = ".mine/key"\nformat = "codex"', 'entry = "x"', "login.entry is for a login.file"),
+        ('"x-account"', '"X Account"', "login.account_header"),
+        ('kind = "oauth"', 'kind = "api-key"', "login.renewal is for"),
+        ('"https://id.example.org/token"', '"http://id.example.org/token"', "login.renewal.url"),
+        ('"https://id.example.org/token"', '"https://id.example.org/token?x"', "login.renewal.url"),
+        ('"https://id.example.org/token"', '"https://id.example.org/../x"', "login.renewal.url"),
+        ('"c-1"', '""', "login.renewal.client_id"),
+        ('client_id = "c-1"', 'client_id = "c-1", secret = "s"', "secret"),
         ('kind = "api-key"', 'kind = "api-key"\nupstream = "https://x.org"', "login.upstream"),
         ('[model]\napi = "anthropic"\nupstream = "https://api.example.org/v1"', "", "need a [model] table"),
     ],

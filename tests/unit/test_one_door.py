@@ -30,6 +30,8 @@ MAY_DESCRIBE = {
     "images/rootfs.py",  # mmdebstrap
     "supervisor/notify.py",  # the user's own command
     "terminal/clipboard.py",  # the desktop's program for its clipboard
+    "credentials/asking.py",  # the user's own, which print secrets
+    "credentials/sealing.py",  # age
     "workspace/source.py",  # cat and cp, as the owner of a repository
 }
 """Who may say which program the runner starts, and which that is."""

@@ -37,6 +37,7 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "model.max_cost": st.sampled_from(["none", "5", "2.50", 3]),
     "model.prices": st.lists(st.sampled_from(["m-*=1,0.5,2", "m-1=1,1,1"]), max_size=2),
     "notify.command": st.lists(st.sampled_from(["notify-send", "-a"]), max_size=2),
+    "secrets.age_identity": st.sampled_from(["", "~/id.txt", "/etc/id.txt"]),
     "session.stop_timeout": st.integers(10, 600),
     **{
         f"relay.{name}": st.integers(1, 64).map(lambda size: f"{size}g")
@@ -133,6 +134,7 @@ def test_a_requirement_is_never_dropped(layers: tuple[Layer, ...]) -> None:
         ("limits.pids", "100", 100),
         ("git.push", "no", False),
         ("git.push", True, True),
+        ("secrets.age_identity", "~/.config/id.txt", "~/.config/id.txt"),
         ("session.stop_timeout", "2m", 120),
         ("session.stop_timeout", 90, 90),
         (
