@@ -101,6 +101,14 @@ def test_an_account_of_codex_goes_to_its_own_address_with_its_id(env: HostEnviro
     assert key.headers == {"authorization": "Bearer sk-o"}
 
 
+def test_a_login_that_the_user_has_moved_is_found(env: HostEnvironment, tmp_path: Path) -> None:
+    put(env.home, FILE, claude_file("sk-ant-of-old"))
+    put(tmp_path, "moved/.credentials.json", claude_file())
+    moved = found(claude(), with_variables(env, CLAUDE_CONFIG_DIR=str(tmp_path / "moved")))
+    assert (moved.secret, moved.source) == (SECRET, str(tmp_path / "moved/.credentials.json"))
+    assert found(claude(), with_variables(env, CLAUDE_CONFIG_DIR="relative")).secret == "sk-ant-of-old"
+
+
 def test_a_variable_of_any_name_can_be_chosen(env: HostEnvironment) -> None:
     login.choose_variable(claude(), env, None, "WORK_KEY")
     assert "WORK_KEY, which the login" in refusal(claude(), env).message

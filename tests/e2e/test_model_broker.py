@@ -132,3 +132,25 @@ def test_a_budget_of_tokens_saves_the_work_and_stops_the_session(product: Produc
     # What it had written by then is on its branch, committed by itself or for it.
     if record["saved"]["where"] == "branch":
         assert "made by the agent" in git(repo, "show", f"{record['branch']}:src/app.py")
+
+
+def test_what_login_has_chosen_is_what_the_model_is_asked_with(product: Product, repo: Path) -> None:
+    """The choice goes before the host's variables, is read anew for each request, and never goes inside."""
+    file = product.home / ".claude/.credentials.json"
+    file.parent.mkdir(mode=0o700)
+    file.write_text(json.dumps({"claudeAiOauth": {"accessToken": KEY, "expiresAt": 4_102_444_800_000}}))
+    file.chmod(0o600)
+    assert "valid until 2100-01-01" in product.run("login", "claude").out
+    with serving("commit") as model:
+        product.extra |= {
+            "CODING_AGENTS_MODEL_UPSTREAM": model.url,
+            "ANTHROPIC_API_KEY": "sk-not-this-one-0123456789",
+        }
+        launch(product, repo, "-d", "--name", "chosen")
+        name = "claude-chosen"
+        product.exec(name, "sleep 1; tmux send-keys -t agent -l 'go on' && tmux send-keys -t agent Enter")
+        wait_for(lambda: len(model.conversation) >= 1, "the agent at work")
+        assert {one.credentials.get("authorization") for one in model.asked} == {f"Bearer {KEY}"}
+        assert not [one for one in model.asked if one.credentials.get("x-api-key")]
+        assert Inside.of(product, name).find(KEY.encode()) == []
+        product.run("remove", "--force", name)

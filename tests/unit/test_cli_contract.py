@@ -75,9 +75,12 @@ BUILT: dict[str, frozenset[str]] = {
         "uninstall": "",
     }.items()
 }
-LATER_VERBS = words(
-    "merge approvals forward agents mcp acp allowlist policy report dashboard verify"
-) | {"audit tail", "audit show", "audit export", "images update"}
+LATER_VERBS = words("merge approvals forward agents mcp acp allowlist policy report dashboard verify") | {
+    "audit tail",
+    "audit show",
+    "audit export",
+    "images update",
+}
 LATER_FLAGS = {
     "launch": words(
         "--allow --forward --disk --disk-read --disk-write --bandwidth --time-limit"

@@ -7,7 +7,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from coding_agents.config.environ import HostEnvironment
-from coding_agents.credentials.chosen import found_in, found_in_file, host_login, login_of
+from coding_agents.credentials.chosen import found_in, found_in_file, host_login, login_of, login_path
 from coding_agents.credentials.sealing import Kept
 from coding_agents.credentials.store import Choice, Document, SecretStore
 from coding_agents.credentials.tokens import Tokens, kept_tokens
@@ -72,7 +72,7 @@ def choose_tokens(manifest: AgentManifest, env: HostEnvironment, path: Path, *, 
     That of the agent's own program is refused: two who renew the same tokens log each other out.
     """
     for login in manifest.login:
-        own = env.home / login.file
+        own = login_path(login, env)
         if login.file and own.exists() and path.exists() and own.samefile(path):
             raise CredentialError(
                 f"{path} is the login of {manifest.title} itself, which renews it: two owners log each other out",

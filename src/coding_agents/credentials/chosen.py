@@ -8,7 +8,7 @@ import msgspec
 
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.credentials.asking import ask_program
-from coding_agents.credentials.formats import Found, read_logins
+from coding_agents.credentials.formats import MOVED, Found, read_logins
 from coding_agents.credentials.private import read_private
 from coding_agents.credentials.store import Choice, SecretStore
 from coding_agents.credentials.tokens import opened_tokens
@@ -54,7 +54,7 @@ def host_login(manifest: AgentManifest, env: HostEnvironment, *, now_ms: int) ->
     for login in manifest.login:
         found = found_in_file(login, env)
         if found is not None:
-            return _current(manifest, login, found, now_ms=now_ms)
+            return _current(manifest, login, found, env, now_ms=now_ms)
     return None
 
 
@@ -62,11 +62,26 @@ def found_in_file(login: Login, env: HostEnvironment) -> Found | None:
     """The login of this kind in the file of the agent's own program. Raises CredentialError."""
     if not login.file or login.format is None:
         return None
+    path = login_path(login, env)
     try:
-        data = read_private(env.home / login.file, home=env.home, follow=True)
+        data = read_private(path, home=env.home, follow=True)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return _found(login, data, source=f"~/{login.file}")
+    return _found(login, data, source=shown_path(path, env))
+
+
+def login_path(login: Login, env: HostEnvironment) -> Path:
+    """Where the agent's own program keeps a login of this kind on this host."""
+    variable, directory = MOVED.get(login.format, ("", "")) if login.format is not None else ("", "")
+    moved = env.environ.get(variable, "") if variable else ""
+    if moved.startswith("/") and login.file.startswith(f"{directory}/"):
+        return Path(moved) / login.file.removeprefix(f"{directory}/")
+    return env.home / login.file
+
+
+def shown_path(path: Path, env: HostEnvironment) -> str:
+    """For people: a path, short where it is below the home directory."""
+    return f"~/{path.relative_to(env.home)}" if path.is_relative_to(env.home) else str(path)
 
 
 def found_in(manifest: AgentManifest, path: Path, env: HostEnvironment) -> tuple[Login, Found]:
@@ -112,16 +127,19 @@ def _found(login: Login, data: bytes, *, source: str) -> Found | None:
     return next((one for one in found if one.kind == login.kind), None)
 
 
-def _current(manifest: AgentManifest, login: Login, found: Found, *, now_ms: int) -> Held:
+def _current(
+    manifest: AgentManifest, login: Login, found: Found, env: HostEnvironment, *, now_ms: int
+) -> Held:
+    source = shown_path(login_path(login, env), env)
     if found.expires_ms is not None and found.expires_ms - MARGIN_MS <= now_ms:
         raise CredentialError(
-            f"the login in ~/{login.file} has expired, and only {manifest.title} itself renews it",
+            f"the login in {source} has expired, and only {manifest.title} itself renews it",
             hint=f"Run `{manifest.command.interactive[0]}` once on this host, "
             f"or give coding-agents a login of its own: `coding-agents login {manifest.name} --help`.",
         )
     return Held(
         login=login,
-        source=f"~/{login.file}",
+        source=source,
         secret=found.secret,
         expires_ms=found.expires_ms,
         account=found.account,
@@ -132,7 +150,7 @@ def _host_file(manifest: AgentManifest, kind: LoginKind, env: HostEnvironment, *
     for login in manifest.login:
         found = found_in_file(login, env) if login.kind == kind else None
         if found is not None:
-            return _current(manifest, login, found, now_ms=now_ms)
+            return _current(manifest, login, found, env, now_ms=now_ms)
     raise CredentialError(
         f"the login of {manifest.title} on this host is gone",
         hint=f"Log in with it, or choose anew: `coding-agents login {manifest.name}`.",
@@ -189,8 +207,7 @@ def source_of(manifest: AgentManifest, choice: Choice) -> str:
     """For people: where the credential is that was chosen."""
     match choice.way:
         case "file":
-            files = (login.file for login in manifest.login if login.kind == choice.kind and login.file)
-            return f"~/{next(files, '')}"
+            return f"the login of {manifest.title} on this host"
         case "env":
             return choice.name
         case "exec" if choice.kept is not None and choice.kept.argv:

@@ -138,6 +138,13 @@ def _opencode(data: bytes, entry: str) -> Iterator[Found]:
         )
 
 
+MOVED: dict[LoginFormat, tuple[str, str]] = {
+    "claude": ("CLAUDE_CONFIG_DIR", ".claude"),
+    "codex": ("CODEX_HOME", ".codex"),
+    "opencode": ("XDG_DATA_HOME", ".local/share"),
+}
+"""The variable by which a user moves the directory of such a program, and which one that is."""
+
 _READERS: dict[LoginFormat, Callable[[bytes, str], Iterator[Found]]] = {
     "claude": _claude,
     "codex": _codex,
