@@ -15,11 +15,12 @@ from coding_agents.app.doctor import examine
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.credentials.memory import KEPT_MS, Memory
 from coding_agents.credentials.model import ModelCredential, find_credential, fresh_credential
+from coding_agents.credentials.sealing import Sealer
 from coding_agents.credentials.store import SecretStore
 from coding_agents.errors import CredentialError, UsageError
 from coding_agents.model.manifest import AgentManifest
 from coding_agents.store.sessions import SessionStore
-from component.test_secrets import run
+from component.test_secrets import age_identity, run
 from support.host import host_environment
 from support.logins import HOUR, NOW, SECRET, claude, claude_file, codex, jwt, program, put
 
@@ -139,6 +140,19 @@ def test_a_program_is_asked_once_in_a_while_and_its_failure_too(env: HostEnviron
     assert log.read_text() == "x\n" * 2
     (tmp_path / "locked").unlink()
     assert asked(NOW + 2 * KEPT_MS) == "sk-{1,2}1"
+
+
+def test_what_age_opens_is_opened_once_in_a_while(
+    env: HostEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An identity may be on hardware that wants a touch each time."""
+    age_identity(env)
+    assert login.choose_key(claude(), env, "api-key", SECRET, now_ms=NOW) == "age"
+    assert SECRET not in stored(env)
+    memory, choice = Memory(), SecretStore(env).read().logins["claude"]
+    assert memory.held(claude(), choice, env, now_ms=NOW).secret == SECRET
+    monkeypatch.setattr(Sealer, "open", None)
+    assert memory.held(claude(), choice, env, now_ms=NOW + 1000).secret == SECRET
 
 
 # --- what is refused --------------------------------------------------------------------------------------

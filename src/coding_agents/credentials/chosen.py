@@ -10,15 +10,15 @@ from coding_agents.config.environ import HostEnvironment
 from coding_agents.credentials.asking import ask_program
 from coding_agents.credentials.formats import MOVED, Found, read_logins
 from coding_agents.credentials.private import read_private
+from coding_agents.credentials.sealing import Kept
 from coding_agents.credentials.store import Choice, SecretStore
-from coding_agents.credentials.tokens import opened_tokens
+from coding_agents.credentials.tokens import Tokens, opened_tokens
 from coding_agents.errors import CredentialError
 from coding_agents.model.manifest import AgentManifest
 from coding_agents.model.masked import Masked
 from coding_agents.model.provider import Login, LoginKind
 
-MARGIN_MS = 30_000
-"""A token that ends so soon counts as ended: a request takes its time."""
+_MARGIN_MS = 30_000  # a token that ends so soon counts as ended: a request takes its time
 
 
 class Held(Masked, frozen=True, kw_only=True):
@@ -31,6 +31,11 @@ class Held(Masked, frozen=True, kw_only=True):
     secret: str
     expires_ms: int | None = None
     account: str = ""
+
+
+def has_ended(expires_ms: int | None, *, now_ms: int) -> bool:
+    """Whether a token with this end is good for no request any more; None never ends."""
+    return expires_ms is not None and expires_ms - _MARGIN_MS <= now_ms
 
 
 def chosen(manifest: AgentManifest, choice: Choice, env: HostEnvironment, *, now_ms: int) -> Held:
@@ -131,7 +136,7 @@ def _current(
     manifest: AgentManifest, login: Login, found: Found, env: HostEnvironment, *, now_ms: int
 ) -> Held:
     source = shown_path(login_path(login, env), env)
-    if found.expires_ms is not None and found.expires_ms - MARGIN_MS <= now_ms:
+    if has_ended(found.expires_ms, now_ms=now_ms):
         raise CredentialError(
             f"the login in {source} has expired, and only {manifest.title} itself renews it",
             hint=f"Run `{manifest.command.interactive[0]}` once on this host, "
@@ -169,33 +174,30 @@ def _variable(manifest: AgentManifest, choice: Choice, env: HostEnvironment) -> 
 
 
 def _kept(manifest: AgentManifest, choice: Choice, env: HostEnvironment) -> Held:
-    if choice.kept is None:
-        raise CredentialError(
-            f"the login of {manifest.title} is empty", hint=f"`coding-agents login {manifest.name}`"
-        )
-    login = login_of(manifest, choice.kind)
-    if choice.kept.argv:
-        secret = ask_program(choice.kept.argv, env.environ, env.home)
+    kept, login = _what_is_kept(manifest, choice), login_of(manifest, choice.kind)
+    if kept.argv:
+        secret = ask_program(kept.argv, env.environ, env.home)
     else:
-        secret = SecretStore(env).opened(choice.kept, what=f"the login of {manifest.title}")
+        secret = SecretStore(env).opened(kept, what=f"the login of {manifest.title}")
     return Held(login=login, source=source_of(manifest, choice), secret=secret)
 
 
 def _tokens(manifest: AgentManifest, choice: Choice, env: HostEnvironment, *, now_ms: int) -> Held:
-    if choice.kept is None:
-        raise CredentialError(
-            f"the login of {manifest.title} is empty", hint=f"`coding-agents login {manifest.name}`"
-        )
-    tokens = opened_tokens(SecretStore(env), manifest, choice.kept)
-    login = login_of(manifest, "oauth")
-    renewable = bool(tokens.refresh) and login.renewal is not None
-    if tokens.expires_ms is not None and tokens.expires_ms - MARGIN_MS <= now_ms and not renewable:
+    """As they are: that they have ended is no error while they can be renewed, which is not done here."""
+    tokens = opened_tokens(SecretStore(env), manifest, _what_is_kept(manifest, choice))
+    renewable = bool(tokens.refresh) and login_of(manifest, "oauth").renewal is not None
+    return of_tokens(manifest, choice, tokens, now_ms=0 if renewable else now_ms)
+
+
+def of_tokens(manifest: AgentManifest, choice: Choice, tokens: Tokens, *, now_ms: int) -> Held:
+    """What a request carries of tokens that are coding-agents' own. Raises CredentialError when they have ended."""
+    if has_ended(tokens.expires_ms, now_ms=now_ms):
         raise CredentialError(
             f"the login of {manifest.title} has expired",
             hint=f"Log in anew: `coding-agents login {manifest.name}`.",
         )
     return Held(
-        login=login,
+        login=login_of(manifest, "oauth"),
         source=source_of(manifest, choice),
         secret=tokens.access,
         expires_ms=tokens.expires_ms,
@@ -203,14 +205,17 @@ def _tokens(manifest: AgentManifest, choice: Choice, env: HostEnvironment, *, no
     )
 
 
+def _what_is_kept(manifest: AgentManifest, choice: Choice) -> Kept:
+    if choice.kept is None:
+        raise CredentialError(
+            f"the login of {manifest.title} is empty",
+            hint=f"Choose anew: `coding-agents login {manifest.name}`.",
+        )
+    return choice.kept
+
+
 def source_of(manifest: AgentManifest, choice: Choice) -> str:
-    """For people: where the credential is that was chosen."""
-    match choice.way:
-        case "file":
-            return f"the login of {manifest.title} on this host"
-        case "env":
-            return choice.name
-        case "exec" if choice.kept is not None and choice.kept.argv:
-            return f"the program {Path(choice.kept.argv[0]).name}"
-        case _:
-            return f"coding-agents login {manifest.name}"
+    """For people: where a credential is that is kept here, or by a program."""
+    if choice.kept is not None and choice.kept.argv:
+        return f"the program {Path(choice.kept.argv[0]).name}"
+    return f"coding-agents login {manifest.name}"

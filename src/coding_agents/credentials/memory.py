@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 
 from coding_agents.config.environ import HostEnvironment
-from coding_agents.credentials.chosen import MARGIN_MS, Held, chosen, login_of, source_of
+from coding_agents.credentials.chosen import Held, chosen, has_ended, login_of, of_tokens
 from coding_agents.credentials.renewal import NotRenewedError, is_due, renew
+from coding_agents.credentials.sealing import Kept
 from coding_agents.credentials.store import Choice, SecretStore
 from coding_agents.credentials.tokens import Tokens, opened_tokens
 from coding_agents.errors import CodingAgentsError, CredentialError
@@ -25,20 +26,22 @@ class Memory:
     def __init__(self) -> None:
         self._one_at_a_time = threading.Lock()
         self._of: dict[str, tuple[Choice, int, Held | CredentialError]] = {}
+        self._tokens: tuple[Kept, Tokens] | None = None
         self._not_renewed: tuple[str, int] = ("", 0)  # by the token that was not taken, until when
 
     def held(self, manifest: AgentManifest, choice: Choice, env: HostEnvironment, *, now_ms: int) -> Held:
         """The credential that was chosen by `login`, as good as it can be had. Blocks. Raises CredentialError."""
         match choice.way:
             case "tokens" if choice.kept is not None:
-                return self._renewed(manifest, choice, env, now_ms=now_ms)
-            case "exec":
+                tokens = self._renewed(manifest, choice.kept, env, now_ms=now_ms)
+                return of_tokens(manifest, choice, tokens, now_ms=now_ms)
+            case "exec" | "key":
                 return self._asked(manifest, choice, env, now_ms=now_ms)
             case _:
                 return chosen(manifest, choice, env, now_ms=now_ms)
 
     def _asked(self, manifest: AgentManifest, choice: Choice, env: HostEnvironment, *, now_ms: int) -> Held:
-        """One program at a time, and its failure is remembered too: many requests wait for the same answer."""
+        """What a program prints, or age opens: one at a time. A failure is remembered, too: many requests wait."""
         with self._one_at_a_time:
             before = self._of.get(manifest.name)
             if before is not None and before[0] == choice and now_ms < before[1]:
@@ -53,37 +56,26 @@ class Memory:
             self._of[manifest.name] = (choice, now_ms + KEPT_MS, held)
             return held
 
-    def _renewed(self, manifest: AgentManifest, choice: Choice, env: HostEnvironment, *, now_ms: int) -> Held:
-        if choice.kept is None:
-            raise AssertionError("tokens are kept")
-        login = login_of(manifest, "oauth")
-        tokens = opened_tokens(SecretStore(env), manifest, choice.kept)
-        good = tokens.expires_ms is None or tokens.expires_ms - MARGIN_MS > now_ms
+    def _renewed(self, manifest: AgentManifest, kept: Kept, env: HostEnvironment, *, now_ms: int) -> Tokens:
+        renewal, tokens = login_of(manifest, "oauth").renewal, self._opened(manifest, kept, env)
+        good = not has_ended(tokens.expires_ms, now_ms=now_ms)
         token, until_ms = self._not_renewed
         waits = good and token == tokens.refresh and now_ms < until_ms
-        if login.renewal is not None and is_due(tokens, now_ms=now_ms) and not waits:
-            try:
-                tokens = renew(manifest, login.renewal, env, now_ms=now_ms)
-            except (NotRenewedError, CodingAgentsError) as error:
-                if not good:
-                    raise _ended(manifest, error) from error
-                # the old one serves to its end
-                self._not_renewed = (tokens.refresh, now_ms + _PATIENCE_MS)
-        return self._of_tokens(manifest, choice, tokens, now_ms=now_ms)
+        if renewal is None or waits or not is_due(tokens, now_ms=now_ms):
+            return tokens
+        try:
+            return renew(manifest, renewal, env, now_ms=now_ms)
+        except (NotRenewedError, CodingAgentsError) as error:
+            if not good:
+                raise _ended(manifest, error) from error
+            self._not_renewed = (tokens.refresh, now_ms + _PATIENCE_MS)
+            return tokens  # the old ones serve to their end
 
-    def _of_tokens(self, manifest: AgentManifest, choice: Choice, tokens: Tokens, *, now_ms: int) -> Held:
-        if tokens.expires_ms is not None and tokens.expires_ms - MARGIN_MS <= now_ms:
-            raise CredentialError(
-                f"the login of {manifest.title} has expired",
-                hint=f"Log in anew: `coding-agents login {manifest.name}`.",
-            )
-        return Held(
-            login=login_of(manifest, "oauth"),
-            source=source_of(manifest, choice),
-            secret=tokens.access,
-            expires_ms=tokens.expires_ms,
-            account=tokens.account,
-        )
+    def _opened(self, manifest: AgentManifest, kept: Kept, env: HostEnvironment) -> Tokens:
+        with self._one_at_a_time:
+            if self._tokens is None or self._tokens[0] != kept:
+                self._tokens = (kept, opened_tokens(SecretStore(env), manifest, kept))
+            return self._tokens[1]
 
 
 def _ended(manifest: AgentManifest, error: NotRenewedError | CodingAgentsError) -> CredentialError:

@@ -7,7 +7,7 @@ import time
 import msgspec
 
 from coding_agents.config.environ import HostEnvironment
-from coding_agents.credentials.chosen import MARGIN_MS, source_of
+from coding_agents.credentials.chosen import has_ended, source_of
 from coding_agents.credentials.model import find_credential
 from coding_agents.credentials.store import Choice, SecretStore
 from coding_agents.errors import CodingAgentsError
@@ -52,7 +52,7 @@ def _kept(manifest: AgentManifest, choice: Choice, *, now_ms: int) -> Standing:
             return Standing(
                 "ok", f"{_told(choice.kind, source, choice.expires_ms)}, renewed when it is needed"
             )
-        if choice.expires_ms - MARGIN_MS <= now_ms:
+        if has_ended(choice.expires_ms, now_ms=now_ms):
             hint = f"Log in anew: `coding-agents login {manifest.name}`."
             return Standing("bad", f"the login of {manifest.title} has expired", hint)
     return Standing("ok", _told(choice.kind, source, choice.expires_ms))
