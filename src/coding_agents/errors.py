@@ -160,6 +160,14 @@ class UntrustedSettingError(CodingAgentsError):
     exit_status = 25
 
 
+class McpError(CodingAgentsError):
+    """An MCP server is not there, not well-formed, or cannot be trusted as it is."""
+
+    code = "mcp"
+    exit_status = 27
+    advice = "See what the repository names: `coding-agents mcp list`."
+
+
 class EngineNotFoundError(CodingAgentsError):
     """No container engine is installed."""
 

@@ -66,6 +66,9 @@ BUILT: dict[str, frozenset[str]] = {
         "secrets list": "--json",
         "secrets remove": "",
         "secrets import": "",
+        "mcp list": "--json",
+        "mcp trust": "--file --remove -y",
+        "mcp convert": "--check --agent",
         "doctor": "--json",
         "config show": "",
         "config set": "",
@@ -75,7 +78,7 @@ BUILT: dict[str, frozenset[str]] = {
         "uninstall": "",
     }.items()
 }
-LATER_VERBS = words("merge approvals forward agents mcp acp allowlist policy report dashboard verify") | {
+LATER_VERBS = words("merge approvals forward agents acp allowlist policy report dashboard verify") | {
     "audit tail",
     "audit show",
     "audit export",

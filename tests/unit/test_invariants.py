@@ -114,7 +114,7 @@ _BAD_SPECS: dict[str, ContainerSpec] = {
     "salvage as root": replace(plan_salvage(plan_input()), user="0:0"),
     "helper without command": replace(plan_salvage(plan_input()), argv=()),
     "filler that mounts more": replace(
-        plan_filler(guest_volume="g", guest_digest=GUEST_DIGEST, image=IMAGE, suffix="x", version="1"),
+        plan_filler(volume="g", guest_digest=GUEST_DIGEST, image=IMAGE, suffix="x", version="1"),
         volumes=(VolumeMount("g", "/opt/coding-agents", writable=True), VolumeMount("w", "/workspace"))),
 }  # fmt: skip
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.model.manifest import AgentManifest
+from coding_agents.model.mcp import FILE, McpPlace
 from coding_agents.model.repo import RepoFacts
+from coding_agents.sandbox.guest import CONFIG_DIRECTORY
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.guest_config import identity_of_author, launch_tree
 from coding_agents.workspace.deny import load_deny_list
@@ -60,11 +64,29 @@ def _argv(session: SessionContext, manifest: AgentManifest) -> tuple[str, ...]:
     record = session.record
     if record.command:
         return record.command
-    if record.prompt and record.mode == "command":
-        return manifest.headless_argv(record.prompt)
-    return manifest.interactive_argv()
+    headless = record.prompt and record.mode == "command"
+    argv = manifest.headless_argv(record.prompt) if headless else manifest.interactive_argv()
+    return (*argv[:1], *_place(session, manifest).args, *argv[1:])
 
 
 def _environment(session: SessionContext, manifest: AgentManifest) -> dict[str, str]:
     """The agent's own variables; those of the model's endpoint lead to the host's broker."""
-    return {"CODING_AGENTS_SESSION": session.record.name, **manifest.env, **manifest.endpoint}
+    return {
+        "CODING_AGENTS_SESSION": session.record.name,
+        **manifest.env,
+        **_place(session, manifest).env,
+        **manifest.endpoint,
+    }
+
+
+def _place(session: SessionContext, manifest: AgentManifest) -> McpPlace:
+    """How the agent is given its list of MCP servers, with the list's path; nothing without the volume it is in."""
+    place = manifest.mcp
+    if place is None or not session.record.volumes.config:
+        return McpPlace(file="", format="generic")
+    path = f"{CONFIG_DIRECTORY}/{place.file}"
+    return replace(
+        place,
+        args=tuple(word.replace(FILE, path) for word in place.args),
+        env={name: value.replace(FILE, path) for name, value in place.env.items()},
+    )

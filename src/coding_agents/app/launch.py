@@ -13,6 +13,7 @@ from functools import partial
 import msgspec
 
 from coding_agents.app.bring_up import Guarding, bring_up
+from coding_agents.app.config_volume import fill_config
 from coding_agents.app.failed_start import discard, enforcement_failures_recorded, kept_log_named
 from coding_agents.app.gather import Gathered
 from coding_agents.app.guest import guest_config
@@ -20,6 +21,7 @@ from coding_agents.app.holder import make_holder, require_holder
 from coding_agents.app.images import build_settings
 from coding_agents.app.launch_plan import launch_guarding, launch_plan, launch_record
 from coding_agents.app.launch_request import LaunchRequest
+from coding_agents.app.mcp import SessionServers, session_servers
 from coding_agents.app.naming import Naming, choose_name, require_free_branch
 from coding_agents.app.narrate import Narrator
 from coding_agents.app.prepare import (
@@ -83,9 +85,12 @@ class Launch(msgspec.Struct):
     facts: Gathered
     trace: Trace
     on_gate: Callable[[SessionContext], None] | None = None
+    servers: SessionServers = SessionServers()
 
     def run(self) -> Launched:
         """Carry the request out. Raises what the steps raise; then nothing is left of the launch."""
+        with self.trace.step("mcp"):
+            self.servers = session_servers(self.env, self.facts.repo, self.facts.manifest.mcp)
         for _ in range(_NAMINGS):
             with suppress(_OutrunError):
                 return self._run(self.facts)
@@ -102,13 +107,15 @@ class Launch(msgspec.Struct):
         if naming.existing is not None:
             session = SessionContext(self.env, self.store, naming.existing)
             return Launched(self.trace, session, joined=True)
+        for file, left in self.servers.left:
+            self.narrator.say(f"MCP server {left.name} of {file} is not started: {left.reason}")
         branch = require_free_branch(facts, naming.branch, self.env)
         self._require_archivable(branch, naming)
         with self.trace.step("images"):
             image, base = self._images(facts)
         program = GuestProgram.of_this_version(self.env.data_dir)
         guarding = launch_guarding(self.request)
-        plan = launch_plan(self.request, facts, naming, program, guarding, image=image.id, base_image=base.id)
+        plan = self._plan(naming, program, guarding, image=image.id, base_image=base.id)
         for spec in plan.containers:
             check_spec(spec)
         with Undo() as undo:
@@ -185,12 +192,13 @@ class Launch(msgspec.Struct):
             holder = self._make_holder(steps, engine, plan, guest)
             volumes = [
                 steps.run(f"{volume.name.rpartition('-')[2]} volume", partial(make_volume, engine, volume))
-                for volume in (plan.workspace, plan.home)
+                for volume in plan.own_volumes
             ]
             supervisor = steps.run("supervisor", session.supervisor().ensure)
             for volume in volumes:
                 volume.result()
-            own = steps.run("own volumes", lambda: require_own_volumes(engine, (plan.workspace, plan.home)))
+            own = steps.run("own volumes", lambda: require_own_volumes(engine, plan.own_volumes))
+            config = steps.run("config", lambda: fill_config(engine, plan, self._config_files()))
             guest.result()
             holder_id = holder.result() if holder is not None else ""
             holds = steps.run("holder start", lambda: engine.start(holder_id)) if holder_id else None
@@ -202,6 +210,7 @@ class Launch(msgspec.Struct):
                 holds.result()
                 steps.run("holder check", lambda: require_holder(engine, holder_id, plan))
             own.result()
+            config.result()
             steps.run("start", lambda: engine.start(container))
             source.result()
             supervisor.result()
@@ -212,7 +221,7 @@ class Launch(msgspec.Struct):
     def _fill(self, session: SessionContext, facts: Gathered, source: Source) -> None:
         container = session.record.container_id
         fill_workspace(facts.engine, container, facts, source, self.env)
-        fill_home(facts.engine, container, facts.manifest.seed_files())
+        fill_home(facts.engine, container, {**facts.manifest.seed_files(), **self.servers.seeds()})
 
     def _make_holder(
         self, steps: Parallel, engine: Engine, plan: SessionPlan, guest: Step[None]
@@ -253,12 +262,27 @@ class Launch(msgspec.Struct):
         known = [facts.engine.image_id(recipe.ref) or _NO_IMAGE for recipe in recipes]
         program = GuestProgram.of_this_version(self.env.data_dir, keep=False)
         guarding = launch_guarding(self.request)
-        plan = launch_plan(
-            self.request, facts, naming, program, guarding, image=known[-1], base_image=known[0]
-        )
+        plan = self._plan(naming, program, guarding, image=known[-1], base_image=known[0])
         for spec in plan.containers:
             check_spec(spec)
         return plan
+
+    def _plan(
+        self, naming: Naming, program: GuestProgram, guarding: Guarding, *, image: str, base_image: str
+    ) -> SessionPlan:
+        return launch_plan(
+            self.request,
+            self.facts,
+            naming,
+            program,
+            guarding,
+            image=image,
+            base_image=base_image,
+            config=bool(self._config_files()),
+        )
+
+    def _config_files(self) -> dict[str, tuple[bytes, bool]]:
+        return self.servers.volume(self.facts.manifest.mcp)
 
     def _record(self, record: SessionRecord, undo: Undo) -> SessionContext:
         """Make the session's directory and its record: from here on `list` and `prune` know of it."""

@@ -36,8 +36,9 @@ def launch_plan(
     *,
     image: str,
     base_image: str,
+    config: bool,
 ) -> SessionPlan:
-    """The plan of a new session, with the images by id."""
+    """The plan of a new session, with the images by id; `config` tells whether it has a configuration volume."""
     info = facts.engine.info
     return plan_session(
         PlanInput(
@@ -56,6 +57,7 @@ def launch_plan(
             base_image=base_image,
             guest_volume=program.volume,
             guest_digest=program.digest,
+            config=config,
             limits=request.limits,
             host_cpus=info.cpus or None,
             resolvers=guarding.dns,
@@ -94,7 +96,11 @@ def launch_record(
         image_ref=image.ref,
         image_id=image.id,
         network_name=plan.network.name if plan.network is not None else "",
-        volumes=Volumes(workspace=plan.workspace.name, home=plan.home.name),
+        volumes=Volumes(
+            workspace=plan.workspace.name,
+            home=plan.home.name,
+            config=plan.config.name if plan.config is not None else "",
+        ),
         guest_volume=program.volume,
         guest_digest=program.digest,
         mode="command" if request.task else "tmux",

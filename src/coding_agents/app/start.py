@@ -7,19 +7,22 @@ from contextlib import suppress
 from msgspec.structs import replace
 
 from coding_agents.app.bring_up import Guarding, bring_up
+from coding_agents.app.config_volume import fill_config
 from coding_agents.app.failed_start import enforcement_failures_recorded
 from coding_agents.app.guest import restart_config
 from coding_agents.app.holder import require_holder, times_ready
+from coding_agents.app.mcp import session_servers
 from coding_agents.app.steps import Trace, Undo
 from coding_agents.app.stop import SETTLE_S, stop_at_gate
 from coding_agents.engine.failures import is_stale
 from coding_agents.errors import EngineError, SessionStateError, SupervisorGoneError
 from coding_agents.images.manifests import load_manifest
+from coding_agents.model.manifest import AgentManifest
 from coding_agents.network.dns import read_resolvers
 from coding_agents.network.guard import holder_options
 from coding_agents.sandbox.plan import SessionPlan, plan_session
 from coding_agents.sandbox.protections import Enforced
-from coding_agents.supervisor.context import BASE_IMAGE, SessionContext, plan_input_of
+from coding_agents.supervisor.context import BASE_IMAGE, SessionContext, facts_of, plan_input_of
 from coding_agents.supervisor.protocol import Op
 
 
@@ -48,6 +51,8 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
         manifest = load_manifest(record.agent, session.env.config_dir / "agents")
         with Undo() as undo:
             undo.add("start", lambda: stop_at_gate(session))
+            with trace.step("config"):
+                _renew_config(session, plan, manifest)
             with trace.step("holder"):
                 earlier = _restart_holder(session, plan)
             # A COMMAND runs again. The task of -p does not: it would cost its money twice, unasked.
@@ -85,6 +90,15 @@ def _plan(session: SessionContext, guarding: Guarding) -> SessionPlan:
         options=holder_options(dns=guarding.dns, allow=guarding.private),
     )
     return plan_session(facts)
+
+
+def _renew_config(session: SessionContext, plan: SessionPlan, manifest: AgentManifest) -> None:
+    """Write the list of MCP servers anew: what is trusted may have changed since the last start."""
+    if plan.config is not None:
+        servers = session_servers(session.env, facts_of(session.record), manifest.mcp)
+        files = servers.volume(manifest.mcp)
+        if manifest.mcp is not None:
+            fill_config(session.engine, plan, files or {manifest.mcp.file: (servers.listing, False)})
 
 
 def _holder_dns(session: SessionContext) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from coding_agents.errors import ManifestError
+from coding_agents.model.mcp import McpPlace, place_problems
 from coding_agents.model.provider import Login, ModelService, login_problems, service_problems
 from coding_agents.model.suggest import close_to
 
@@ -66,7 +67,8 @@ class AgentManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     files of the home directory (path: text, or a table that is written as JSON), so that an unattended
     start meets no question. `state_dirs` hold what the agent remembers; `model_hosts` are its provider's,
     `domains` what else it needs to reach. `model` is what the host's model broker serves it with, `login` the kinds
-    of account that it may be served for, the first one that the user has being taken.
+    of account that it may be served for, the first one that the user has being taken. `mcp` is how it is given MCP
+    servers.
     """
 
     name: str
@@ -81,6 +83,7 @@ class AgentManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     domains: tuple[str, ...] = ()
     model: ModelService | None = None
     login: tuple[Login, ...] = ()
+    mcp: McpPlace | None = None
 
     def interactive_argv(self) -> tuple[str, ...]:
         return self.command.interactive
@@ -127,6 +130,9 @@ def _problems(manifest: AgentManifest) -> Iterator[str]:
     for key, hosts in (("model_hosts", manifest.model_hosts), ("domains", manifest.domains)):
         yield from (f"{key}: {host!r} is not a host name" for host in hosts if not _HOST.fullmatch(host))
     yield from _provider_problems(manifest)
+    if manifest.mcp is not None:
+        yield from place_problems(manifest.mcp)
+        yield from _variable_problems("mcp.env", manifest.mcp.env)
 
 
 def _provider_problems(manifest: AgentManifest) -> Iterator[str]:
@@ -202,6 +208,7 @@ _KNOWN = {
     "": AgentManifest.__struct_fields__,
     "command": AgentCommand.__struct_fields__,
     "image": Package.__struct_fields__,
+    "mcp": McpPlace.__struct_fields__,
     "model": ModelService.__struct_fields__,
 }
 

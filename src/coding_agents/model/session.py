@@ -52,6 +52,7 @@ class Volumes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     workspace: str = ""
     home: str = ""
+    config: str = ""
 
 
 class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

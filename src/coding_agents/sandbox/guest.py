@@ -8,6 +8,8 @@ from __future__ import annotations
 
 PYTHON = "/usr/bin/python3"
 GUEST_DIRECTORY = "/opt/coding-agents"
+CONFIG_DIRECTORY = "/opt/coding-agents-config"
+"""Where a session's configuration volume is mounted: lists of MCP servers and copies of their files, read-only."""
 GUEST_ZIPAPP = f"{GUEST_DIRECTORY}/guest.pyz"
 
 NOT_OURS = "coding-agents: the guest program is not ours"

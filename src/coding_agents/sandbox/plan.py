@@ -13,7 +13,7 @@ from msgspec.structs import asdict, replace
 from coding_agents.errors import NotBuiltError
 from coding_agents.model.limits import Limits, cpus_text, size_text
 from coding_agents.sandbox.credentials import credential_in
-from coding_agents.sandbox.guest import GUEST_DIRECTORY, guest_argv
+from coding_agents.sandbox.guest import CONFIG_DIRECTORY, GUEST_DIRECTORY, guest_argv
 from coding_agents.sandbox.spec import (
     HOLDER_LIMITS,
     HOME,
@@ -71,7 +71,7 @@ class PlanInput(msgspec.Struct, frozen=True, kw_only=True):
     `image` is the agent's image, `base_image` that of the holder, both by id. `host_cpus` are the
     engine's processors (None when unknown). `resolvers` are the addresses the holder's engine-made
     resolv.conf names, `holder_options` the guard's options from `network.guard`. `guest_digest` is the
-    SHA-256 of the program in the volume `guest_volume`.
+    SHA-256 of the program in the volume `guest_volume`. `config` tells whether there is a configuration volume.
     """
 
     identity: Identity
@@ -79,6 +79,7 @@ class PlanInput(msgspec.Struct, frozen=True, kw_only=True):
     base_image: str
     guest_volume: str
     guest_digest: str
+    config: bool = False
     limits: Limits = msgspec.field(default_factory=Limits)
     host_cpus: int | None = None
     resolvers: tuple[str, ...] = ()
@@ -104,7 +105,14 @@ class SessionPlan(msgspec.Struct, frozen=True, kw_only=True):
     network: NamedObject | None
     workspace: NamedObject
     home: NamedObject
+    config: NamedObject | None = None
     guest_volume: str
+    guest_digest: str
+
+    @property
+    def own_volumes(self) -> tuple[NamedObject, ...]:
+        """The volumes of this session alone."""
+        return (self.workspace, self.home, *(() if self.config is None else (self.config,)))
 
     @property
     def containers(self) -> tuple[ContainerSpec, ...]:
@@ -124,6 +132,7 @@ def plan_session(facts: PlanInput) -> SessionPlan:
         holder = _plan_holder(facts, fit_to_host(HOLDER_LIMITS, host_cpus=facts.host_cpus))
     workspace = NamedObject(f"{who.name}-workspace", _labels(facts, "volume"))
     home = NamedObject(f"{who.name}-home", _labels(facts, "volume"))
+    config = NamedObject(f"{who.name}-config", _labels(facts, "volume")) if facts.config else None
     sandbox = SandboxSpec(
         name=who.name,
         image=facts.image,
@@ -136,6 +145,7 @@ def plan_session(facts: PlanInput) -> SessionPlan:
             VolumeMount(workspace.name, WORKSPACE, writable=True),
             VolumeMount(home.name, HOME, writable=True),
             VolumeMount(facts.guest_volume, GUEST_DIRECTORY),
+            *(() if config is None else (VolumeMount(config.name, CONFIG_DIRECTORY),)),
         ),
         tmpfs=scratch(tmp_bytes=limits.tmp_bytes, var_tmp_bytes=limits.var_tmp_bytes),
         limits=limits,
@@ -150,7 +160,9 @@ def plan_session(facts: PlanInput) -> SessionPlan:
         network=network,
         workspace=workspace,
         home=home,
+        config=config,
         guest_volume=facts.guest_volume,
+        guest_digest=facts.guest_digest,
     )
 
 
@@ -174,11 +186,18 @@ def plan_salvage(facts: PlanInput) -> HelperSpec:
 
 
 def plan_filler(
-    *, guest_volume: str, guest_digest: str, image: str, suffix: str, version: str, extra_labels: Labels = ()
+    *,
+    volume: str,
+    path: str = GUEST_DIRECTORY,
+    guest_digest: str,
+    image: str,
+    suffix: str,
+    version: str,
+    extra_labels: Labels = (),
 ) -> HelperSpec:
-    """The container through which `cp` fills the guest volume; it is created and removed, never started."""
+    """The container through which `cp` fills a volume at `path`; it is created and removed, never started."""
     return HelperSpec(
-        name=f"{guest_volume}-{suffix}",
+        name=f"{volume}-{suffix}",
         image=image,
         argv=guest_argv(guest_digest, "version"),
         labels=(
@@ -186,7 +205,7 @@ def plan_filler(
             (f"{LABEL}version", version),
             *extra_labels,
         ),
-        volumes=(VolumeMount(guest_volume, GUEST_DIRECTORY, writable=True),),
+        volumes=(VolumeMount(volume, path, writable=True),),
         tmpfs=scratch(tmp_bytes=HOLDER_LIMITS.tmp_bytes, var_tmp_bytes=HOLDER_LIMITS.var_tmp_bytes),
         limits=replace(HOLDER_LIMITS, cpus=Decimal(1)),
     )
@@ -225,7 +244,7 @@ def to_json(plan: SessionPlan) -> dict[str, object]:
         "name": plan.identity.name,
         "session": plan.identity.session,
         "network": plan.identity.network.value,
-        "volumes": [plan.workspace.name, plan.home.name, plan.guest_volume],
+        "volumes": [*(volume.name for volume in plan.own_volumes), plan.guest_volume],
         "network_name": plan.network.name if plan.network else None,
         "containers": [_spec_json(spec) for spec in plan.containers],
     }

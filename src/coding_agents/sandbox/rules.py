@@ -25,9 +25,14 @@ LABEL_NAME = re.compile(r"[a-z][a-z0-9.-]*")
 ABSOLUTE = re.compile(r"/[A-Za-z0-9_./-]*")
 
 # Where each role may have a volume, and whether it may write there. The filler is a helper that writes
-# the guest's directory and has nothing else mounted; see mount_problems.
+# the guest's directory, or the configuration, and has nothing else mounted; see mount_problems.
 _MOUNTS: Mapping[Role, Mapping[str, bool]] = {
-    Role.AGENT: {"/workspace": True, "/home/agentuser": True, "/opt/coding-agents": False},
+    Role.AGENT: {
+        "/workspace": True,
+        "/home/agentuser": True,
+        "/opt/coding-agents": False,
+        "/opt/coding-agents-config": False,
+    },
     Role.HOLDER: {"/opt/coding-agents": False},
     Role.HELPER: {"/workspace": False, "/opt/coding-agents": False},
 }
@@ -71,7 +76,7 @@ def mount_problems(role: Role, volumes: Sequence[VolumeMount]) -> list[str]:
     problems = []
     allowed = _MOUNTS[role]
     if role is Role.HELPER and len(volumes) == 1:  # the filler
-        allowed = {**allowed, "/opt/coding-agents": True}
+        allowed = {**allowed, "/opt/coding-agents": True, "/opt/coding-agents-config": True}
     for mount in volumes:
         if not NAME.fullmatch(mount.volume):
             problems.append(f"host path or malformed volume: {mount.volume!r}")

@@ -223,6 +223,7 @@ def plan_input_of(
         base_image=base_image,
         guest_volume=record.guest_volume,
         guest_digest=record.guest_digest,
+        config=bool(record.volumes.config),
         limits=Limits(
             cpus=Decimal(limits["cpus"]),
             memory_bytes=int(limits["memory_bytes"]),

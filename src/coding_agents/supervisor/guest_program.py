@@ -61,7 +61,7 @@ def ensure_guest_volume(engine: Engine, program: GuestProgram, image: str, *, su
         return
     _make_shared_volume(engine, program.volume)
     spec = plan_filler(
-        guest_volume=program.volume,
+        volume=program.volume,
         guest_digest=program.digest,
         image=image,
         suffix=suffix,

@@ -1,0 +1,114 @@
+"""Servers in the words of each agent's CLI. Pure; what each reads was measured with the real CLIs.
+
+Values are whole: no secret and no reference is in them. A CLI that would expand something in a value by itself, or
+that has no words for a server, is told apart by `inexpressible`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import assert_never
+
+from coding_agents.model.mcp import McpFormat, McpServer
+
+# What a CLI replaces in args and env by a variable of its own environment.
+_EXPANDED: Mapping[McpFormat, tuple[re.Pattern[str], str]] = {
+    "claude": (re.compile(r"\$\{"), "${…}"),
+    "copilot": (re.compile(r"\$\{|\$[A-Za-z_]"), "$NAME"),
+    "gemini": (re.compile(r"\$\{|\$[A-Za-z_]"), "$NAME"),
+    "opencode": (re.compile(r"\{(?:env|file):"), "{env:…} and {file:…}"),
+}
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def inexpressible(server: McpServer, format: McpFormat) -> str:
+    """Why the CLI of `format` would run something else than `server` says; "" when it would not."""
+    texts = (server.command, *server.args, *server.env.values(), server.url, *server.headers.values())
+    if format in _EXPANDED:
+        pattern, shown = _EXPANDED[format]
+        if any(pattern.search(text) for text in texts):
+            return f"{format} replaces {shown} in values by variables of its own"
+    return ""
+
+
+def convert(servers: Sequence[McpServer], format: McpFormat) -> bytes:
+    """The list of `servers` as the CLI of `format` reads it."""
+    match format:
+        case "codex":
+            return _codex(servers)
+        case "claude" | "generic":
+            return _json({"mcpServers": {server.name: _claude(server) for server in servers}})
+        case "copilot":
+            return _json({"mcpServers": {server.name: _copilot(server) for server in servers}})
+        case "gemini":
+            names = [server.name for server in servers]
+            # `allowed` hides what the repository's and the user's own settings list beside.
+            named = {server.name: _gemini(server) for server in servers}
+            return _json({"mcp": {"allowed": names}, "mcpServers": named})
+        case "opencode":
+            return _json({"mcp": {server.name: _opencode(server) for server in servers}})
+        case _:
+            assert_never(format)
+
+
+def _claude(server: McpServer) -> dict[str, object]:
+    if server.url:
+        return {"type": "http", "url": server.url, "headers": dict(server.headers)}
+    return {"type": "stdio", **_program(server)}
+
+
+def _copilot(server: McpServer) -> dict[str, object]:
+    if server.url:
+        return {"type": "http", "url": server.url, "headers": dict(server.headers), "tools": ["*"]}
+    return {"type": "local", **_program(server), "tools": ["*"]}
+
+
+def _gemini(server: McpServer) -> dict[str, object]:
+    return {"httpUrl": server.url, "headers": dict(server.headers)} if server.url else _program(server)
+
+
+def _opencode(server: McpServer) -> dict[str, object]:
+    if server.url:
+        return {"type": "remote", "url": server.url, "headers": dict(server.headers), "enabled": True}
+    command = [server.command, *server.args]
+    return {"type": "local", "command": command, "environment": dict(server.env), "enabled": True}
+
+
+def _program(server: McpServer) -> dict[str, object]:
+    return {"command": server.command, "args": list(server.args), "env": dict(server.env)}
+
+
+def _codex(servers: Sequence[McpServer]) -> bytes:
+    """Codex's TOML. `required`: it waits for the server before its first request to the model."""
+    lines = []
+    for server in servers:
+        lines += [f"[mcp_servers.{_toml_key(server.name)}]"]
+        if server.url:
+            lines += [f"url = {_toml_text(server.url)}"]
+            lines += [f"http_headers = {_toml_table(server.headers)}"] if server.headers else []
+        else:
+            words = ", ".join(map(_toml_text, server.args))
+            lines += [f"command = {_toml_text(server.command)}", f"args = [{words}]"]
+            lines += [f"env = {_toml_table(server.env)}"] if server.env else []
+        lines += ["required = true", ""]
+    return "\n".join(lines).encode("utf-8")
+
+
+def _toml_table(table: Mapping[str, str]) -> str:
+    inner = ", ".join(f"{_toml_key(name)} = {_toml_text(value)}" for name, value in table.items())
+    return f"{{ {inner} }}"
+
+
+def _toml_key(name: str) -> str:
+    return name if _BARE_KEY.fullmatch(name) else _toml_text(name)
+
+
+def _toml_text(text: str) -> str:
+    """A basic string on one line: JSON's escapes are TOML's, but for U+007F, which JSON leaves as it is."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, indent=2, ensure_ascii=True).encode("ascii") + b"\n"
