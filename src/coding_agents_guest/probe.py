@@ -21,7 +21,7 @@ Limit = Union[int, None]
 
 _WATCHED = (
     "/", "/workspace", "/home/agentuser", "/tmp", "/var/tmp", "/run", "/run/coding-agents", "/dev/shm",
-    "/opt/coding-agents",
+    "/opt/coding-agents", "/opt/coding-agents-config",
 )  # fmt: skip
 _KERNEL_TREES = ("/proc", "/sys", "/dev")
 _MAX_ITEMS = 100

@@ -1,7 +1,7 @@
 """What the scripted model says, read from `scenarios/*.json`.
 
 A scenario is `{"turns": [TURN, ...]}`. A turn has any of `text` (what the model says), `shell` (a command that it
-runs through the agent's own shell tool) and `expect` (a regular expression that the last tool result must match).
+runs through the agent's own shell tool), `mcp` (`server/tool` of an MCP server, called with `input`) and `expect` (a regular expression that the last tool result must match).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,15 @@ class Turn:
 
     text: str = ""
     shell: str = ""
+    mcp: str = ""
+    input: Mapping[str, Any] = field(default_factory=dict)
     expect: str = ""
 
     def calls(self, tools: Mapping[str, Any]) -> tuple[Call, ...]:
         """The turn's command as a call of one of `tools` (name -> JSON schema). Raises ScriptError."""
+        if self.mcp:
+            server, _, tool = self.mcp.partition("/")
+            return (Call(f"mcp__{server}__{tool}", self.input),)  # it need not be offered: it may be deferred
         if not self.shell:
             return ()
         name = next((name for name in _SHELL_TOOLS if name in tools), None)

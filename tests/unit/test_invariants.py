@@ -50,6 +50,9 @@ _BAD_SPECS: dict[str, ContainerSpec] = {
     "engine socket": sandbox(volumes=(VolumeMount("docker.sock", "/var/run/docker.sock"),)),
     "mount over the system": sandbox(volumes=(VolumeMount("vol", "/etc"),)),
     "writable guest": sandbox(volumes=(VolumeMount("vol", "/opt/coding-agents", writable=True),)),
+    "writable configuration": sandbox(
+        volumes=(VolumeMount("vol", "/opt/coding-agents-config", writable=True),)),
+    "holder with a configuration": holder(volumes=(VolumeMount("vol", "/opt/coding-agents-config"),)),
     "mounted twice": sandbox(volumes=(VolumeMount("a", "/workspace"), VolumeMount("b", "/workspace"))),
     "root": sandbox(user="0:0"),
     "root group": sandbox(user="1000:0"),
@@ -113,6 +116,9 @@ _BAD_SPECS: dict[str, ContainerSpec] = {
     "salvage joins": replace(plan_salvage(plan_input()), network=JoinContainer(ENGINE_ID)),
     "salvage as root": replace(plan_salvage(plan_input()), user="0:0"),
     "helper without command": replace(plan_salvage(plan_input()), argv=()),
+    "filler of a configuration that mounts more": replace(
+        plan_salvage(plan_input()), volumes=(
+            VolumeMount("c", "/opt/coding-agents-config", writable=True), VolumeMount("w", "/workspace"))),
     "filler that mounts more": replace(
         plan_filler(volume="g", guest_digest=GUEST_DIGEST, image=IMAGE, suffix="x", version="1"),
         volumes=(VolumeMount("g", "/opt/coding-agents", writable=True), VolumeMount("w", "/workspace"))),
@@ -164,6 +170,7 @@ _ALWAYS_REFUSED: dict[str, Edit] = {
     "bind mount, src": _add("--mount=type=bind,src=/,dst=/workspace"),
     "bind mount in another order": _add("--mount=source=/,target=/workspace,type=bind"),
     "volume with bind options": _add("--mount=type=volume,source=v,target=/workspace,volume-opt=o=bind"),
+    "writable configuration": _add("--mount=type=volume,source=v,target=/opt/coding-agents-config"),
     "volume of a path": _add("--mount=type=volume,source=/etc,target=/workspace"),
     "anonymous volume": _add("--mount=type=volume,target=/workspace"),
     "engine socket": _add("--mount=type=bind,source=/var/run/docker.sock,target=/var/run/docker.sock"),

@@ -14,6 +14,7 @@ from coding_agents.engine.argv import RlimitCeiling, create_argv
 from coding_agents.engine.features import ENGINES
 from coding_agents.errors import NotBuiltError
 from coding_agents.model.limits import Limits
+from coding_agents.sandbox.guest import CONFIG_DIRECTORY, GUEST_DIRECTORY
 from coding_agents.sandbox.invariants import argv_violations, spec_violations
 from coding_agents.sandbox.plan import (
     PlanInput,
@@ -68,6 +69,7 @@ def plan_inputs(draw: st.DrawFn) -> PlanInput:
         host_cpus=draw(st.none() | st.integers(min_value=1, max_value=256)),
         resolvers=tuple(dns),
         holder_options=tuple(word for address in dns for word in ("--dns", address)),
+        config=draw(st.booleans()),
         runtime=draw(st.sampled_from(["", "runc", "crun", "runsc"])),
     )
 
@@ -76,7 +78,7 @@ def plan_inputs(draw: st.DrawFn) -> PlanInput:
 def test_every_plan_passes_both_gates(facts: PlanInput, engine: str, hard: int | None) -> None:
     plan = plan_session(facts)
     sandbox = plan.sandbox if plan.holder is None else plan.sandbox.joined_to(ENGINE_ID)
-    specs: list[ContainerSpec] = [*plan.containers, sandbox, plan_salvage(facts), _filler()]
+    specs: list[ContainerSpec] = [*plan.containers, sandbox, plan_salvage(facts), *_fillers()]
     for spec in specs:
         assert spec_violations(spec) == []
         if spec.network == JoinContainer(f"{facts.identity.name}-holder"):
@@ -104,6 +106,17 @@ def test_restricted_has_neither_holder_nor_network() -> None:
 def test_squid_is_refused_until_it_is_built() -> None:
     with pytest.raises(NotBuiltError, match="squid"):
         session_plan(network=Network.SQUID)
+
+
+def test_a_configuration_volume_is_the_agents_alone_and_read_only() -> None:
+    plan = session_plan(config=True)
+    assert plan.config is not None
+    mount = VolumeMount(plan.config.name, "/opt/coding-agents-config", writable=False)
+    assert mount in plan.sandbox.volumes
+    assert plan.holder is not None
+    assert {volume.path for volume in plan.holder.volumes} == {"/opt/coding-agents"}
+    assert plan.own_volumes == (plan.workspace, plan.home, plan.config)
+    assert session_plan().own_volumes == (plan.workspace, plan.home)
 
 
 def test_labels_identify_the_session_and_the_kind() -> None:
@@ -175,7 +188,15 @@ def test_specs_are_frozen() -> None:
     assert replace(spec, user="0:0") != spec
 
 
-def _filler() -> ContainerSpec:
-    return plan_filler(
-        guest_volume=GUEST_VOLUME, guest_digest=GUEST_DIGEST, image=IMAGE, suffix="fill-01", version="0.1.0"
-    )
+def _fillers() -> list[ContainerSpec]:
+    return [
+        plan_filler(
+            volume=GUEST_VOLUME,
+            path=path,
+            guest_digest=GUEST_DIGEST,
+            image=IMAGE,
+            suffix="fill-01",
+            version="0.1.0",
+        )
+        for path in (GUEST_DIRECTORY, CONFIG_DIRECTORY)
+    ]

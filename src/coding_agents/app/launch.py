@@ -21,7 +21,7 @@ from coding_agents.app.holder import make_holder, require_holder
 from coding_agents.app.images import build_settings
 from coding_agents.app.launch_plan import launch_guarding, launch_plan, launch_record
 from coding_agents.app.launch_request import LaunchRequest
-from coding_agents.app.mcp import SessionServers, session_servers
+from coding_agents.app.mcp_session import SessionServers, session_servers
 from coding_agents.app.naming import Naming, choose_name, require_free_branch
 from coding_agents.app.narrate import Narrator
 from coding_agents.app.prepare import (

@@ -11,7 +11,7 @@ from coding_agents.app.config_volume import fill_config
 from coding_agents.app.failed_start import enforcement_failures_recorded
 from coding_agents.app.guest import restart_config
 from coding_agents.app.holder import require_holder, times_ready
-from coding_agents.app.mcp import session_servers
+from coding_agents.app.mcp_session import session_servers
 from coding_agents.app.steps import Trace, Undo
 from coding_agents.app.stop import SETTLE_S, stop_at_gate
 from coding_agents.engine.failures import is_stale
@@ -96,9 +96,8 @@ def _renew_config(session: SessionContext, plan: SessionPlan, manifest: AgentMan
     """Write the list of MCP servers anew: what is trusted may have changed since the last start."""
     if plan.config is not None:
         servers = session_servers(session.env, facts_of(session.record), manifest.mcp)
-        files = servers.volume(manifest.mcp)
-        if manifest.mcp is not None:
-            fill_config(session.engine, plan, files or {manifest.mcp.file: (servers.listing, False)})
+        always = replace(manifest.mcp, always=True) if manifest.mcp is not None else None
+        fill_config(session.engine, plan, servers.volume(always))
 
 
 def _holder_dns(session: SessionContext) -> tuple[str, ...]:

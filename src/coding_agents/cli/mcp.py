@@ -35,6 +35,7 @@ def list_(app: AppContext, as_json: bool) -> None:
     """Show the servers, hooks and plugins that the repository names, each with its state."""
     from msgspec.structs import asdict
 
+    from coding_agents.terminal.escape import escape
     from coding_agents.terminal.table import render_table
 
     with _workbench(app) as bench:
@@ -49,7 +50,7 @@ def list_(app: AppContext, as_json: bool) -> None:
     app.output.result(render_table(("NAME", "WHAT", "STATE", "FILE", "RUNS"), rows))
     for one in seen:
         for line in one.detail:
-            app.output.say(f"{one.name or one.file}: {line}")
+            app.output.say(escape(f"{one.name or one.file}: {line}"))
     if any(one.state == "seen" for one in seen):
         app.output.say(
             "hooks and plugins are shown only: whether an agent runs them is decided by its own settings"
@@ -71,6 +72,7 @@ def trust(app: AppContext, name: str, file: str, remove: bool, yes: bool) -> Non
     changes, it is not started until you have looked at it again.
     """
     from coding_agents.cli.narrator import ConsoleNarrator
+    from coding_agents.terminal.escape import escape
 
     with _workbench(app) as bench:
         if remove:
@@ -82,7 +84,7 @@ def trust(app: AppContext, name: str, file: str, remove: bool, yes: bool) -> Non
             return
         one = bench.look_at(name, file)
         for line in _content(one):
-            app.output.say(line)
+            app.output.say(escape(line))
         if not yes and not ConsoleNarrator(app).confirm(f"Let agents run {name}?"):
             raise McpError(
                 f"{name} is not trusted: nobody said yes", hint="On a terminal answer y, or give -y."
@@ -102,6 +104,8 @@ def trust(app: AppContext, name: str, file: str, remove: bool, yes: bool) -> Non
 @click.pass_obj
 def convert(app: AppContext, check: bool, agent: str | None) -> None:
     """Print the workspace's servers as the agents' CLIs read them, as if all were trusted; nothing is written."""
+    from coding_agents.terminal.escape import escape
+
     with _workbench(app) as bench:
         problems = [one.describe() for one in bench.found.findings]
         for format in _formats(app, agent):
@@ -110,7 +114,7 @@ def convert(app: AppContext, check: bool, agent: str | None) -> None:
             if not check:
                 app.output.result(f"# {format}\n{content.decode('utf-8')}")
     for problem in problems:
-        (app.output.result if check else app.output.say)(problem)
+        (app.output.result if check else app.output.say)(escape(problem))
     if check and problems:
         raise McpError(f"{len(problems)} finding(s) in the MCP servers of this repository")
 
@@ -160,7 +164,7 @@ def _content(one: Trusting) -> Iterator[str]:
         f"not copied (a link, or likely a secret): {path}" for path in one.pinned.left_out[:_SHOWN_FILES]
     )
     if server.command and not one.pinned.files:
-        yield "its program is not in the repository: what it runs is what the image or the network gives it then"
+        yield "no file of the repository is copied: it runs what image, network or workspace hold when it starts"
     if one.needs:
         yield f"it needs the secrets {', '.join(one.needs)}: this version does not start such a server"
     yield from (f"changed  {line}" for line in one.changes)

@@ -40,9 +40,13 @@ class Found(msgspec.Struct, frozen=True):
     supplied: tuple[Supplied, ...] = ()
 
     def named(self, name: str) -> list[Placed]:
-        """The servers of that name that a person may trust; the workspace's own first."""
+        """The servers of that name that a person may trust."""
+        return [placed for placed in self.all_servers() if placed.server.name == name]
+
+    def all_servers(self) -> list[Placed]:
+        """The workspace's own, then those in files of CLIs."""
         theirs = (Placed(one.file, one.server) for one in self.supplied if one.server is not None)
-        return [placed for placed in (*self.servers, *theirs) if placed.server.name == name]
+        return [*self.servers, *theirs]
 
 
 def find_servers(tree: Tree) -> Found:

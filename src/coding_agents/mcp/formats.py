@@ -53,6 +53,25 @@ def convert(servers: Sequence[McpServer], format: McpFormat) -> bytes:
             assert_never(format)
 
 
+def requirements(servers: Sequence[McpServer], format: McpFormat) -> bytes:
+    """What forbids the CLI of `format` all servers but these, whoever names others; empty where the list itself does.
+
+    Codex compares the command or the address alone, so the name of one of ours must not be in the repository's own
+    file, see OVERRIDING.
+    """
+    if format != "codex":
+        return b""
+    lines = ["mcp_servers = {}", ""] if not servers else []
+    for server in servers:
+        key, value = ("url", server.url) if server.url else ("command", server.command)
+        lines += [f"[mcp_servers.{_toml_key(server.name)}.identity]", f"{key} = {_toml_text(value)}", ""]
+    return "\n".join(lines).encode("utf-8")
+
+
+OVERRIDING: Mapping[McpFormat, str] = {"codex": ".codex/config.toml"}
+"""The file of a repository whose keys a CLI puts in place of the same ones of our list."""
+
+
 def _claude(server: McpServer) -> dict[str, object]:
     if server.url:
         return {"type": "http", "url": server.url, "headers": dict(server.headers)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 
 import msgspec
 
@@ -94,14 +94,19 @@ def pin(server: McpServer, tree: Tree, list_files: ListFiles, denied: Denied) ->
     return Pinned(tuple(files), content, tuple(left_out))
 
 
-def _require_whole(server: McpServer, named: Collection[str], files: Sequence[PinnedFile]) -> None:
+def _require_whole(server: McpServer, named: Set[str], files: Sequence[PinnedFile]) -> None:
+    executable = {file.path: file.executable for file in files}
+    if lacking := sorted(named - executable.keys()):
+        raise McpError(
+            f"server {server.name!r} names {lacking[0]!r}, which is not copied: it most likely holds a secret",
+            hint="Give a secret by a reference ${NAME}, or rename the file.",
+        )
     command = _path_in(server.command)
-    for file in files:
-        if file.path == command and command in named and not file.executable:
-            raise McpError(
-                f"server {server.name!r} runs {command!r}, which is not executable",
-                hint="Set its mode with `chmod +x`, or name its interpreter as the command.",
-            )
+    if "/" in server.command and command in named and not executable[command]:
+        raise McpError(
+            f"server {server.name!r} runs {command!r}, which is not executable",
+            hint="Set its mode with `chmod +x`, or name its interpreter as the command.",
+        )
 
 
 def _is_utf8(path: str) -> bool:
@@ -122,9 +127,10 @@ def _is_file(tree: Tree, path: str, *, required: bool, server: str) -> bool:
         info = tree.stat(path)
     except (OSError, ValueError):  # a name that is too long
         info = None
-    if info is not None and stat.S_ISLNK(info.st_mode):
+    if link := _link_on(tree, path):
         raise McpError(
-            f"server {server!r} names {path!r}, which is a symbolic link", hint="Name the file itself."
+            f"server {server!r} names {path!r} through {link!r}, which is a symbolic link",
+            hint="Name the file itself.",
         )
     if info is None and required:
         raise McpError(
@@ -132,3 +138,19 @@ def _is_file(tree: Tree, path: str, *, required: bool, server: str) -> bool:
             hint="A command with a slash is a path below the repository's root, through no symbolic link.",
         )
     return info is not None and stat.S_ISREG(info.st_mode)
+
+
+def _link_on(tree: Tree, path: str) -> str:
+    """The first symbolic link on the way to `path`, itself included; "" without one."""
+    parts = path.split("/")
+    for depth in range(1, len(parts) + 1):
+        place = "/".join(parts[:depth])
+        try:
+            info = tree.stat(place)
+        except (OSError, ValueError):
+            return ""
+        if info is None:
+            return ""
+        if stat.S_ISLNK(info.st_mode):
+            return place
+    return ""

@@ -23,6 +23,11 @@ KEYS = ("command", "args", "env", "url", "headers", "bearer_token_env_var", "ena
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")  # RFC 9110 5.6.2, token
 
 
+def shown(key: str) -> str:
+    """A key of the repository's as one line of visible characters, cut."""
+    return (key if key.isprintable() else ascii(key))[:64]
+
+
 class Problem(msgspec.Struct, frozen=True):
     """What is wrong with `key` (as it is written below the server's own table; "" is the table itself)."""
 
@@ -59,7 +64,7 @@ def _unknown_keys(table: Mapping[str, object]) -> Iterator[Problem]:
         if key not in KEYS:
             close = close_to(key[:64], KEYS)
             hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(KEYS)}"
-            yield Problem(key, f"unknown key ({hint})")
+            yield Problem(shown(key), f"unknown key ({hint})")
 
 
 def _types(table: Mapping[str, object]) -> Iterator[Problem]:
@@ -99,15 +104,16 @@ def _url_problems(url: str) -> Iterator[Problem]:
         parts, known = None, False
     if not known or any(char.isspace() for char in url):
         yield Problem("url", "is not an http or https address")
-    elif parts is not None and parts.username is not None:
+    elif parts is not None and parts.username is not None and not credential_in(url):  # else told by that
         yield Problem("url", "holds user information: send it in a header, by a reference to a secret")
 
 
 def _value_problems(server: McpServer) -> Iterator[Problem]:
     if "${" in server.command:
         yield Problem("command", "holds a reference; only values may")
-    for key, text in (("command", server.command), *values(server)):
-        keep = "\n\t" if key == "args" or key.startswith("env.") else ""
+    for place, text in (("command", server.command), *values(server)):
+        key = shown(place)
+        keep = "\n\t" if place == "args" or place.startswith("env.") else ""
         if bad := next((char for char in text if _hides(char) and char not in keep), ""):
             yield Problem(key, f"holds the character U+{ord(bad):04X}, which nobody sees")
             continue
@@ -122,9 +128,9 @@ def _value_problems(server: McpServer) -> Iterator[Problem]:
 def _name_problems(server: McpServer) -> Iterator[Problem]:
     for name in server.env:
         if not is_variable(name):
-            yield Problem(f"env.{name[:64]}", "is not the name of an environment variable")
+            yield Problem(f"env.{shown(name)}", "is not the name of an environment variable")
     yield from (
-        Problem(f"headers.{name[:64]}", "is not the name of a header")
+        Problem(f"headers.{shown(name)}", "is not the name of a header")
         for name in server.headers
         if not _HEADER.fullmatch(name)
     )

@@ -11,7 +11,7 @@ import tomllib
 
 import msgspec
 
-from coding_agents.mcp.schema import MAX_SERVERS, Problem, check_server
+from coding_agents.mcp.schema import MAX_SERVERS, Problem, check_server, shown
 from coding_agents.model.mcp import McpServer
 
 PLACES = (".coding-agents/mcp.toml", "config.toml")
@@ -79,9 +79,11 @@ def _checked(tables: dict[str, object], text: str, file: str) -> Parsed:
         if server is not None and name.casefold() in taken:
             server, problems = None, [Problem("", "differs from another server's name in case alone")]
         taken.add(name.casefold())
-        shown = f"{TABLE}.{name[:64]}"
+        table_key = f"{TABLE}.{shown(name)}"
         findings += [
-            Finding(file, lines.of(name, one.key), f"{shown}.{one.key}" if one.key else shown, one.text)
+            Finding(
+                file, lines.of(name, one.key), f"{table_key}.{one.key}" if one.key else table_key, one.text
+            )
             for one in problems
         ]
         if server is not None:
@@ -106,8 +108,8 @@ class _Lines:
                 parts = _words(header["name"] or "") if header else []
                 inside = parts[0] if parts else ""
                 table = ".".join(parts[1:])
-                if inside == server and (not table or table == wanted[0]):
-                    found = found or number
+                if inside == server and table in ("", wanted[0]):
+                    found = number
                 continue
             if inside == server and _key_of(line) == (
                 wanted[2] if table and table == wanted[0] else wanted[0]

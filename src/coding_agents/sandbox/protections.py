@@ -26,6 +26,8 @@ Facts = Mapping[str, object]
 # What engines mount besides what we ask for: files that they write themselves.
 _ENGINE_FILES = frozenset({"/etc/resolv.conf", "/etc/hostname", "/etc/hosts", "/run/.containerenv"})
 
+_ENGINE_MOUNTS = frozenset({"/", "/dev/shm"})  # noqa: S108 - paths inside the container
+
 
 class Need(StrEnum):
     """How much depends on a layer."""
@@ -144,7 +146,9 @@ def _host_paths(evidence: Evidence) -> Measured:
     others = evidence.facts.get("other_mounts")
     if not isinstance(others, list):
         return _unmeasured()
-    foreign = sorted({str(path) for path in others} - _ENGINE_FILES)
+    ours = {volume.path for volume in evidence.spec.volumes} | {tmpfs.path for tmpfs in evidence.spec.tmpfs}
+    watched = {path for path in _mapping(evidence.facts.get("mounts")) if path not in _ENGINE_MOUNTS} - ours
+    foreign = sorted({*map(str, others), *watched} - _ENGINE_FILES)
     return _switch(not foreign, f"mounted: {', '.join(foreign)}")
 
 

@@ -1,0 +1,112 @@
+"""What a session gets of its repository's MCP servers: the trusted ones, as its agent's CLI runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from coding_agents.app.mcp import COPIES, Workbench, workbench
+from coding_agents.config.environ import HostEnvironment
+from coding_agents.errors import McpError
+from coding_agents.mcp.find import Placed
+from coding_agents.mcp.formats import OVERRIDING, convert, requirements
+from coding_agents.mcp.pin import files_named
+from coding_agents.mcp.seam import NotStarted, as_run
+from coding_agents.model.mcp import McpFormat, McpPlace, McpServer
+from coding_agents.model.repo import RepoFacts
+
+Copies = dict[str, tuple[bytes, bool]]
+
+
+class SessionServers(msgspec.Struct, frozen=True):
+    """The trusted servers as the CLI of one agent runs them, and those that it does not get.
+
+    `listing` is the list in the CLI's own format, `limits` what forbids it others (empty where the list does), `seed`
+    the list in the format of the seed, `copies` have content and
+    executable bit by path in the configuration volume. `left` are servers that stay unstarted, each with its file.
+    """
+
+    started: tuple[str, ...] = ()
+    listing: bytes = b""
+    limits: bytes = b""
+    seed: bytes = b""
+    copies: Mapping[str, tuple[bytes, bool]] = {}
+    left: tuple[tuple[str, NotStarted], ...] = ()
+
+    def volume(self, place: McpPlace | None) -> Copies:
+        """The files of the configuration volume of an agent with this `place`; without any it has no volume."""
+        if place is None or not (self.started or place.always):
+            return {}
+        limits = {f"requirements-{place.file}": (self.limits, False)} if self.limits else {}
+        return {place.file: (self.listing, False), **limits, **self.copies}
+
+    def seeds(self) -> dict[str, bytes]:
+        """The files of the agent's home that the seed has, by path."""
+        places = [f".config/{name}/mcp/config.json" for name in ("copilot", "codex", "claude")]
+        return {place: self.seed for place in places} if self.started else {}
+
+
+def session_servers(env: HostEnvironment, repo: RepoFacts, place: McpPlace | None) -> SessionServers:
+    """What a session on `repo` gets, whose agent is given its servers as `place` says.
+
+    Raises GitError, McpError for a copy that is not what was trusted.
+    """
+    if place is None:
+        return SessionServers()
+    if repo.work_tree is None or not repo.work_tree.is_dir():
+        return SessionServers(listing=convert((), place.format), limits=requirements((), place.format))
+    with workbench(env, repo) as bench:
+        return _for_agent(bench, place.format)
+
+
+def _for_agent(bench: Workbench, format: McpFormat) -> SessionServers:
+    runs: list[McpServer] = []
+    copies: Copies = {}
+    left: list[tuple[str, NotStarted]] = []
+    for placed in _candidates(bench):
+        try:
+            server, files = _run(bench, placed, format)
+        except _LeftError as error:
+            left.append((placed.file, NotStarted(placed.server.name, str(error))))
+        except McpError as error:
+            left.append((placed.file, NotStarted(placed.server.name, error.message)))
+        else:
+            runs.append(server)
+            copies |= files
+    names = tuple(run.name for run in runs)
+    seed = convert(runs, "generic")
+    return SessionServers(names, convert(runs, format), requirements(runs, format), seed, copies, tuple(left))
+
+
+class _LeftError(Exception):
+    """A server is not started; the message says why."""
+
+
+def _candidates(bench: Workbench) -> list[Placed]:
+    """The servers that a session may get, one for each name: the one that is trusted, or else the workspace's own."""
+    chosen: dict[str, Placed] = {}
+    for placed in bench.found.all_servers():
+        record = bench.store.load(placed.server.name)
+        if placed.server.name not in chosen or (record is not None and record.file == placed.file):
+            chosen[placed.server.name] = placed
+    return list(chosen.values())
+
+
+def _run(bench: Workbench, placed: Placed, format: McpFormat) -> tuple[McpServer, Copies]:
+    """A trusted server as it is run, and its copied files. Raises _LeftError, McpError."""
+    name, settled = placed.server.name, bench.settled(placed.server)
+    record = bench.store.load(name)
+    state = bench.state(placed, settled, record)
+    if record is None or state != "trusted":
+        why = "has changed since it was trusted" if state == "changed" else "is not trusted"
+        raise _LeftError(f"{why}: look at it with `coding-agents mcp trust {name}`")
+    overriding = OVERRIDING.get(format)
+    if overriding and any(one.file == overriding and one.name == name for one in bench.found.supplied):
+        raise _LeftError(f"{overriding} has this name, too, and {format} would put that in its place")
+    got = as_run(settled, files_named(settled.server, bench.tree), copied_to=COPIES, format=format)
+    if isinstance(got, NotStarted):
+        raise _LeftError(got.reason)
+    content = bench.store.content(record)
+    files = {f"servers/{name}/{file.path}": (content[file.path], file.executable) for file in record.files}
+    return got, files

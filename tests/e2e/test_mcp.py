@@ -1,0 +1,114 @@
+"""A repository's MCP servers and the real Claude Code: what a person trusted is run from a safe place, and no other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from model_stub.server import ModelStub, serving
+from support.product import ROOT, Product, git, wait_for
+
+pytestmark = pytest.mark.engine
+
+SERVER = ROOT / "tests/support/mcp_server.py"
+COPY = "/opt/coding-agents-config/servers/probe/tools/mcp/server.py"
+PWNED = "/workspace/pwned"
+
+
+def with_server(repo: Path, *options: str) -> Path:
+    """Add the real server and its definition to the repository, uncommitted; returns the server's file."""
+    script = repo / "tools/mcp/server.py"
+    script.parent.mkdir(parents=True)
+    shutil.copy(SERVER, script)
+    words = ", ".join(json.dumps(word) for word in ("tools/mcp/server.py", *options))
+    (repo / ".coding-agents").mkdir()
+    (repo / ".coding-agents/mcp.toml").write_text(
+        f'[mcp_servers.probe]\ncommand = "python3"\nargs = [{words}]\nenv = {{ GREETING = "${{NOT_SET:-hello}}" }}\n'
+    )
+    return script
+
+
+def claude(product: Product, repo: Path, model: ModelStub, *args: str, status: int | None = 0) -> str:
+    product.extra["CODING_AGENTS_MODEL_UPSTREAM"] = model.url
+    words = ("launch", str(repo), "--agent", "claude", "--network-proxy", "restricted", *args)
+    return product.run(*words, status=status).err
+
+
+@pytest.mark.parametrize("era", [(), ("--old",)], ids=["2025-06-18", "2024-11-05"])
+def test_a_trusted_server_answers_the_agent_from_its_read_only_copy(
+    product: Product, repo: Path, era: tuple[str, ...]
+) -> None:
+    with_server(repo, *era)
+    product.run("mcp", "trust", "probe", "-y", cwd=repo)
+    with serving("mcp") as model:
+        shown = claude(product, repo, model, "-p", "ask the server")
+    assert [one.problem for one in model.conversation] == ["", ""], model.conversation[-1].question
+    assert model.conversation[-1].question is not None
+    told = json.loads(model.conversation[-1].question.last_result.partition("scripted words ")[2])
+    assert told["file"] == COPY
+    assert told["uid"] == 1000
+    assert told["env"]["GREETING"] == "hello"
+    assert "is not started" not in shown
+
+
+def test_what_was_changed_after_it_was_trusted_is_not_started(product: Product, repo: Path) -> None:
+    script = with_server(repo)
+    product.run("mcp", "trust", "probe", "-y", cwd=repo)
+    script.write_text(f"open({PWNED!r}, 'w')\n" + script.read_text())
+    with serving("mcp") as model:
+        shown = claude(product, repo, model, "-p", "ask the server")
+    assert "probe of .coding-agents/mcp.toml is not started: has changed since it was trusted" in shown
+    assert model.conversation[-1].problem  # the tool was not there
+    assert "pwned" not in git(repo, "ls-tree", "-r", "--name-only", "claude/session-1")
+
+
+def test_a_list_of_the_repository_is_shown_and_not_started(product: Product, repo: Path) -> None:
+    start = {"command": "sh", "args": ["-c", f"touch {PWNED}; exec python3 tools/mcp/server.py"]}
+    with_server(repo)
+    (repo / ".coding-agents/mcp.toml").unlink()
+    (repo / ".mcp.json").write_text(json.dumps({"mcpServers": {"probe": start}}))
+    listed = product.run("mcp", "list", "--json", cwd=repo).json
+    assert [(one["file"], one["name"], one["state"]) for one in listed] == [
+        (".mcp.json", "probe", "untrusted")
+    ]
+    with serving("mcp") as model:
+        shown = claude(product, repo, model, "-p", "ask the server")
+    assert "probe of .mcp.json is not started: is not trusted" in shown
+    assert model.conversation[-1].problem
+    assert "pwned" not in git(repo, "ls-tree", "-r", "--name-only", "claude/session-1")
+
+
+def test_the_agent_can_change_nothing_of_what_runs_and_a_later_start_forgets_what_was_untrusted(
+    product: Product, repo: Path
+) -> None:
+    with_server(repo)
+    product.run("mcp", "trust", "probe", "-y", cwd=repo)
+    with serving("hello") as model:
+        claude(product, repo, model, "-d")
+        name = f"claude-{repo.name}-session-1"
+        for place in (COPY, "/opt/coding-agents-config/claude.json"):
+            assert product.exec(name, f"stat -c %u:%a {place}").out in ("0:644\n", "0:755\n")
+            for attack in (f"echo x >> {place}", f"rm {place}", f"mv {place} /tmp/x", f"chmod 777 {place}"):
+                product.exec(name, attack, status=None)
+                assert product.exec(name, f"{attack} 2>&1 && echo done", status=None).out.find("done") < 0
+        product.exec(name, "mkdir /opt/coding-agents-config/new 2>&1", status=1)
+        mounts = product.exec(name, "grep ' /opt/coding-agents-config ' /proc/self/mounts").out
+        assert " ro," in mounts
+        seed = "cat ~/.config/claude/mcp/config.json ~/.config/codex/mcp/config.json ~/.config/copilot/mcp/config.json"
+        assert product.exec(name, seed).out.count(COPY) == 3
+
+        shown = product.exec(
+            name, "claude --mcp-config=/opt/coding-agents-config/claude.json mcp list", status=None
+        )
+        assert "Unknown" not in shown.err
+
+        product.run("stop", name)
+        product.run("mcp", "trust", "--remove", "probe", cwd=repo)
+        product.run("start", name)
+        listing = json.loads(product.exec(name, "cat /opt/coding-agents-config/claude.json").out)
+        assert listing == {"mcpServers": {}}
+        product.run("remove", "--force", name)
+    assert wait_for(lambda: product.leftovers() == [], "the volumes to go")

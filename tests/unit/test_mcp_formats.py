@@ -1,0 +1,138 @@
+"""Servers in each CLI's words: against golden files, against injection, and against what a CLI would make of them."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coding_agents.mcp.formats import convert, inexpressible
+from coding_agents.mcp.references import settle
+from coding_agents.mcp.seam import NotStarted, as_run
+from coding_agents.model.mcp import FORMATS, McpFormat, McpServer
+
+DATA = Path(__file__).parent / "data/mcp"
+SERVERS = (
+    McpServer(
+        name="tracker",
+        command="python3",
+        args=(
+            "/opt/coding-agents-config/servers/tracker/tools/tracker.py",
+            'say "hi"',
+            "C:\\x",
+            "two\nlines",
+        ),
+        env={"MODE": "fast", "EMPTY": ""},
+    ),
+    McpServer(name="plain-1", command="/usr/bin/env"),
+    McpServer(name="docs", url="https://docs.example/mcp?x=1", headers={"X-Team": "red", "a.b": 'qu"ote'}),
+    McpServer(name="bare", url="http://127.0.0.1:8000/mcp"),
+)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_list_is_as_the_cli_was_measured_to_read_it(format: McpFormat) -> None:
+    golden = DATA / f"{format}.{'toml' if format == 'codex' else 'json'}"
+    assert convert(SERVERS, format).decode() == golden.read_text("utf-8")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_empty_list_is_one_that_the_cli_reads(format: McpFormat) -> None:
+    text = convert((), format).decode()
+    assert not tomllib.loads(text) if format == "codex" else json.loads(text)
+
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+_SERVERS = st.builds(
+    McpServer,
+    name=st.just("it"),
+    command=_TEXT,
+    args=st.lists(_TEXT, max_size=3).map(tuple),
+    env=st.dictionaries(_TEXT, _TEXT, max_size=3),
+)
+
+
+@given(_SERVERS)
+def test_property_no_text_leaves_its_place_in_codex_toml(server: McpServer) -> None:
+    tables = tomllib.loads(convert((server,), "codex").decode())
+    env = {"env": dict(server.env)} if server.env else {}
+    said = {"command": server.command, "args": list(server.args), "required": True, **env}
+    assert tables == {"mcp_servers": {"it": said}}
+
+
+@given(_SERVERS)
+def test_property_no_text_leaves_its_place_in_json(server: McpServer) -> None:
+    said = json.loads(convert((server,), "claude"))["mcpServers"]["it"]
+    assert said == {
+        "type": "stdio",
+        "command": server.command,
+        "args": list(server.args),
+        "env": dict(server.env),
+    }
+
+
+def test_toml_injection_stays_a_text() -> None:
+    evil = 'x"\n[mcp_servers.evil]\ncommand = "touch"\nrequired = true\n#'
+    text = convert((McpServer(name="a", command=evil, args=(evil,), env={evil: evil}),), "codex").decode()
+    assert list(tomllib.loads(text)["mcp_servers"]) == ["a"]
+    assert [line for line in text.splitlines() if line.startswith("[")] == ["[mcp_servers.a]"]
+
+
+@pytest.mark.parametrize(
+    ("format", "word", "refused"),
+    [
+        ("claude", "${HOME}", True),
+        ("claude", "$HOME", False),
+        ("codex", "${HOME} $HOME {env:HOME}", False),
+        ("copilot", "$HOME", True),
+        ("copilot", "${HOME}", True),
+        ("gemini", "$HOME", True),
+        ("gemini", "5 $", False),
+        ("opencode", "{env:HOME}", True),
+        ("opencode", "{file:/etc/passwd}", True),
+        ("opencode", "$HOME ${HOME}", False),
+    ],
+)
+def test_a_value_that_a_cli_would_replace_is_not_given_to_it(
+    format: McpFormat, word: str, refused: bool
+) -> None:
+    for server in (
+        McpServer(name="a", command="x", args=(word,)),
+        McpServer(name="a", command="x", env={"A": word}),
+        McpServer(name="a", url="https://h", headers={"A": word}),
+    ):
+        assert bool(inexpressible(server, format)) == refused
+
+
+def run(server: McpServer, secrets: dict[str, str], files: dict[str, str]) -> McpServer | NotStarted:
+    return as_run(settle(server, secrets.get), files, copied_to="/c", format="codex")
+
+
+def test_the_seam_moves_files_to_their_copies() -> None:
+    server = McpServer(name="a", command="./tools/a", args=("tools/b.py", "tools/b.pyc", "${X:-y}"))
+    got = run(server, {}, {"./tools/a": "tools/a", "tools/b.py": "tools/b.py"})
+    assert got == McpServer(name="a", command="/c/a/tools/a", args=("/c/a/tools/b.py", "tools/b.pyc", "y"))
+
+
+@pytest.mark.parametrize(
+    ("server", "reason"),
+    [
+        (McpServer(name="a", command="x", enabled=False), "it is disabled"),
+        (McpServer(name="a", command="x", env={"T": "${TOKEN}"}), "needs a secret (TOKEN)"),
+        (McpServer(name="a", command="x", args=("${OTHER}",)), "needs a secret (OTHER; not set: OTHER)"),
+        (McpServer(name="a", url="https://h", bearer_token_env_var="TOKEN"), "needs a secret (TOKEN)"),
+        (
+            McpServer(name="a", url="https://h", headers={"A": "Bearer ${TOKEN:-none}"}),
+            "needs a secret (TOKEN)",
+        ),
+    ],
+)
+def test_the_seam_gives_no_secret_to_the_agent(server: McpServer, reason: str) -> None:
+    got = run(server, {"TOKEN": "s3cr3t"}, {})
+    assert isinstance(got, NotStarted)
+    assert got.reason.startswith(reason)
+    assert "s3cr3t" not in repr(got)
