@@ -1,7 +1,8 @@
 """The start sequence inside the container: a table of steps, each timed and reported.
 
 Numbers and order are those of the specification (its startup sequence has eight steps). A number that is
-missing here belongs to a part that does not exist yet: 4 git credentials, 5 MCP configuration, 6 MCP secrets.
+missing here belongs to a part that does not exist yet: 4 git credentials, 6 MCP secrets. Step 5, MCP configuration,
+is the host's: a read-only volume that is there before the container starts.
 """
 
 from __future__ import annotations

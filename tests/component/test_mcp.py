@@ -72,7 +72,7 @@ def states(run: Run) -> dict[str, str]:
 
 
 def test_a_session_gets_the_trusted_server_from_its_copy(repo: Path, run: Run) -> None:
-    assert session(repo).started == ()
+    assert tuple(session(repo).started) == ()
     assert session(repo).volume(McpPlace(file="claude.json", format="claude")) == {}
     assert reasons(repo)["probe"].startswith("is not trusted")
     status, _, err = run("trust", "probe", "-y")
@@ -80,7 +80,7 @@ def test_a_session_gets_the_trusted_server_from_its_copy(repo: Path, run: Run) -
     assert "arg      'tools/mcp/server.py'" in err
     assert "tools/mcp/helper.py" in err
     got = session(repo)
-    assert (got.started, got.left) == (("probe",), ())
+    assert (tuple(got.started), got.left) == (("probe",), ())
     files = got.volume(McpPlace(file="claude.json", format="claude"))
     assert set(files) == {
         "claude.json", "servers/probe/tools/mcp/server.py", "servers/probe/tools/mcp/helper.py",
@@ -95,13 +95,13 @@ def test_trust_needs_a_person(repo: Path, run: Run) -> None:
     status, _, err = run("trust", "probe")  # nobody at a terminal
     assert status == 26
     assert "nobody said yes" in err
-    assert session(repo).started == ()
+    assert tuple(session(repo).started) == ()
 
 
 def test_trust_is_taken_back(repo: Path, run: Run) -> None:
     run("trust", "probe", "-y")
     assert run("trust", "--remove", "probe")[0] == 0
-    assert session(repo).started == ()
+    assert tuple(session(repo).started) == ()
     assert list((repo.parent / ".local/share/coding-agents/mcp").glob("*/*")) == []
     assert run("trust", "--remove", "probe")[0] == 26
     assert run("trust", "--remove", "../../x")[0] == 26
@@ -112,8 +112,8 @@ def test_trust_is_of_one_repository(repo: Path, run: Run, tmp_path: Path) -> Non
     other = make_repo(tmp_path / "other", env=git_env(tmp_path))
     for name in (".coding-agents", "tools"):
         shutil.copytree(repo / name, other / name)
-    assert session(other).started == ()
-    assert session(repo).started == ("probe",)
+    assert tuple(session(other).started) == ()
+    assert tuple(session(repo).started) == ("probe",)
 
 
 @pytest.mark.parametrize(
@@ -136,13 +136,13 @@ def test_what_changes_after_trust_is_not_started(
         (repo / path).unlink()
     else:
         write(repo, path, content)
-    assert session(repo).started == ()
+    assert tuple(session(repo).started) == ()
     assert reasons(repo)["probe"].startswith("has changed since it was trusted")
     assert states(run)[".coding-agents/mcp.toml:probe"] == "changed"
     assert what in run("list")[2]
     status, _, err = run("trust", "probe", "-y")
     assert (status, what in err) == (0, True)
-    assert session(repo).started == ("probe",)
+    assert tuple(session(repo).started) == ("probe",)
 
 
 def test_a_changed_mode_is_a_change(repo: Path, run: Run) -> None:
@@ -153,23 +153,28 @@ def test_a_changed_mode_is_a_change(repo: Path, run: Run) -> None:
     assert run("trust", "probe", "-y")[0] == 0
     assert session(repo).copies["servers/probe/tools/mcp/server.py"][1] is True
     (repo / "tools/mcp/server.py").chmod(0o644)
-    assert session(repo).started == ()
+    assert tuple(session(repo).started) == ()
 
 
 def test_a_copy_that_somebody_changed_is_not_run(repo: Path, run: Run) -> None:
     run("trust", "probe", "-y")
     (archive,) = (repo.parent / ".local/share/coding-agents/mcp").glob("*/probe.tar")
     archive.write_bytes(archive.read_bytes().replace(b"import helper", b"import hacked"))
-    assert session(repo).started == ()
+    assert tuple(session(repo).started) == ()
     assert "is not what was trusted" in reasons(repo)["probe"]
 
 
 def test_a_record_that_somebody_changed_is_none(repo: Path, run: Run) -> None:
     run("trust", "probe", "-y")
     (record,) = (repo.parent / ".local/share/coding-agents/mcp").glob("*/probe.json")
-    record.write_text(record.read_text().replace("--fast", "--evil"))
+    trusted = record.read_text()
+    record.write_text(trusted.replace('"path": "tools/mcp/helper.py"', '"path": "../../../tmp/x"'))
+    assert tuple(session(repo).started) == ()
+    record.write_text(trusted.replace("--fast", "--evil"))
     write(repo, ".coding-agents/mcp.toml", TOML.replace("--fast", "--evil"))
-    assert session(repo).started == ()
+    assert tuple(session(repo).started) == ()
+    record.write_text("{")
+    assert states(run) == {".coding-agents/mcp.toml:probe": "untrusted"}
 
 
 def test_links_are_never_followed(repo: Path, run: Run, tmp_path: Path) -> None:
@@ -185,13 +190,13 @@ def test_links_are_never_followed(repo: Path, run: Run, tmp_path: Path) -> None:
 
     (repo / "tools/mcp/server.py").unlink()
     (repo / "tools/mcp/server.py").symlink_to(secret)  # the very file that runs
-    assert session(repo).started == ()
+    assert tuple(session(repo).started) == ()
     status, _, err = run("trust", "probe", "-y")
     assert (status, "is a symbolic link" in err) == (26, True)
 
     shutil.move(repo / "tools", repo / "other")
     (repo / "tools").symlink_to("other")  # a directory on the way to it: then the word names no file of ours
-    assert session(repo).started == ()
+    assert tuple(session(repo).started) == ()
     status, _, err = run("trust", "probe", "-y")
     assert (status, "'tools', which is a symbolic link" in err) == (26, True)
     (repo / ".coding-agents").rename(repo / "moved")
@@ -228,6 +233,8 @@ def test_a_huge_definition_is_not_read(repo: Path, run: Run) -> None:
         with (repo / path).open("wb") as file:
             os.truncate(file.fileno(), 1 << 40)
     assert states(run) == {".coding-agents/mcp.toml:": "invalid", ".mcp.json:": "invalid"}
+    write(repo, ".coding-agents/mcp.toml", TOML + "#" * (256 << 10))
+    assert states(run)[".coding-agents/mcp.toml:"] == "invalid"
     os.mkfifo(repo / "opencode.json")
     assert states(run)["opencode.json:"] == "invalid"  # and it did not wait for a writer
 
@@ -274,24 +281,24 @@ def test_what_a_repository_supplies_is_shown_and_not_started(repo: Path, run: Ru
         ".github/hooks/h.json:h.json",
     }  # fmt: skip
     assert shown[".cursor/hooks.json:"] == shown[".claude/settings.local.json:"] == "invalid"
-    assert session(repo).started == ()
+    assert tuple(session(repo).started) == ()
     status, _, err = run("trust", "evil", "-y")
     assert (status, "several files name a server 'evil'" in err) == (26, True)
     assert run("trust", "evil", "-y", "--file", ".mcp.json")[0] == 0
-    assert session(repo).started == ("evil",)
+    assert tuple(session(repo).started) == ("evil",)
     assert states(run)[".gemini/settings.json:evil"] == "untrusted"
 
 
 def test_codex_would_put_the_repositorys_words_in_place_of_ours(repo: Path, run: Run) -> None:
     """Measured: a project's `.codex/config.toml` overrides single keys of the system's list, past requirements."""
     run("trust", "probe", "-y")
-    assert session(repo, "codex").started == ("probe",)
+    assert tuple(session(repo, "codex").started) == ("probe",)
     assert b'[mcp_servers.probe.identity]\ncommand = "python3"' in session(repo, "codex").limits
     write(repo, ".codex/config.toml", '[mcp_servers.probe]\nargs = ["/workspace/evil.py"]\n')
-    assert session(repo, "codex").started == ()
+    assert tuple(session(repo, "codex").started) == ()
     assert "would put that in its place" in reasons(repo, "codex")["probe"]
     assert session(repo, "codex", always=True).limits == b"mcp_servers = {}\n"
-    assert session(repo, "claude").started == ("probe",)
+    assert tuple(session(repo, "claude").started) == ("probe",)
 
 
 def test_hostile_names_reach_no_terminal(repo: Path, run: Run) -> None:

@@ -327,6 +327,13 @@ class Launch(msgspec.Struct):
             subject=naming.name,
             detail={"repo": session.record.repo.path, "base": session.record.base},
         )
+        if self.servers.started:
+            session.supervisor().ask(
+                Op.RECORD,
+                type=RecordType.LAUNCH_STEP.value,
+                subject="mcp",
+                detail=dict(self.servers.started),
+            )
 
 
 def _announcing(narrator: Narrator) -> Callable[[str], None]:

@@ -130,7 +130,7 @@ class Workbench:
 
     def state(self, placed: Placed, settled: Settled, record: TrustRecord | None) -> State:
         """Whether exactly what is there now is trusted. Raises McpError for files that cannot be run."""
-        if record is None or record.file != placed.file:
+        if record is None:
             return "untrusted"  # its files need not be read for that
         return state_of(record, placed.file, placed.server, self.pinned(settled).files)
 

@@ -13,6 +13,7 @@ from coding_agents.mcp.find import Placed
 from coding_agents.mcp.formats import OVERRIDING, convert, requirements
 from coding_agents.mcp.pin import files_named
 from coding_agents.mcp.seam import NotStarted, as_run
+from coding_agents.mcp.trust import TrustRecord
 from coding_agents.model.mcp import McpFormat, McpPlace, McpServer
 from coding_agents.model.repo import RepoFacts
 
@@ -22,12 +23,12 @@ Copies = dict[str, tuple[bytes, bool]]
 class SessionServers(msgspec.Struct, frozen=True):
     """The trusted servers as the CLI of one agent runs them, and those that it does not get.
 
-    `listing` is the list in the CLI's own format, `limits` what forbids it others (empty where the list does), `seed`
+    `started` has the digest of what a person trusted by name, `listing` is the list in the CLI's own format, `limits` what forbids it others (empty where the list does), `seed`
     the list in the format of the seed, `copies` have content and
     executable bit by path in the configuration volume. `left` are servers that stay unstarted, each with its file.
     """
 
-    started: tuple[str, ...] = ()
+    started: Mapping[str, str] = {}
     listing: bytes = b""
     limits: bytes = b""
     seed: bytes = b""
@@ -62,21 +63,25 @@ def session_servers(env: HostEnvironment, repo: RepoFacts, place: McpPlace | Non
 
 def _for_agent(bench: Workbench, format: McpFormat) -> SessionServers:
     runs: list[McpServer] = []
+    started: dict[str, str] = {}
     copies: Copies = {}
     left: list[tuple[str, NotStarted]] = []
     for placed in _candidates(bench):
         try:
-            server, files = _run(bench, placed, format)
+            server, record = _run(bench, placed, format)
+            files = _copies(bench, record)
         except _LeftError as error:
             left.append((placed.file, NotStarted(placed.server.name, str(error))))
         except McpError as error:
             left.append((placed.file, NotStarted(placed.server.name, error.message)))
         else:
             runs.append(server)
+            started[server.name] = record.digest
             copies |= files
-    names = tuple(run.name for run in runs)
     seed = convert(runs, "generic")
-    return SessionServers(names, convert(runs, format), requirements(runs, format), seed, copies, tuple(left))
+    return SessionServers(
+        started, convert(runs, format), requirements(runs, format), seed, copies, tuple(left)
+    )
 
 
 class _LeftError(Exception):
@@ -93,8 +98,8 @@ def _candidates(bench: Workbench) -> list[Placed]:
     return list(chosen.values())
 
 
-def _run(bench: Workbench, placed: Placed, format: McpFormat) -> tuple[McpServer, Copies]:
-    """A trusted server as it is run, and its copied files. Raises _LeftError, McpError."""
+def _run(bench: Workbench, placed: Placed, format: McpFormat) -> tuple[McpServer, TrustRecord]:
+    """A server as it is run, and the trust in it. Raises _LeftError without any, McpError."""
     name, settled = placed.server.name, bench.settled(placed.server)
     record = bench.store.load(name)
     state = bench.state(placed, settled, record)
@@ -107,6 +112,9 @@ def _run(bench: Workbench, placed: Placed, format: McpFormat) -> tuple[McpServer
     got = as_run(settled, files_named(settled.server, bench.tree), copied_to=COPIES, format=format)
     if isinstance(got, NotStarted):
         raise _LeftError(got.reason)
-    content = bench.store.content(record)
-    files = {f"servers/{name}/{file.path}": (content[file.path], file.executable) for file in record.files}
-    return got, files
+    return got, record
+
+
+def _copies(bench: Workbench, record: TrustRecord) -> Copies:
+    content, name = bench.store.content(record), record.server.name
+    return {f"servers/{name}/{file.path}": (content[file.path], file.executable) for file in record.files}
