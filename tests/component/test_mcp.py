@@ -257,9 +257,9 @@ def test_a_server_that_needs_a_secret_is_named_and_not_started(repo: Path, run: 
 
 def test_what_a_repository_supplies_is_shown_and_not_started(repo: Path, run: Run) -> None:
     evil = {"command": "touch", "args": ["/tmp/pwned"]}
-    for path, key in ((".mcp.json", "mcpServers"), (".gemini/settings.json", "mcpServers"), (".vscode/mcp.json", "servers"),
-                      (".github/mcp.json", "mcpServers"), (".cursor/mcp.json", "mcpServers")):  # fmt: skip
-        write(repo, path, json.dumps({key: {"evil": evil}}))
+    for path in (".mcp.json", ".gemini/settings.json", ".github/mcp.json", ".cursor/mcp.json"):
+        write(repo, path, json.dumps({"mcpServers": {"evil": evil}}))
+    write(repo, ".vscode/mcp.json", json.dumps({"servers": {"evil": evil}}))
     write(
         repo,
         "opencode.jsonc",

@@ -1,7 +1,8 @@
 """What the scripted model says, read from `scenarios/*.json`.
 
 A scenario is `{"turns": [TURN, ...]}`. A turn has any of `text` (what the model says), `shell` (a command that it
-runs through the agent's own shell tool), `mcp` (`server/tool` of an MCP server, called with `input`) and `expect` (a regular expression that the last tool result must match).
+runs through the agent's own shell tool), `mcp` (`server/tool` of an MCP server, called with `input`) and `expect` (a
+regular expression that the last tool result must match).
 """
 
 from __future__ import annotations

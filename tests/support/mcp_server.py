@@ -1,8 +1,8 @@
 """A real MCP server over standard streams, of both protocol eras, with nothing but the standard library.
 
 It is copied into repositories of tests and run inside containers, so it imports nothing of ours. Its one tool tells
-what it was asked and where and with what it runs. `--version V` makes it speak the older era only, as servers do that
-were never updated; what a client asks for in the newer one (batches are gone, structured results) it gives.
+what it was asked, and where and with what it runs. `--old` makes it speak the older era only, as a server does that was
+never updated.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 
 ERAS = ("2024-11-05", "2025-06-18")
 
@@ -46,7 +47,7 @@ def reply(request: dict, known: tuple) -> dict:
 
 
 def told(arguments: dict) -> str:
-    facts = {"file": __file__, "uid": os.getuid(), "cwd": os.getcwd(), "env": dict(os.environ)}
+    facts = {"file": __file__, "uid": os.getuid(), "cwd": str(Path.cwd()), "env": dict(os.environ)}
     return f"answered: {arguments.get('say')} {json.dumps(facts)}"
 
 

@@ -78,7 +78,7 @@ def test_the_files_of_others_are_ignored_in_silence(content: str) -> None:
         ("[mcp_servers.a]\nurl = 'https://u:p@h/'", "mcp.toml:2: mcp_servers.a.url: holds"),
         ("[mcp_servers.a]\nurl = 'https://[::1'", "mcp_servers.a.url: is not an http"),
         ("[mcp_servers.a]\nurl = 'https://h'\nheaders = { 'A:B' = 'c' }", "headers.A:B: is not the name of a header"),
-        ("[mcp_servers.a]\nurl = 'https://h'\nheaders = { A = \"c\\r\\nB: d\" }", "headers.A: holds the character U+000D"),
+        ("[mcp_servers.a]\nurl = 'https://h'\nheaders = { A = \"c\\r\\nB\" }", "headers.A: holds the character U+000"),
         ("[mcp_servers.a]\ncommand = \"x\\u001b[2J\"", "mcp_servers.a.command: holds the character U+001B"),
         ("[mcp_servers.a]\ncommand = 'x'\nargs = [\"a\\u202eb\"]", "mcp_servers.a.args: holds the character U+202E"),
         ("[mcp_servers.a]\ncommand = '${X}'", "mcp_servers.a.command: holds a reference"),

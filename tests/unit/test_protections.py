@@ -77,7 +77,10 @@ _WEAKENED: dict[str, tuple[str, str, Edit]] = {
     "strict seccomp": ("seccomp", "off", _process("Seccomp", 1)),
     "writable root": ("read-only-root", "off", _options("/", "rw", "relatime")),
     "unplanned configuration": (
-        "host-paths", "off", lambda facts: facts["mounts"].__setitem__("/opt/coding-agents-config", {})),
+        "host-paths",
+        "off",
+        lambda facts: facts["mounts"].__setitem__("/opt/coding-agents-config", {}),
+    ),
     "writable guest": ("mounts", "off", _options("/opt/coding-agents", "rw")),
     "programs in /run": ("mounts", "off", _options("/run", "rw", "nosuid", "nodev")),
     "devices in /tmp": ("mounts", "off", _options("/tmp", "rw", "nosuid")),

@@ -23,9 +23,9 @@ Copies = dict[str, tuple[bytes, bool]]
 class SessionServers(msgspec.Struct, frozen=True):
     """The trusted servers as the CLI of one agent runs them, and those that it does not get.
 
-    `started` has the digest of what a person trusted by name, `listing` is the list in the CLI's own format, `limits` what forbids it others (empty where the list does), `seed`
-    the list in the format of the seed, `copies` have content and
-    executable bit by path in the configuration volume. `left` are servers that stay unstarted, each with its file.
+    `started` has the digest of what a person trusted by name. `listing` is the list in the CLI's own format, `limits`
+    what forbids it others (empty where the list does), `seed` the list in the format of the seed; `copies` have content
+    and executable bit by path in the configuration volume. `left` are servers that stay unstarted, each with its file.
     """
 
     started: Mapping[str, str] = {}
