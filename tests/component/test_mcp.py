@@ -93,7 +93,7 @@ def test_a_session_gets_the_trusted_server_from_its_copy(repo: Path, run: Run) -
 
 def test_trust_needs_a_person(repo: Path, run: Run) -> None:
     status, _, err = run("trust", "probe")  # nobody at a terminal
-    assert status == 26
+    assert status == 27
     assert "nobody said yes" in err
     assert tuple(session(repo).started) == ()
 
@@ -103,8 +103,8 @@ def test_trust_is_taken_back(repo: Path, run: Run) -> None:
     assert run("trust", "--remove", "probe")[0] == 0
     assert tuple(session(repo).started) == ()
     assert list((repo.parent / ".local/share/coding-agents/mcp").glob("*/*")) == []
-    assert run("trust", "--remove", "probe")[0] == 26
-    assert run("trust", "--remove", "../../x")[0] == 26
+    assert run("trust", "--remove", "probe")[0] == 27
+    assert run("trust", "--remove", "../../x")[0] == 27
 
 
 def test_trust_is_of_one_repository(repo: Path, run: Run, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_what_changes_after_trust_is_not_started(
 def test_a_changed_mode_is_a_change(repo: Path, run: Run) -> None:
     write(repo, ".coding-agents/mcp.toml", '[mcp_servers.probe]\ncommand = "./tools/mcp/server.py"\n')
     status, _, err = run("trust", "probe", "-y")
-    assert (status, "is not executable" in err) == (26, True)
+    assert (status, "is not executable" in err) == (27, True)
     (repo / "tools/mcp/server.py").chmod(0o755)
     assert run("trust", "probe", "-y")[0] == 0
     assert session(repo).copies["servers/probe/tools/mcp/server.py"][1] is True
@@ -192,13 +192,13 @@ def test_links_are_never_followed(repo: Path, run: Run, tmp_path: Path) -> None:
     (repo / "tools/mcp/server.py").symlink_to(secret)  # the very file that runs
     assert tuple(session(repo).started) == ()
     status, _, err = run("trust", "probe", "-y")
-    assert (status, "is a symbolic link" in err) == (26, True)
+    assert (status, "is a symbolic link" in err) == (27, True)
 
     shutil.move(repo / "tools", repo / "other")
     (repo / "tools").symlink_to("other")  # a directory on the way to it: then the word names no file of ours
     assert tuple(session(repo).started) == ()
     status, _, err = run("trust", "probe", "-y")
-    assert (status, "'tools', which is a symbolic link" in err) == (26, True)
+    assert (status, "'tools', which is a symbolic link" in err) == (27, True)
     (repo / ".coding-agents").rename(repo / "moved")
     (repo / ".coding-agents").symlink_to("moved")
     assert states(run) == {}
@@ -213,19 +213,19 @@ def test_secrets_beside_a_server_are_not_copied(repo: Path, run: Run) -> None:
     assert all(b"s3cr3t" not in content for content, _ in session(repo).copies.values())
     write(repo, ".coding-agents/mcp.toml", TOML.replace("--fast", "tools/mcp/.env"))
     status, _, err = run("trust", "probe", "-y")
-    assert (status, "most likely holds a secret" in err) == (26, True)
+    assert (status, "most likely holds a secret" in err) == (27, True)
 
 
 def test_a_server_that_is_too_large_is_refused(repo: Path, run: Run) -> None:
     with (repo / "tools/mcp/large.bin").open("wb") as file:
         os.truncate(file.fileno(), 1 << 40)  # sparse
     status, _, err = run("trust", "probe", "-y")
-    assert (status, "more than 2000 files or 32 MB" in err) == (26, True)
+    assert (status, "more than 2000 files or 32 MB" in err) == (27, True)
     (repo / "tools/mcp/large.bin").unlink()
     for number in range(2001):
         (repo / f"tools/mcp/{number}").touch()
     status, _, err = run("trust", "probe", "-y")
-    assert (status, "more than 2000 files or 32 MB" in err) == (26, True)
+    assert (status, "more than 2000 files or 32 MB" in err) == (27, True)
 
 
 def test_a_huge_definition_is_not_read(repo: Path, run: Run) -> None:
@@ -250,7 +250,7 @@ def test_a_server_that_needs_a_secret_is_named_and_not_started(repo: Path, run: 
     assert b"s3cr3t" not in got.listing + got.seed
     assert states(run)[".coding-agents/mcp.toml:probe"] == "needs secret"
     status, out, _ = run("convert", "--check", "--agent", "claude")
-    assert status == 26
+    assert status == 27
     assert "needs a secret (TRACKER_TOKEN)" in out
     assert "s3cr3t" not in "".join(run("convert")[1:])
 
@@ -283,7 +283,7 @@ def test_what_a_repository_supplies_is_shown_and_not_started(repo: Path, run: Ru
     assert shown[".cursor/hooks.json:"] == shown[".claude/settings.local.json:"] == "invalid"
     assert tuple(session(repo).started) == ()
     status, _, err = run("trust", "evil", "-y")
-    assert (status, "several files name a server 'evil'" in err) == (26, True)
+    assert (status, "several files name a server 'evil'" in err) == (27, True)
     assert run("trust", "evil", "-y", "--file", ".mcp.json")[0] == 0
     assert tuple(session(repo).started) == ("evil",)
     assert states(run)[".gemini/settings.json:evil"] == "untrusted"
@@ -337,12 +337,12 @@ def test_convert_prints_all_formats_and_checks(repo: Path, run: Run) -> None:
         '[mcp_servers.other]\ncommand = "x"\nargs = ["$HOME"]\n[mcp_servers.bad]\ncomand = "x"\n',
     )
     status, out, err = run("convert", "--check")
-    assert status == 26
+    assert status == 27
     assert "config.toml:5: mcp_servers.bad.comand: unknown key (did you mean 'command'?)" in out
     assert "gemini: other: gemini replaces $NAME in values by variables of its own" in out
     assert "claude: other" not in out
     assert "finding(s)" in err
-    assert run("convert", "--agent", "demo")[0] == 26
+    assert run("convert", "--agent", "demo")[0] == 27
     assert run("convert", "--agent", "nobody")[0] == 21
 
 
