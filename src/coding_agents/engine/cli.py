@@ -109,7 +109,9 @@ class CliEngine(ImageVerbs):
 
         Works on a created container, into volumes only when its root is read-only.
         """
-        command = self.command(("container", "cp", "-", f"{container}:{path}"), timeout_s=timeout_s)
+        # Podman would give everything to the container's user.
+        words = ("container", "cp", "--archive=false", "-", f"{container}:{path}")
+        command = self.command(words, timeout_s=timeout_s)
         self._write_to(command, write, what=f"copy into {container}:{path}")
 
     def feed(
