@@ -162,7 +162,7 @@ def test_a_gate_that_was_not_opened_needs_no_stop(monkeypatch: pytest.MonkeyPatc
 def _launch(monkeypatch: pytest.MonkeyPatch, undone: list[str], timings: BaseException) -> None:
     """A launch whose timings cannot be recorded; what is undone of it goes to `undone`."""
     store: Any = SimpleNamespace(lock=lambda session_id: nullcontext())
-    anything: Any = SimpleNamespace(id="0" * 12, asked=(), manifest=None, repo=None)
+    anything: Any = SimpleNamespace(id="0" * 12, asked=(), manifest=SimpleNamespace(mcp=None), repo=None)
 
     def prepare(self: Launch, *args: Any, **options: Any) -> None:
         undo = args[-1]
@@ -230,7 +230,7 @@ def test_a_start_stops_no_agent_that_works(monkeypatch: pytest.MonkeyPatch, afte
 
     for name, stub in {
         "_await_settled": lambda session: None,
-        "_plan": lambda session, guarding: SimpleNamespace(holder=None),
+        "_plan": lambda session, guarding: SimpleNamespace(holder=None, config=None),
         "load_manifest": lambda *args: None,
         "restart_config": lambda *args: None,
         "stop_at_gate": stopped.append,

@@ -45,7 +45,7 @@ def test_reports_of_earlier_starts_are_handed_on(monkeypatch: pytest.MonkeyPatch
     seen: list[Guarding] = []
     for name, stub in {
         "_await_settled": lambda session: None,
-        "_plan": lambda session, guarding: SimpleNamespace(holder=SimpleNamespace(name="h")),
+        "_plan": lambda session, guarding: SimpleNamespace(holder=SimpleNamespace(name="h"), config=None),
         "load_manifest": lambda *args: None,
         "restart_config": lambda *args: None,
         "bring_up": lambda *args, guarding, asked, undo: seen.append(guarding),
