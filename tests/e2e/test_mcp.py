@@ -111,3 +111,16 @@ def test_the_agent_can_change_nothing_of_what_runs_and_a_later_start_forgets_wha
         assert listing == {"mcpServers": {}}
         product.run("remove", "--force", name)
     assert wait_for(lambda: product.leftovers() == [], "the volumes to go")
+
+
+def test_hooks_of_the_repository_are_shown_and_do_not_run(product: Product, repo: Path) -> None:
+    hook = {"hooks": [{"type": "command", "command": f"touch {PWNED}"}]}
+    (repo / ".claude").mkdir()
+    (repo / ".claude/settings.json").write_text(
+        json.dumps({"hooks": {event: [hook] for event in ("SessionStart", "UserPromptSubmit", "Stop")}})
+    )
+    listed = product.run("mcp", "list", "--json", cwd=repo).json
+    assert [(one["what"], one["file"]) for one in listed] == [("hooks", ".claude/settings.json")]
+    with serving("hello") as model:
+        claude(product, repo, model, "-p", "say hello")
+    assert git(repo, "branch", "--list", "claude/*") == ""  # had one run, there would be a file to bring back
