@@ -93,6 +93,7 @@ def test_the_agent_can_change_nothing_of_what_runs_and_a_later_start_forgets_wha
     with serving("hello") as model:
         claude(product, repo, model, "-d")
         name = f"claude-{repo.name}-session-1"
+        assert product.exec(name, "stat -c %u:%a /opt/coding-agents-config/servers").out == "0:755\n"
         for place in (COPY, "/opt/coding-agents-config/claude.json"):
             assert product.exec(name, f"stat -c %u:%a {place}").out in ("0:644\n", "0:755\n")
             for attack in (f"echo x >> {place}", f"rm {place}", f"mv {place} /tmp/x", f"chmod 777 {place}"):
