@@ -15,6 +15,7 @@ from coding_agents.app.mcp_session import SessionServers, session_servers
 from coding_agents.cli import main
 from coding_agents.gitsync.discover import discover
 from coding_agents.model.mcp import McpFormat, McpPlace
+from coding_agents.workspace.tree import Tree
 from support.host import host_environment
 from support.repos import git_env, make_repo
 
@@ -358,3 +359,21 @@ def test_a_repository_without_a_work_tree_has_no_servers(repo: Path, tmp_path: P
     }
     with workbench(env, facts) as bench:
         assert bench.found.servers
+
+
+def test_a_directory_that_may_not_be_read_is_told(
+    repo: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("trust", "probe", "-y")
+    stat = Tree.stat
+
+    def refusing(tree: Tree, path: str) -> os.stat_result | None:  # root may read everything
+        if path.endswith("helper.py"):
+            raise PermissionError(13, "Permission denied")
+        return stat(tree, path)
+
+    monkeypatch.setattr(Tree, "stat", refusing)
+    assert tuple(session(repo).started) == ()
+    assert "permission denied" in reasons(repo)["probe"]
+    status, _, err = run("trust", "probe", "-y")
+    assert (status, "'tools/mcp/helper.py' cannot be read: permission denied" in err) == (27, True)

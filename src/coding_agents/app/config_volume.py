@@ -6,7 +6,6 @@ What a person has trusted runs from here, where neither the agent nor the reposi
 from __future__ import annotations
 
 import io
-import tarfile
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import BinaryIO
@@ -45,6 +44,8 @@ def fill_config(engine: Engine, plan: SessionPlan, files: Mapping[str, tuple[byt
 
 def _write_tar(out: BinaryIO, files: Mapping[str, tuple[bytes, bool]]) -> None:
     """An archive of root's files, with the directories above them."""
+    import tarfile  # most launches have no trusted server
+
     with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as archive:
         made: set[PurePosixPath] = set()
         for path, (content, executable) in files.items():

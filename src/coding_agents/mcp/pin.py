@@ -7,6 +7,7 @@ server is trusted and when it is started. With a file goes its whole directory: 
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 
@@ -70,7 +71,7 @@ def pin(server: McpServer, tree: Tree, list_files: ListFiles, denied: Denied) ->
     for path in sorted({*list_files(asked), *named}):
         if path not in named and not _SKIPPED.isdisjoint(path.split("/")):
             continue
-        info = tree.stat(path)
+        info = _stat(tree, path, server.name)
         if info is None or not stat.S_ISREG(info.st_mode) or not _is_utf8(path) or denied(path):
             left_out += [] if info is None else [path]
             continue
@@ -138,6 +139,17 @@ def _is_file(tree: Tree, path: str, *, required: bool, server: str) -> bool:
             hint="A command with a slash is a path below the repository's root, through no symbolic link.",
         )
     return info is not None and stat.S_ISREG(info.st_mode)
+
+
+def _stat(tree: Tree, path: str, server: str) -> os.stat_result | None:
+    try:
+        return tree.stat(path)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise McpError(
+            f"server {server!r}: {path!r} cannot be read: {reason}",
+            hint="Check the modes of its directories.",
+        ) from error
 
 
 def _link_on(tree: Tree, path: str) -> str:

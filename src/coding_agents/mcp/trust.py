@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -140,6 +139,8 @@ class TrustStore(msgspec.Struct, frozen=True):
 
 
 def _packed(content: Mapping[str, bytes]) -> bytes:
+    import tarfile  # most launches have no trusted server
+
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for path, data in content.items():
@@ -152,6 +153,8 @@ def _packed(content: Mapping[str, bytes]) -> bytes:
 def _unpacked(data: bytes) -> dict[str, bytes]:
     if not data:
         return {}
+    import tarfile
+
     content = {}
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
         for entry in archive:
