@@ -22,6 +22,7 @@ from coding_agents.credentials.model import fresh_credential
 from coding_agents.credentials.store import SecretStore
 from coding_agents.credentials.tokens import Tokens, read_tokens
 from coding_agents.errors import CredentialError, StoreError
+from component.test_model_upstream import authority  # noqa: F401 - a fixture
 from support.host import host_environment
 from support.logins import HOUR, NOW, SECRET, TokenServer, claude, claude_file, put, token_server
 
@@ -246,6 +247,18 @@ def test_the_hosts_proxy_is_honoured(env: HostEnvironment, server: TokenServer) 
     assert fresh(
         replace(proxied, environ={**proxied.environ, "NO_PROXY": "127.0.0.1"}), server, now_ms=NOW + HOUR
     )
+
+
+def test_the_hosts_own_authorities_are_trusted_and_no_others(
+    env: HostEnvironment,
+    authority: Path,  # noqa: F811 - a fixture
+) -> None:
+    logged_in(env)
+    with token_server(authority / "server.pem") as secure:
+        with pytest.raises(CredentialError, match="certificate verify failed"):
+            fresh(env, secure, now_ms=NOW + HOUR)
+        trusting = replace(env, environ={**env.environ, "SSL_CERT_FILE": str(authority / "ca.pem")})
+        assert fresh(trusting, secure, now_ms=NOW + HOUR) == "access-1"
 
 
 def test_many_threads_wait_for_no_more_than_one_answer(env: HostEnvironment, server: TokenServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -117,8 +118,8 @@ class TokenServer:
 
 
 @contextmanager
-def token_server() -> Iterator[TokenServer]:
-    """A token endpoint of its own on the loopback."""
+def token_server(certificate: Path | None = None) -> Iterator[TokenServer]:
+    """A token endpoint of its own on the loopback; `certificate`, with its key, makes it speak TLS."""
     server = TokenServer()
 
     class Handler(BaseHTTPRequestHandler):
@@ -136,6 +137,11 @@ def token_server() -> Iterator[TokenServer]:
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.url = f"http://127.0.0.1:{http.server_port}/oauth/token"
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        http.socket = context.wrap_socket(http.socket, server_side=True)
+        server.url = f"https://localhost:{http.server_port}/oauth/token"
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
