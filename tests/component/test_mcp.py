@@ -13,10 +13,12 @@ import pytest
 from coding_agents.app.mcp import workbench
 from coding_agents.app.mcp_session import SessionServers, session_servers
 from coding_agents.cli import main
+from coding_agents.credentials.secrets import Secrets
 from coding_agents.gitsync.discover import discover
 from coding_agents.model.mcp import McpFormat, McpPlace
 from coding_agents.workspace.tree import Tree
 from support.host import host_environment
+from support.logins import put
 from support.repos import git_env, make_repo
 
 TOML = '[mcp_servers.probe]\ncommand = "python3"\nargs = ["tools/mcp/server.py", "--fast"]\n'
@@ -244,7 +246,7 @@ def test_a_server_that_needs_a_secret_is_named_and_not_started(repo: Path, run: 
     write(
         repo, ".coding-agents/mcp.toml", TOML + 'env = { T = "${TRACKER_TOKEN:-none}", U = "${HOST:-h}" }\n'
     )
-    write(repo.parent, ".config/coding-agents/mcp-secrets.env", "# mine\nTRACKER_TOKEN='s3cr3t'\n")
+    put(repo.parent, ".config/coding-agents/mcp-secrets.env", b"# mine\nTRACKER_TOKEN='s3cr3t'\n")
     run("trust", "probe", "-y")
     assert reasons(repo)["probe"] == "needs a secret (TRACKER_TOKEN), which never goes to the agent"
     got = session(repo, always=True)
@@ -254,6 +256,31 @@ def test_a_server_that_needs_a_secret_is_named_and_not_started(repo: Path, run: 
     assert status == 27
     assert "needs a secret (TRACKER_TOKEN)" in out
     assert "s3cr3t" not in "".join(run("convert")[1:])
+
+
+def test_a_secret_that_is_set_by_name_is_known_and_no_program_is_asked(repo: Path, run: Run) -> None:
+    write(repo, ".coding-agents/mcp.toml", TOML + 'env = { T = "${TRACKER_TOKEN}" }\n')
+    run("trust", "probe", "-y")
+    assert "not set: TRACKER_TOKEN" in run("list", "--json")[1]
+    asked = repo.parent / "asked"
+    Secrets(host_environment(repo.parent)).set_program("TRACKER_TOKEN", ("touch", str(asked)), now_ms=1)
+    assert "not set" not in run("list", "--json")[1]
+    assert not asked.exists()
+
+
+def test_a_file_of_secrets_that_is_wrong_is_told_by_its_line_where_one_is_asked_for(
+    repo: Path, run: Run
+) -> None:
+    file = put(repo.parent, ".config/coding-agents/mcp-secrets.env", b"A=1\ns3cr3t\n")
+    write(repo, ".coding-agents/mcp.toml", TOML)
+    assert run("list")[0] == 0  # nothing there asks for one
+    write(repo, ".coding-agents/mcp.toml", TOML + 'env = { T = "${TRACKER_TOKEN}" }\n')
+    for problem in (f"{file}:2 is not of the form NAME=value", "can be read or written by others"):
+        status, out, err = run("list")
+        assert (status, problem in err) == (26, True)
+        assert "s3cr3t" not in out + err
+        file.write_bytes(b"A=s3cr3t\n")
+        file.chmod(0o644)
 
 
 def test_what_a_repository_supplies_is_shown_and_not_started(repo: Path, run: Run) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Literal
 
 import msgspec
 
 from coding_agents.config.environ import HostEnvironment
+from coding_agents.credentials.secrets import names_set
 from coding_agents.errors import McpError
 from coding_agents.mcp.find import Found, Placed, find_servers
 from coding_agents.mcp.formats import convert
@@ -20,7 +22,6 @@ from coding_agents.mcp.trust import State, TrustRecord, TrustStore, changes, sta
 from coding_agents.model.mcp import McpFormat, McpServer, is_server_name
 from coding_agents.model.repo import RepoFacts
 from coding_agents.sandbox.guest import CONFIG_DIRECTORY
-from coding_agents.store.files import read_record
 from coding_agents.workspace.deny import load_deny_list
 from coding_agents.workspace.source import Source, paths_of
 from coding_agents.workspace.tree import Tree
@@ -192,14 +193,13 @@ def workbench(env: HostEnvironment, repo: RepoFacts) -> Iterator[Workbench]:
 
 
 def secrets_of(env: HostEnvironment) -> Resolve:
-    """Secrets by name from the user's `mcp-secrets.env`: lines `NAME=value`, `#` begins a comment."""
-    values: dict[str, str] = {}
-    try:
-        text = read_record(env.config_dir / "mcp-secrets.env").decode("utf-8", "replace")
-    except FileNotFoundError:
-        text = ""
-    for line in text.splitlines():
-        name, equals, value = line.strip().removeprefix("export ").partition("=")
-        if equals and not name.startswith("#") and value:
-            values[name.strip()] = value.strip().strip("\"'")
-    return values.get
+    """Which secrets are set, by name. Raises CredentialError, when asked, for a file of them that cannot be read.
+
+    Nobody is given a value, as no server with a secret is started: so none is read, and no program is asked for one.
+    """
+
+    @cache
+    def names() -> frozenset[str]:
+        return names_set(env)
+
+    return lambda name: "" if name in names() else None

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.credentials.asking import ask_program
+from coding_agents.credentials.private import read_private
 from coding_agents.credentials.sealing import Kept
 from coding_agents.credentials.store import Document, SecretStore
 from coding_agents.credentials.values import secret_text
@@ -73,6 +74,19 @@ class Secrets:
 
     def _put(self, kept: Mapping[str, Kept]) -> None:
         self._store.change(lambda document: replace(document, secrets={**document.secrets, **kept}))
+
+
+def names_set(env: HostEnvironment) -> frozenset[str]:
+    """The names of all secrets that MCP servers may ask for: those of `secrets`, and in the user's `mcp-secrets.env`.
+
+    Raises CredentialError.
+    """
+    path = env.config_dir / "mcp-secrets.env"
+    try:
+        data = read_private(path, home=env.home, follow=True)
+    except FileNotFoundError:
+        data = b""
+    return frozenset((*parse_env_file(data, origin=str(path)), *SecretStore(env).read().secrets))
 
 
 def require_name(name: str) -> None:
