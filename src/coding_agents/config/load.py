@@ -28,9 +28,9 @@ _LIMIT = 64 * 1024
 _MOST_LINES = 1000
 _PREFIX = "CODING_AGENTS_"
 _TESTS = "CODING_AGENTS_TEST_"
-# Variables of ours that are not settings: where a model answers, what a session is told, and ./dev's own.
+# Variables of ours that are not settings: what a session and a terminal in it are told, and ./dev's own.
 OTHER_VARIABLES = frozenset(
-    _PREFIX + name for name in ("SESSION", "NO_SERVICES", "REQUIRE_ENGINES", "FUZZ_SECONDS")
+    _PREFIX + name for name in ("SESSION", "TERMINAL", "NO_SERVICES", "REQUIRE_ENGINES", "FUZZ_SECONDS")
 )
 
 
