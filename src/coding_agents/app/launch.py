@@ -198,7 +198,7 @@ class Launch(msgspec.Struct):
             for volume in volumes:
                 volume.result()
             own = steps.run("own volumes", lambda: require_own_volumes(engine, plan.own_volumes))
-            config = steps.run("config", lambda: fill_config(engine, plan, self._config_files()))
+            self._fill_config(steps, engine, plan, own)
             guest.result()
             holder_id = holder.result() if holder is not None else ""
             holds = steps.run("holder start", lambda: engine.start(holder_id)) if holder_id else None
@@ -210,7 +210,6 @@ class Launch(msgspec.Struct):
                 holds.result()
                 steps.run("holder check", lambda: require_holder(engine, holder_id, plan))
             own.result()
-            config.result()
             steps.run("start", lambda: engine.start(container))
             source.result()
             supervisor.result()
@@ -222,6 +221,16 @@ class Launch(msgspec.Struct):
         container = session.record.container_id
         fill_workspace(facts.engine, container, facts, source, self.env)
         fill_home(facts.engine, container, {**facts.manifest.seed_files(), **self.servers.seeds()})
+
+    def _fill_config(self, steps: Parallel, engine: Engine, plan: SessionPlan, own: Step[None]) -> None:
+        """Begin to fill the configuration volume once it is known to be ours. Who reads it waits at the gate."""
+
+        def fill() -> None:
+            own.result()
+            fill_config(engine, plan, self._config_files())
+
+        if plan.config is not None:
+            steps.run("config", fill)
 
     def _make_holder(
         self, steps: Parallel, engine: Engine, plan: SessionPlan, guest: Step[None]
