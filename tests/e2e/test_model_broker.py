@@ -97,8 +97,7 @@ def test_the_credential_is_nowhere_inside(product: Product, repo: Path) -> None:
     """Not for root of the container either: in no environment, argument, file, screen or memory."""
     with serving("commit") as model:
         by_way_of(product, model)
-        launch(product, repo, "-d", "--name", "hold")
-        name = "claude-hold"
+        name = launch(product, repo, "-d", "--name", "hold").strip()
         product.exec(name, "sleep 1; tmux send-keys -t agent -l 'go on' && tmux send-keys -t agent Enter")
         wait_for(lambda: len(model.conversation) >= 3, "the agent at work")
         assert {one.credentials["x-api-key"] for one in model.asked} == {KEY}
