@@ -1,1 +1,1 @@
-"""A scripted model: plays the model's side of the Anthropic Messages API, so that tests drive the real Claude Code."""
+"""A scripted model: plays the model's side of four APIs, so that tests drive the real agents without an account."""

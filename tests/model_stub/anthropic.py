@@ -4,71 +4,62 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from model_stub.scenario import Call
+from model_stub.question import Event, Question, Said, count_turns, text_of
 
 
-@dataclass(frozen=True)
-class Question:
-    """What matters of one request. `tools` maps names to JSON schemas of their input."""
-
-    model: str
-    tools: Mapping[str, Any]
-    stream: bool
-    assistant_turns: int
-    user_text: str
-    last_result: str
-
-
-def parse_question(body: Mapping[str, Any]) -> Question:
+def parse_question(body: Mapping[str, Any], path: str) -> Question:
     """Read a request's body."""
-    users: list[str] = []
-    turns, last, previous = 0, "", ""
-    for message in body.get("messages", ()):
-        if message["role"] == "assistant":
-            turns += previous != "assistant"
+    messages = body.get("messages", ())
+    users, last = [], ""
+    for message in messages:
         for part in _parts(message["content"]):
             if part.get("type") == "tool_result":
-                last = _text(part.get("content"))
+                last = text_of(part.get("content"))
             elif message["role"] == "user":
-                users.append(_text(part))
-        previous = message["role"]
+                users.append(text_of(part))
+    wanted = (body.get("output_config") or {}).get("format") or body.get("output_format") or {}
     return Question(
         model=str(body.get("model")),
         tools={
             tool["name"]: tool.get("input_schema", {}) for tool in body.get("tools", ()) if "name" in tool
         },
         stream=bool(body.get("stream")),
-        assistant_turns=turns,
+        assistant_turns=count_turns(message["role"] == "assistant" for message in messages),
         user_text="\n".join(users),
         last_result=last,
+        schema=wanted.get("schema"),
     )
 
 
-def answer(question: Question, text: str, calls: Sequence[Call]) -> dict[str, Any]:
+def answer(question: Question, said: Said) -> dict[str, Any]:
     """The message that answers a request in one piece."""
-    said = [{"type": "text", "text": text}] if text or not calls else []
+    text = [{"type": "text", "text": said.text}] if said.text or not said.calls else []
     used = [
-        {"type": "tool_use", "id": _fresh("toolu_"), "name": call.tool, "input": dict(call.input)}
-        for call in calls
+        {"type": "tool_use", "id": _fresh("toolu_"), "name": call.tool, "input": call.input}
+        for call in said.calls
     ]
     return {
         "id": _fresh("msg_"),
         "type": "message",
         "role": "assistant",
         "model": question.model,
-        "content": [*said, *used],
-        "stop_reason": "tool_use" if calls else "end_turn",
+        "content": [*text, *used],
+        "stop_reason": "tool_use" if said.calls else "end_turn",
         "stop_sequence": None,
-        "usage": {"input_tokens": 100, "output_tokens": 20},
+        "usage": {"input_tokens": said.usage[0], "output_tokens": said.usage[1]},
     }
 
 
-def events(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The same message as the events of a stream, each with its `type`."""
+def events(message: Mapping[str, Any]) -> Iterator[Event]:
+    """The same message as a stream."""
+    for data in _stream(message):
+        yield Event(data["type"], data)
+
+
+def _stream(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     yield {"type": "message_start", "message": {**message, "content": [], "stop_reason": None}}
     for index, block in enumerate(message["content"]):
         if block["type"] == "text":
@@ -80,20 +71,13 @@ def events(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"type": "content_block_delta", "index": index, "delta": delta}
         yield {"type": "content_block_stop", "index": index}
     ending = {"stop_reason": message["stop_reason"], "stop_sequence": None}
-    yield {"type": "message_delta", "delta": ending, "usage": {"output_tokens": 20}}
+    usage = {"output_tokens": message["usage"]["output_tokens"]}
+    yield {"type": "message_delta", "delta": ending, "usage": usage}
     yield {"type": "message_stop"}
 
 
 def _parts(content: Any) -> list[dict[str, Any]]:
     return content if isinstance(content, list) else [{"type": "text", "text": content}]
-
-
-def _text(content: Any) -> str:
-    if isinstance(content, list):
-        return "\n".join(map(_text, content))
-    if isinstance(content, Mapping):
-        return str(content.get("text", ""))
-    return str(content or "")
 
 
 def _fresh(prefix: str) -> str:

@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Protocol
 
-from model_stub.anthropic import Question, answer, events, parse_question
-from model_stub.scenario import Call, Scenario, ScriptError
+from model_stub import anthropic, chat, gemini, responses
+from model_stub.question import Event, Question, Said, smallest
+from model_stub.scenario import Scenario, ScriptError, Turn
 
 _MAX_BODY = 64 << 20
-_CREDENTIALS = ("authorization", "x-api-key")
+_CREDENTIALS = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
+
+
+class Api(Protocol):
+    """What each module of an API has."""
+
+    def parse_question(self, body: Mapping[str, Any], path: str) -> Question: ...
+    def answer(self, question: Question, said: Said) -> dict[str, Any]: ...
+    def events(self, message: Mapping[str, Any], /) -> Iterator[Event]: ...
+
+
+_ROUTES: tuple[tuple[str, Api], ...] = (
+    (r"/v1/messages", anthropic),
+    (r"/responses", responses),
+    (r"/chat/completions", chat),
+    (r":(stream)?[gG]enerateContent", gemini),
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +64,7 @@ class ModelStub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.scenario = scenario
         self.asked: list[Asked] = []
+        self._errors: Counter[int] = Counter()
 
     @property
     def url(self) -> str:
@@ -54,16 +75,21 @@ class ModelStub(ThreadingHTTPServer):
         """The requests that belong to the scenario."""
         return [one for one in self.asked if one.question is not None and one.question.tools]
 
-    def reply(self, question: Question) -> tuple[str, tuple[Call, ...], str]:
-        """What to say and to call, and what was wrong with the question."""
+    def turn(self, question: Question) -> Turn:
+        """The turn that answers `question`. Raises ScriptError."""
         if not question.tools:
-            return "a title", (), ""
-        try:
-            turn = self.scenario.turn(question.assistant_turns)
-            turn.require(question.last_result)
-            return turn.text, turn.calls(question.tools), ""
-        except ScriptError as error:
-            return f"STUB PROBLEM: {error}", (), str(error)
+            wanted = question.schema
+            return Turn("a title" if wanted is None else json.dumps(smallest(wanted)))
+        turn = self.scenario.turn(question.assistant_turns)
+        turn.require(question.last_result)
+        return turn
+
+    def error(self, question: Question, turn: Turn) -> int:
+        """The HTTP status of the error that comes before this answer, 0 for none."""
+        if not question.tools or self._errors[question.assistant_turns] >= turn.error.get("times", 0):
+            return 0
+        self._errors[question.assistant_turns] += 1
+        return int(turn.error["status"])
 
 
 @contextmanager
@@ -88,14 +114,15 @@ class _Handler(BaseHTTPRequestHandler):
         size = int(self.headers.get("content-length") or 0)
         if size > _MAX_BODY or "transfer-encoding" in self.headers:
             self.close_connection = True
-            self._send_json(413, {"error": {"message": "a content-length of at most 64 MiB, please"}})
+            self._send_error(413, "a content-length of at most 64 MiB, please")
             return
         body = self.rfile.read(size)
-        if path.endswith("/count_tokens"):
+        api = next((api for pattern, api in _ROUTES if re.search(f"{pattern}$", path)), None)
+        if api is not None:
+            self._answer(api, path, api.parse_question(json.loads(body), path))
+        elif re.search(r"count_?tokens$", path, re.IGNORECASE):
             self._log(path)
-            self._send_json(200, {"input_tokens": 100})
-        elif path.endswith("/v1/messages"):
-            self._answer(path, parse_question(json.loads(body)))
+            self._send_json(200, {"input_tokens": 100, "totalTokens": 100})
         else:
             self._refuse()
 
@@ -107,10 +134,20 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing on the test's standard error."""
 
-    def _answer(self, path: str, question: Question) -> None:
-        text, calls, problem = self.server.reply(question)
+    def _answer(self, api: Api, path: str, question: Question) -> None:
+        turn, problem = Turn(), ""
+        try:
+            turn = self.server.turn(question)
+            said = turn.said(question.tools)
+        except ScriptError as error:
+            problem = str(error)
+            said = Said(f"STUB PROBLEM: {error}")
         self._log(path, question, problem)
-        message = answer(question, text, calls)
+        if status := self.server.error(question, turn):
+            self._send_error(status, "scripted")
+            return
+        time.sleep(turn.delay)
+        message = api.answer(question, said)
         if not question.stream:
             self._send_json(200, message)
             return
@@ -118,17 +155,24 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-type", "text/event-stream")
         self.send_header("connection", "close")
         self.end_headers()
-        for event in events(message):
-            self.wfile.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
+        for event in api.events(message):
+            name = f"event: {event.name}\n" if event.name else ""
+            data = event.data if isinstance(event.data, str) else json.dumps(event.data)
+            self.wfile.write(f"{name}data: {data}\n\n".encode())
         self.close_connection = True
 
     def _refuse(self) -> None:
+        """Also a WebSocket, with the status that sends Codex to plain HTTP at once."""
         self._log(self.path.partition("?")[0])
-        self._send_json(404, {"error": {"message": "not served by the scripted model"}})
+        self._send_error(426 if "upgrade" in self.headers else 404, "not served by the scripted model")
 
     def _log(self, path: str, question: Question | None = None, problem: str = "") -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.asked.append(Asked(path, headers, question, problem))
+
+    def _send_error(self, status: int, message: str) -> None:
+        error = {"type": "api_error", "message": message, "code": status, "status": "UNAVAILABLE"}
+        self._send_json(status, {"type": "error", "error": error})
 
     def _send_json(self, status: int, body: dict[str, Any]) -> None:
         raw = json.dumps(body).encode()
