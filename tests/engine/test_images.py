@@ -18,13 +18,14 @@ from support.engines import EngineUnderTest, engine_environ
 from support.specs import helper
 
 _MIB = 1 << 20
+AGENTS = ("claude", "codex", "copilot", "gemini", "opencode")
 _DIGEST = "sha512-" + "A" * 86 + "=="
 _MANIFEST = f"""
 name = "{{name}}"
 title = "T"
 [command]
 interactive = ["agent"]
-[image]
+[packages.thing]
 package = "thing"
 version = "1.0.0"
 integrity = {{{{ x64 = "{_DIGEST}" }}}}
@@ -64,7 +65,7 @@ def cli(engine: EngineUnderTest, *args: str) -> str:
 
 
 def test_the_images_are_up_to_date(engine: EngineUnderTest) -> None:
-    for agent in (None, "demo", "claude"):
+    for agent in (None, "demo", *AGENTS):
         recipe = plan_images(agent)[-1]
         found = current_image(engine.api, recipe)
         assert found is not None, (
@@ -131,7 +132,8 @@ def test_sizes_are_within_the_budget(engine: EngineUnderTest) -> None:
 
     base = size(BASE_REF)
     assert base <= 650 * _MIB
-    assert size(agent_ref("claude")) - base <= 450 * _MIB
+    for agent in AGENTS:
+        assert size(agent_ref(agent)) - base <= 450 * _MIB, agent
     assert size(agent_ref("demo")) - base <= 1 * _MIB
 
 

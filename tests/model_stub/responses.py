@@ -89,12 +89,15 @@ def _tools(body: Mapping[str, Any], items: list[Mapping[str, Any]]) -> dict[Tool
     tools: dict[ToolName, Any] = {}
     for tool in offered:
         if tool.get("type") == "namespace":
-            tools |= {(tool["name"], one["name"]): one.get("parameters", {}) for one in tool["tools"]}
-            continue
-        name = tool.get("name") or tool["type"]
-        code = tool.get("type") == "custom" and name == "exec"
-        tools[name] = CODE_MODE if code else tool.get("parameters", {})
+            tools |= {(tool["name"], one["name"]): _schema(one) for one in tool["tools"]}
+        else:
+            tools[tool.get("name") or tool["type"]] = _schema(tool)
     return tools
+
+
+def _schema(tool: Mapping[str, Any]) -> Any:
+    code = tool.get("type") == "custom" and tool.get("name") == "exec"
+    return CODE_MODE if code else tool.get("parameters", {})
 
 
 def _message(text: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from coding_agents.images.data import data_dir, read_tree, tree_hash, write_tree
 from coding_agents.images.hostnet import host_certificates, proxy_arguments
 from coding_agents.images.listing import list_images, prune_images
 from coding_agents.images.manifests import find_agent, list_manifests, load_manifest
-from coding_agents.images.recipes import agent_recipe, base_packages, base_recipe, builder_files
+from coding_agents.images.recipes import agent_recipes, base_packages, base_recipe, builder_files
 from coding_agents.images.rootfs import has_subordinate_ids, rootfs_argv, rootfs_environment
 from coding_agents.model.manifest import parse_manifest
 from support.image_engine import ImageEngineStub
@@ -131,11 +131,13 @@ def test_the_host_suite_is_debians() -> None:
 
 def test_recipes_are_the_same_each_time_and_the_agent_follows_the_base() -> None:
     base = base_recipe()
-    demo = agent_recipe(find_agent("demo"), base)
-    assert (base, demo) == (base_recipe(), agent_recipe(find_agent("demo"), base_recipe()))
+    demo = agent_recipes(find_agent("demo"), base)[-1]
+    assert (base, demo) == (base_recipe(), agent_recipes(find_agent("demo"), base_recipe())[-1])
     assert demo.base == base.ref == "coding-agents-base:local"
     assert demo.ref == "coding-agents-demo:local"
-    assert agent_recipe(find_agent("demo"), msgspec.structs.replace(base, inputs="0")).inputs != demo.inputs
+    assert (
+        agent_recipes(find_agent("demo"), msgspec.structs.replace(base, inputs="0"))[-1].inputs != demo.inputs
+    )
     assert {"git", "git-lfs", "tmux", "gnupg", "openssh-client", "python3", "ripgrep"} <= set(
         base_packages(base.tree)
     )
@@ -198,19 +200,26 @@ def test_a_users_agent_runs_in_the_base_or_in_its_own_image(tmp_path: Path) -> N
     (tmp_path / "own" / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\n")
     assert [recipe.ref for recipe in plan_images("plain", tmp_path)] == ["coding-agents-base:local"]
     assert [recipe.ref for recipe in plan_images("own", tmp_path)][1:] == ["coding-agents-own:local"]
-    assert [m.name for m in list_manifests(tmp_path)] == ["claude", "demo", "own", "plain"]
+    assert [m.name for m in list_manifests(tmp_path)] == [
+        *("claude", "codex", "copilot", "demo", "gemini", "opencode"),
+        "own",
+        "plain",
+    ]
 
 
 def test_what_is_wrong_with_a_users_agent_is_said(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="unknown agent 'cluade'") as caught:
         load_manifest("cluade", tmp_path)
-    assert caught.value.hint == "Did you mean 'claude'? Known agents: claude, demo."
+    assert (
+        caught.value.hint
+        == "Did you mean 'claude'? Known agents: claude, codex, copilot, demo, gemini, opencode."
+    )
     (tmp_path / "a.toml").write_text(_MANIFEST.format(name="b"))
     with pytest.raises(ManifestError, match=r"name is 'b', but the file is called 'a\.toml'"):
         load_manifest("a", tmp_path)
     (tmp_path / "a.toml").write_text(
         _MANIFEST.format(name="a")
-        + f'[image]\npackage = "p"\nversion = "1"\nintegrity = {{ x64 = "sha512-{"A" * 86}==" }}\n'
+        + f'[packages.p]\npackage = "p"\nversion = "1"\nintegrity = {{ x64 = "sha512-{"A" * 86}==" }}\n'
     )
     with pytest.raises(ManifestError, match="nothing installs it"):
         plan_images("a", tmp_path)
@@ -243,7 +252,7 @@ def test_builder_files_have_the_pins_in_debians_words() -> None:
     recipe = plan_images("claude")[-1]
     rows = [line.split("\t") for line in builder_files(recipe, b"CA")["builder/pins"].decode().splitlines()]
     assert {row[0] for row in rows} == {"amd64", "arm64"}
-    assert all(len(row) == 4 and row[3].startswith("sha512-") for row in rows)
+    assert all(len(row) == 5 and row[4].startswith("sha512-") for row in rows)
     assert builder_files(recipe, b"CA")["builder/host-ca.crt"] == b"CA"
     assert "builder/host-ca.crt" not in builder_files(recipe, b"")
 
@@ -311,7 +320,8 @@ def test_the_list_tells_current_outdated_and_missing() -> None:
     engine.add("coding-agents-demo:local", {"coding-agents.inputs": "old"})
     engine.remove_image("coding-agents-claude:local")
     states = {status.agent: status.state for status in list_images(engine)}
-    assert states == {"base": "current", "claude": "missing", "demo": "outdated"}
+    built = {"base": "current", "npm": "current", "claude": "missing", "demo": "outdated"}
+    assert states == built | dict.fromkeys(("codex", "copilot", "gemini", "opencode"), "missing")
 
 
 def test_prune_takes_what_was_replaced_and_what_builds_left() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -21,7 +23,7 @@ title = "Mine"
 [command]
 interactive = ["mine"]
 headless = ["mine", "-p", "{{prompt}}"]
-[image]
+[packages.mine]
 package = "@scope/mine-linux-{{arch}}"
 version = "1.2.3"
 integrity = {{ x64 = "{_DIGEST}", arm64 = "{_DIGEST}" }}
@@ -41,9 +43,9 @@ def test_a_good_manifest_becomes_values() -> None:
     manifest = parse(_GOOD)
     assert manifest.interactive_argv() == ("mine",)
     assert manifest.headless_argv("do it; $(rm)") == ("mine", "-p", "do it; $(rm)")
-    assert manifest.image.pins() == (
-        ("arm64", "@scope/mine-linux-arm64", "1.2.3", _DIGEST),
-        ("amd64", "@scope/mine-linux-x64", "1.2.3", _DIGEST),
+    assert manifest.pins() == (
+        ("arm64", "mine", "@scope/mine-linux-arm64", "1.2.3", _DIGEST),
+        ("amd64", "mine", "@scope/mine-linux-x64", "1.2.3", _DIGEST),
     )
     files = manifest.seed_files()
     assert files[".minerc"] == b"text\n"
@@ -76,10 +78,14 @@ def test_property_a_prompt_is_one_word_whatever_it_holds(prompt: str) -> None:
         ('QUIET = "1"', "QUIET = 1", "expected `str`"),
         ('".minerc"', '"../.bashrc"', "below the home"),
         ('".minerc"', '"/etc/passwd"', "below the home"),
-        ("[env]", 'domains = ["x y"]\n[env]', "unknown field"),
-        ("[command]", 'domains = ["*"]\n[command]', "not a host name"),
         ("[command]", 'model_hosts = ["10.0.0.1"]\n[command]', "not a host name"),
-        ("[command]", 'state_dirs = ["a//b"]\n[command]', "below the home"),
+        ("[command]", 'instructions = "a//b"\n[command]', "below the home"),
+        ("[command]", 'instructions = ".minerc"\n[command]', "seeds '.minerc', too"),
+        ("[command]", '[command]\nresume = ["mine", "-c"]', "need each other"),
+        ("[command]", '[command]\nresume = ["mine"]\nremembered = "a;b"', "not a plain glob"),
+        ("[command]", '[command]\nresume = ["{prompt}"]\nremembered = "a"', "only command.headless may"),
+        (f'arm64 = "{_DIGEST}"', f'any = "{_DIGEST}"', "fits every processor"),
+        ("[packages.mine]", '[packages."../x"]', "packages: '../x'"),
     ],
 )
 def test_each_wrong_value_is_refused_by_name(old: str, new: str, message: str) -> None:
@@ -157,7 +163,7 @@ def test_each_wrong_provider_is_refused_by_name(old: str, new: str, message: str
     ("old", "new", "hint"),
     [
         ("[env]", "[enviroment]", ""),
-        ('title = "Mine"', 'title = "Mine"\ndomain = []', "Did you mean 'domains'?"),
+        ('title = "Mine"', 'title = "Mine"\nmodel_host = []', "Did you mean 'model_hosts'?"),
         ("headless =", "headles =", "Did you mean 'headless'?"),
         ('version = "1.2.3"', 'version = "1.2.3"\nzzz = 1', "Known keys: package, version, integrity."),
     ],
@@ -183,13 +189,13 @@ def test_broken_toml_and_encoding() -> None:
 
 def test_our_manifests_are_all_valid() -> None:
     names = [manifest.name for manifest in list_manifests()]
-    assert names == ["claude", "demo"]
+    assert names == ["claude", "codex", "copilot", "demo", "gemini", "opencode"]
     assert {path.stem for path in data_dir("agents").glob("*.toml")} == set(names)
 
 
 def test_claude_is_pinned_quiet_and_asks_nothing() -> None:
     claude = load_manifest("claude")
-    assert {row[0] for row in claude.image.pins()} == {"amd64", "arm64"}
+    assert {row[0] for row in claude.pins()} == {"amd64", "arm64"}
     assert "--dangerously-skip-permissions" in claude.interactive_argv()
     # The repository's own MCP servers must not start with the agent: `claude -p` asks nobody.
     assert "--strict-mcp-config" in claude.headless_argv("x")
@@ -199,3 +205,34 @@ def test_claude_is_pinned_quiet_and_asks_nothing() -> None:
     assert state["customApiKeyResponses"]["approved"] == [claude.endpoint["ANTHROPIC_API_KEY"][-20:]]
     assert claude.endpoint["ANTHROPIC_BASE_URL"].startswith("http://127.0.0.1:")
     assert "ANTHROPIC_API_KEY" not in claude.env
+
+
+@pytest.mark.parametrize("name", ["claude", "codex", "copilot", "gemini", "opencode"])
+def test_each_agent_is_pinned_served_told_where_it_is_and_holds_a_dummy(name: str) -> None:
+    agent = load_manifest(name)
+    assert "amd64" in {row[0] for row in agent.pins()}
+    assert agent.model is not None
+    assert agent.login
+    assert agent.instructions
+    assert agent.env["NO_PROXY"] == "127.0.0.1,localhost"
+    assert "replaced-by-coding-agents-on-the-host" in agent.endpoint.values()
+    seeds = b"".join(agent.seed_files().values()).decode()
+    assert "http://127.0.0.1:8099" in " ".join(agent.endpoint.values()) + seeds
+    assert agent.headless_argv("-x")[-1] in ("-x", "--prompt=-x")
+
+
+def test_a_later_start_goes_on_with_a_conversation_only_where_there_is_one(tmp_path: Path) -> None:
+    resume = 'resume = ["echo", "go on; $(rm)"]\nremembered = ".mine/*.jsonl"\n'
+    manifest = parse(_GOOD.replace('interactive = ["mine"]', 'interactive = ["echo", "anew"]\n' + resume))
+
+    def start() -> str:
+        done = subprocess.run(
+            manifest.resume_argv(), env={"HOME": str(tmp_path)}, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    assert start() == "anew\n"
+    (tmp_path / ".mine").mkdir()
+    (tmp_path / ".mine/a b.jsonl").touch()
+    assert start() == "go on; $(rm)\n"
+    assert parse(_GOOD).resume_argv() == ("mine",)

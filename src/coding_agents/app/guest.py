@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from coding_agents.app.launch_request import LaunchRequest
-from coding_agents.model.manifest import AgentManifest
+from coding_agents.model.manifest import AgentManifest, with_args
 from coding_agents.model.mcp import FILE, McpPlace
 from coding_agents.model.repo import RepoFacts
 from coding_agents.sandbox.guest import CONFIG_DIRECTORY
@@ -50,7 +50,7 @@ def _config(
         launch_tree=launch_tree(session),
         first_start=first_start,
         mode=record.mode,
-        command=_argv(session, manifest),
+        command=_argv(session, manifest, first_start=first_start),
         env=_environment(session, manifest),
         message=record.message,
         push=record.push,
@@ -60,13 +60,14 @@ def _config(
     )
 
 
-def _argv(session: SessionContext, manifest: AgentManifest) -> tuple[str, ...]:
+def _argv(session: SessionContext, manifest: AgentManifest, *, first_start: bool) -> tuple[str, ...]:
     record = session.record
     if record.command:
         return record.command
-    headless = record.prompt and record.mode == "command"
-    argv = manifest.headless_argv(record.prompt) if headless else manifest.interactive_argv()
-    return (*argv[:1], *_place(session, manifest).args, *argv[1:])
+    args = _place(session, manifest).args
+    if record.prompt and record.mode == "command":
+        return with_args(manifest.headless_argv(record.prompt), args)
+    return with_args(manifest.interactive_argv(), args) if first_start else manifest.resume_argv(args)
 
 
 def _environment(session: SessionContext, manifest: AgentManifest) -> dict[str, str]:

@@ -19,6 +19,7 @@ from coding_agents.app.gather import Gathered
 from coding_agents.app.guest import guest_config
 from coding_agents.app.holder import make_holder, require_holder
 from coding_agents.app.images import build_settings
+from coding_agents.app.instructions import home_files
 from coding_agents.app.launch_plan import launch_guarding, launch_plan, launch_record
 from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.app.mcp_session import SessionServers, session_servers
@@ -220,7 +221,7 @@ class Launch(msgspec.Struct):
     def _fill(self, session: SessionContext, facts: Gathered, source: Source) -> None:
         container = session.record.container_id
         fill_workspace(facts.engine, container, facts, source, self.env)
-        fill_home(facts.engine, container, {**facts.manifest.seed_files(), **self.servers.seeds()})
+        fill_home(facts.engine, container, {**home_files(facts.manifest, session.record), **self.servers.seeds()})
 
     def _fill_config(self, steps: Parallel, engine: Engine, plan: SessionPlan, own: Step[None]) -> None:
         """Begin to fill the configuration volume once it is known to be ours. Who reads it waits at the gate."""

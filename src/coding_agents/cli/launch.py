@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     "--agent",
     metavar="NAME",
     shell_complete=complete_agent,
-    help="The agent to run: claude (default), demo, or one of your own manifests.",
+    help="The agent to run: claude (default), codex, copilot, gemini, opencode, demo, or one of your own manifests.",
 )
 @click.option(
     "-b", "--branch", metavar="B", help="Branch <agent>/B for the agent's work (default: session-N)."

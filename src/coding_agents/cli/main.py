@@ -212,3 +212,23 @@ def remove_agent() -> Never:
 def run_claude() -> Never:
     """`run-claude …`: launch with the agent claude."""
     main(["launch", "--agent", "claude", *sys.argv[1:]])
+
+
+def run_codex() -> Never:
+    """`run-codex …`: launch with the agent codex."""
+    main(["launch", "--agent", "codex", *sys.argv[1:]])
+
+
+def run_copilot() -> Never:
+    """`run-copilot …`: launch with the agent copilot."""
+    main(["launch", "--agent", "copilot", *sys.argv[1:]])
+
+
+def run_gemini() -> Never:
+    """`run-gemini …`: launch with the agent gemini."""
+    main(["launch", "--agent", "gemini", *sys.argv[1:]])
+
+
+def run_opencode() -> Never:
+    """`run-opencode …`: launch with the agent opencode."""
+    main(["launch", "--agent", "opencode", *sys.argv[1:]])

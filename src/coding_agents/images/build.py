@@ -18,7 +18,14 @@ from coding_agents.images.buildlog import BuildLog
 from coding_agents.images.data import write_tree
 from coding_agents.images.hostnet import host_certificates, proxy_arguments
 from coding_agents.images.manifests import find_agent
-from coding_agents.images.recipes import REGISTRY_ROOT, Recipe, agent_recipe, base_recipe, builder_files
+from coding_agents.images.recipes import (
+    NPM_REF,
+    REGISTRY_ROOT,
+    Recipe,
+    agent_recipes,
+    base_recipe,
+    builder_files,
+)
 from coding_agents.images.rootfs import NEEDED_BYTES, make_rootfs, scratch_dir
 from coding_agents.model.masked import Masked
 from coding_agents.store.files import locked, make_dir
@@ -67,8 +74,7 @@ def plan_images(agent: str | None, user_dir: Path | None = None) -> tuple[Recipe
     base = base_recipe()
     if agent is None:
         return (base,)
-    recipe = agent_recipe(find_agent(agent, user_dir), base)
-    return (base,) if recipe is base else (base, recipe)
+    return (base, *agent_recipes(find_agent(agent, user_dir), base))
 
 
 def current_image(engine: ImageEngine, recipe: Recipe) -> ImageRef | None:
@@ -93,7 +99,7 @@ def _build(engine: ImageEngine, recipe: Recipe, settings: BuildSettings) -> Imag
     name = recipe.ref.partition(":")[0]
     log = BuildLog(settings.work_dir / f"{name}.log", settings.on_line)
     with log.of(recipe.ref), scratch_dir(settings.environment) as scratch:
-        build = _build_base if recipe.base is None else _build_agent
+        build = _build_base if recipe.base is None else _build_on_base
         image = build(engine, recipe, settings, scratch, log)
     settings.on_line(f"built {recipe.ref}")
     return ImageRef(image, recipe.ref)
@@ -124,19 +130,20 @@ def _build_base(
     return engine.import_image(tar, tag=recipe.ref, changes=(*_IMPORT_CHANGES, *labels))
 
 
-def _build_agent(
+def _build_on_base(
     engine: ImageEngine, recipe: Recipe, settings: BuildSettings, scratch: Path, on_line: OnLine
 ) -> str:
     arguments = {"BASE": str(recipe.base)}
     write_tree(recipe.tree, scratch / "context")
+    if recipe.online:
+        arguments |= proxy_arguments(settings.environment)
     if recipe.pins:
         host_ca = host_certificates(settings.environment) if settings.host_ca else b""
         write_tree(builder_files(recipe, host_ca), scratch / "context")
-        arguments |= proxy_arguments(settings.environment)
         registry = settings.environment.get("npm_config_registry")
         arguments |= {"NPM_REGISTRY": registry} if registry else {}
     stage = secrets.token_hex(8)  # of this build alone: another user's may be under way on the same engine
-    arguments |= {"BUILD": stage} if recipe.pins else {}
+    arguments |= {"BUILD": stage, "NPM": NPM_REF} if recipe.pins else {}
     try:
         return engine.build(
             scratch / "context", tag=recipe.ref, build_args=arguments, labels=recipe.labels, on_line=on_line

@@ -12,13 +12,13 @@ from coding_agents.errors import EngineError
 from coding_agents.images.api import BUILDER_LABEL, INPUTS_LABEL, ImageEngine, ImageRow
 from coding_agents.images.build import plan_images
 from coding_agents.images.manifests import list_manifests
-from coding_agents.images.recipes import BASE_REF, Recipe
+from coding_agents.images.recipes import BASE_REF, Recipe, base_recipe, npm_recipe
 
 State = Literal["current", "outdated", "missing"]
 
 
 class ImageStatus(msgspec.Struct, frozen=True):
-    """One image that we know how to build: `agent` is 'base' for the base; id empty and size 0 if missing."""
+    """One image that we know how to build: `agent` is 'base' or 'npm' for those; id empty and size 0 if missing."""
 
     agent: str
     ref: str
@@ -36,8 +36,9 @@ class Pruned(msgspec.Struct, frozen=True):
 
 
 def list_images(engine: ImageEngine, user_dir: Path | None = None) -> tuple[ImageStatus, ...]:
-    """The base, then every known agent's image (an agent that runs in the base itself has no line)."""
-    recipes: dict[str, Recipe] = {"base": plan_images(None)[0]}
+    """The base, what fetches packages, then every agent's image (one that runs in the base itself has no line)."""
+    base = base_recipe()
+    recipes: dict[str, Recipe] = {"base": base, "npm": npm_recipe(base)}
     for manifest in list_manifests(user_dir):
         recipe = plan_images(manifest.name, user_dir)[-1]
         if recipe.ref != BASE_REF:

@@ -14,23 +14,29 @@ from coding_agents.errors import ManifestError
 from coding_agents.images.api import INPUTS_LABEL
 from coding_agents.images.data import Tree, data_dir, read_tree, tree_hash
 from coding_agents.images.manifests import AgentSource
+from coding_agents.model.manifest import Pin
 
 BASE_REF: Final = "coding-agents-base:local"
+NPM_REF: Final = "coding-agents-npm:local"
 REGISTRY_ROOT: Final = "debian:bookworm-slim"
 BUILDER_DIR: Final = "builder"
 
-_VERSION = "1"  # part of each hash: raise it when the code changes what it makes of the same files
+_VERSION = "2"  # part of each hash: raise it when the code changes what it makes of the same files
 _BASE_FILES = ("Dockerfile", "dpkg.cfg", "finish.sh", "packages.txt")
 
 
 class Recipe(msgspec.Struct, frozen=True):
-    """One image: `ref` is its name, `base` what it stands on (None: it is the base), `inputs` the hash."""
+    """One image: `ref` is its name, `base` what it stands on (None: it is the base), `inputs` the hash.
+
+    `pins` are the packages that are fetched while it is built; `online` tells that its build needs the network.
+    """
 
     ref: str
     inputs: str
     tree: Tree
     base: str | None = None
-    pins: tuple[tuple[str, str, str, str], ...] = ()
+    pins: tuple[Pin, ...] = ()
+    online: bool = False
 
     @property
     def labels(self) -> dict[str, str]:
@@ -44,21 +50,35 @@ def base_recipe() -> Recipe:
     return Recipe(ref=BASE_REF, inputs=tree_hash(tree, _VERSION), tree=tree)
 
 
-def agent_recipe(source: AgentSource, base: Recipe) -> Recipe:
-    """An agent's image on top of `base`; for an agent without a Dockerfile that is the base itself."""
-    manifest, pins = source.manifest, source.manifest.image.pins()
+def npm_recipe(base: Recipe) -> Recipe:
+    """The image whose npm fetches the packages of agents; no container of a session is made from it."""
+    tree = read_tree(data_dir("images") / "npm")
+    inputs = tree_hash(tree, _VERSION, base.inputs)
+    return Recipe(ref=NPM_REF, inputs=inputs, tree=tree, base=base.ref, online=True)
+
+
+def agent_recipes(source: AgentSource, base: Recipe) -> tuple[Recipe, ...]:
+    """What an agent needs on top of `base`, in order; nothing for one that runs in the base itself."""
+    manifest, pins = source.manifest, source.manifest.pins()
     if source.context is None:
         if pins:
             raise ManifestError(
-                f"agent {manifest.name!r} pins {manifest.image.package}, but nothing installs it",
+                f"agent {manifest.name!r} pins {pins[0][2]}, but nothing installs it",
                 hint=f"Write {source.path.parent / manifest.name / 'Dockerfile'}.",
             )
-        return base
+        return ()
+    npm = (npm_recipe(base),) if pins else ()
     tree = read_tree(source.context)
-    facts = (_VERSION, base.inputs, *("\t".join(pin) for pin in pins))
-    return Recipe(
-        ref=agent_ref(manifest.name), inputs=tree_hash(tree, *facts), tree=tree, base=base.ref, pins=pins
+    facts = (_VERSION, base.inputs, *(one.inputs for one in npm), *("\t".join(pin) for pin in pins))
+    recipe = Recipe(
+        ref=agent_ref(manifest.name),
+        inputs=tree_hash(tree, *facts),
+        tree=tree,
+        base=base.ref,
+        pins=pins,
+        online=bool(pins),
     )
+    return (*npm, recipe)
 
 
 def agent_ref(name: str) -> str:

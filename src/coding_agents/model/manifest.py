@@ -7,8 +7,9 @@ insists on a key, `endpoint` has a dummy, and the real one is added outside the 
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -24,69 +25,95 @@ PROMPT = "{prompt}"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HOST = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]")
-_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]*")
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]*(\{arch\})?")
 _PACKAGE = re.compile(r"(@[a-z0-9-]+/)?[a-z0-9][a-z0-9._-]*(\{arch\})?[a-z0-9._-]*")
 _INTEGRITY = re.compile(r"sha512-[A-Za-z0-9+/]{86}==")
-_RESERVED = ("base", "proxy")  # images of ours that are not agents
+_DIRECTORY = re.compile(r"[a-z][a-z0-9-]*")
+_GLOB = re.compile(r"[A-Za-z0-9._*/-]+")
+_RESERVED = ("base", "npm", "proxy")  # images of ours that are not agents
 _SECRET_PREFIXES = ("sk-", "ghp_", "gho_", "github_pat_", "glpat-", "xoxb-", "AKIA", "AIza")
+
+Pin = tuple[str, str, str, str, str]
+"""Debian's architecture or `any`, directory into which a package is unpacked, its name, version and integrity."""
 
 DEBIAN_ARCHITECTURES = {"x64": "amd64", "arm64": "arm64"}
 """npm's name of a processor and Debian's."""
 
 
-class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The pinned npm package that an image holds; no package at all for an agent that is a file of ours.
+ANY_ARCHITECTURE = "any"
 
-    `package` may hold `{arch}`, replaced by npm's name of the processor; `integrity` has the sha512 of
-    the tarball for each processor, in npm's own notation.
+
+class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A pinned npm package of an agent's image.
+
+    `package` and `version` may hold `{arch}`, replaced by npm's name of the processor; `integrity` has the sha512
+    of the tarball for each processor, in npm's own notation, or one for `any`.
     """
 
-    package: str = ""
-    version: str = ""
-    integrity: Mapping[str, str] = {}
+    package: str
+    version: str
+    integrity: Mapping[str, str]
 
-    def pins(self) -> tuple[tuple[str, str, str, str], ...]:
-        """Rows of (Debian architecture, package name, version, integrity), one per processor."""
-        return tuple(
-            (DEBIAN_ARCHITECTURES[arch], self.package.replace("{arch}", arch), self.version, digest)
-            for arch, digest in sorted(self.integrity.items())
-        )
+    def pins(self, directory: str) -> Iterator[Pin]:
+        """One row for each processor."""
+        for arch, digest in sorted(self.integrity.items()):
+            name, version = (text.replace("{arch}", arch) for text in (self.package, self.version))
+            yield DEBIAN_ARCHITECTURES.get(arch, ANY_ARCHITECTURE), directory, name, version, digest
 
 
 class AgentCommand(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The agent's argv on a terminal, and for one task; exactly one word of the latter holds `{prompt}`."""
+    """The agent's argv on a terminal, and for one task; exactly one word of the latter holds `{prompt}`.
+
+    `resume` is the argv on a terminal that goes on with the last conversation. It is taken where a file below the
+    home directory matches the glob `remembered`, which tells that there is one.
+    """
 
     interactive: tuple[str, ...]
     headless: tuple[str, ...] = ()
+    resume: tuple[str, ...] = ()
+    remembered: str = ""
 
 
 class AgentManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One agent.
 
-    `env` is set in every session; `endpoint` only while the model broker serves it. `first_run` seeds
-    files of the home directory (path: text, or a table that is written as JSON), so that an unattended
-    start meets no question. `state_dirs` hold what the agent remembers; `model_hosts` are its provider's,
-    `domains` what else it needs to reach. `model` is what the host's model broker serves it with, `login` the kinds
-    of account that it may be served for, the first one that the user has being taken. `mcp` is how it is given MCP
-    servers.
+    `packages` are unpacked while its image is built, each into the directory of its key. `env` is set in every
+    session; `endpoint` leads to the host's model broker. `first_run` seeds files of the home directory (path: text, or
+    a table that is written as JSON), so that an unattended start meets no question; `instructions` is the file
+    there in which the agent looks for its user's instructions. `model_hosts` are its provider's, `domains` what else
+    it needs to reach. `model` is what the host's model broker serves it with, `login` the kinds of account that it
+    may be served for, the first one that the user has being taken. `mcp` is how it is given MCP servers.
     """
 
     name: str
     title: str
     command: AgentCommand
-    image: Package = Package()
+    packages: Mapping[str, Package] = {}
     env: Mapping[str, str] = {}
     endpoint: Mapping[str, str] = {}
     first_run: Mapping[str, str | dict[str, Any]] = {}
-    state_dirs: tuple[str, ...] = ()
+    instructions: str = ""
     model_hosts: tuple[str, ...] = ()
     domains: tuple[str, ...] = ()
     model: ModelService | None = None
     login: tuple[Login, ...] = ()
     mcp: McpPlace | None = None
 
+    def pins(self) -> tuple[Pin, ...]:
+        """What the image is built from: a row for each package and processor."""
+        return tuple(pin for name in sorted(self.packages) for pin in self.packages[name].pins(name))
+
     def interactive_argv(self) -> tuple[str, ...]:
         return self.command.interactive
+
+    def resume_argv(self, args: Sequence[str] = ()) -> tuple[str, ...]:
+        """The argv of a later start, with `args`: on with the last conversation if there is one, else a new one."""
+        new = with_args(self.command.interactive, args)
+        if not self.command.resume:
+            return new
+        resume, anew = shlex.join(with_args(self.command.resume, args)), shlex.join(new)
+        found = f'for file in "$HOME"/{self.command.remembered}; do [ ! -e "$file" ] || exec {resume}; done'
+        return ("sh", "-c", f"{found}; exec {anew}")
 
     def headless_argv(self, prompt: str) -> tuple[str, ...]:
         """The argv that does one task and ends. Raises ManifestError if this agent has no such mode."""
@@ -100,6 +127,11 @@ class AgentManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     def seed_files(self) -> dict[str, bytes]:
         """Content of each first-run file by its path in the home directory."""
         return {path: _seed_bytes(content) for path, content in self.first_run.items()}
+
+
+def with_args(argv: tuple[str, ...], args: Sequence[str]) -> tuple[str, ...]:
+    """A command with more words behind its first one."""
+    return (*argv[:1], *args, *argv[1:])
 
 
 def parse_manifest(data: bytes, *, origin: str) -> AgentManifest:
@@ -120,13 +152,17 @@ def parse_manifest(data: bytes, *, origin: str) -> AgentManifest:
 def _problems(manifest: AgentManifest) -> Iterator[str]:
     yield from _identity_problems(manifest)
     yield from _command_problems(manifest.command)
-    yield from _package_problems(manifest.image)
+    for name, package in manifest.packages.items():
+        yield from _package_problems(f"packages.{name}", name, package)
     for table, variables in (("env", manifest.env), ("endpoint", manifest.endpoint)):
         yield from _variable_problems(table, variables)
-    for key, paths in (("first_run", manifest.first_run), ("state_dirs", manifest.state_dirs)):
+    seeded = (manifest.instructions,) if manifest.instructions else ()
+    for key, paths in (("first_run", manifest.first_run), ("instructions", seeded)):
         yield from (
             f"{key}: {path!r} is not a path below the home directory" for path in paths if not _inside(path)
         )
+    if manifest.instructions in manifest.first_run:
+        yield f"instructions: first_run seeds {manifest.instructions!r}, too"
     for key, hosts in (("model_hosts", manifest.model_hosts), ("domains", manifest.domains)):
         yield from (f"{key}: {host!r} is not a host name" for host in hosts if not _HOST.fullmatch(host))
     yield from _provider_problems(manifest)
@@ -159,28 +195,37 @@ def _identity_problems(manifest: AgentManifest) -> Iterator[str]:
 def _command_problems(command: AgentCommand) -> Iterator[str]:
     if not command.interactive or not command.interactive[0]:
         yield "command.interactive is empty"
-    if any(PROMPT in word for word in command.interactive):
-        yield f"command.interactive holds {PROMPT}, which only command.headless may"
+    if any(PROMPT in word for word in (*command.interactive, *command.resume)):
+        yield f"command.interactive or command.resume holds {PROMPT}, which only command.headless may"
     if command.headless and sum(word.count(PROMPT) for word in command.headless) != 1:
         yield f"command.headless must hold {PROMPT} exactly once"
-    if any("\0" in word for word in (*command.interactive, *command.headless)):
+    if any("\0" in word for word in (*command.interactive, *command.headless, *command.resume)):
         yield "command holds a NUL character"
+    if bool(command.resume) != bool(command.remembered):
+        yield "command.resume and command.remembered need each other"
+    if command.remembered and not (_inside(command.remembered) and _GLOB.fullmatch(command.remembered)):
+        yield f"command.remembered {command.remembered!r} is not a plain glob below the home directory"
 
 
-def _package_problems(image: Package) -> Iterator[str]:
-    if not (image.package or image.version or image.integrity):
-        return
-    if not _PACKAGE.fullmatch(image.package):
-        yield f"image.package {image.package!r} is not the name of an npm package"
-    if not _VERSION.fullmatch(image.version):
-        yield f"image.version {image.version!r} is not one exact version"
-    if not image.integrity:
-        yield "image.integrity is empty: an unpinned program is not installed"
-    for arch, digest in image.integrity.items():
-        if arch not in DEBIAN_ARCHITECTURES:
-            yield f"image.integrity: unknown processor {arch!r} (known: {', '.join(DEBIAN_ARCHITECTURES)})"
+def _package_problems(key: str, name: str, package: Package) -> Iterator[str]:
+    if not _DIRECTORY.fullmatch(name):
+        yield f"packages: {name!r} is not lower-case letters, digits and '-'"
+    if not _PACKAGE.fullmatch(package.package):
+        yield f"{key}.package {package.package!r} is not the name of an npm package"
+    if not _VERSION.fullmatch(package.version):
+        yield f"{key}.version {package.version!r} is not one exact version"
+    if not package.integrity:
+        yield f"{key}.integrity is empty: an unpinned program is not installed"
+    if ANY_ARCHITECTURE in package.integrity and (
+        len(package.integrity) > 1 or "{arch}" in package.package + package.version
+    ):
+        yield f"{key}.integrity.any is for one package that fits every processor"
+    for arch, digest in package.integrity.items():
+        if arch not in (*DEBIAN_ARCHITECTURES, ANY_ARCHITECTURE):
+            known = ", ".join((*DEBIAN_ARCHITECTURES, ANY_ARCHITECTURE))
+            yield f"{key}.integrity: unknown processor {arch!r} (known: {known})"
         if not _INTEGRITY.fullmatch(digest):
-            yield f"image.integrity.{arch} is not npm's sha512-… notation"
+            yield f"{key}.integrity.{arch} is not npm's sha512-… notation"
 
 
 def _variable_problems(table: str, variables: Mapping[str, str]) -> Iterator[str]:
@@ -207,7 +252,6 @@ def _seed_bytes(content: str | dict[str, Any]) -> bytes:
 _KNOWN = {
     "": AgentManifest.__struct_fields__,
     "command": AgentCommand.__struct_fields__,
-    "image": Package.__struct_fields__,
     "mcp": McpPlace.__struct_fields__,
     "model": ModelService.__struct_fields__,
 }
@@ -218,7 +262,8 @@ def _suggestion(message: str) -> str:
     found = re.search(r"unknown field `([^`]*)`(?: - at `\$\.([^`]*)`)?", message)
     if found is None:
         return ""
-    known = _KNOWN.get(found[2] or "", ())
+    table = found[2] or ""
+    known = Package.__struct_fields__ if table.startswith("packages[") else _KNOWN.get(table, ())
     close = close_to(found[1], known)
     return f"Did you mean {close[0]!r}?" if close else f"Known keys: {', '.join(known)}."
 

@@ -1,0 +1,47 @@
+"""What every agent is told about its sandbox, in the file where it looks for its user's instructions."""
+
+from __future__ import annotations
+
+from coding_agents.model.manifest import AgentManifest
+from coding_agents.model.session import SessionRecord
+from coding_agents.sandbox.spec import Network
+
+_TEXT = """\
+# Where you work
+You run without prompts in a container of coding-agents, made for this task. `/workspace` is a private copy of a
+person's repository, on the branch `{branch}`. You may change, build, run and break anything here.
+
+- Commit to this branch. {push} Other branches and tags do not leave the container.
+- Network: {network}
+- Refused, whatever you try: root and new privileges, writing outside `/workspace`, the home directory, `/tmp` and
+  `/var/tmp`, the machine that runs the container. Do not spend time on ways around it.
+- Keys are not in here. The one that you find for the model is a dummy; the host puts the real one in its place.
+- The repository's own MCP servers and hooks do not start by themselves: a person has not trusted them.
+- To ask for something that you lack (a host, a package, a secret, a decision), end your turn with the question: a
+  person reads it and can answer on your terminal, or start you anew with other settings.
+"""
+
+_NETWORK = {
+    Network.RESTRICTED: "none, but the model's own service.",
+    Network.SQUID: "listed hosts alone, through a proxy.",
+    Network.ALLOW_ALL: "the internet, not the host's own networks.",
+}
+
+
+def instructions(*, branch: str, network: Network, push: bool) -> bytes:
+    """The text for a session on `branch`; `push` tells whether its commits go to the host by themselves."""
+    pushed = (
+        "A push goes to the host's quarantine, and what you have not committed is committed when the session stops."
+        if push
+        else "Nothing is pushed when the session stops: the work stays in its volume."
+    )
+    return _TEXT.format(branch=branch, network=_NETWORK[network], push=pushed).encode()
+
+
+def home_files(manifest: AgentManifest, record: SessionRecord) -> dict[str, bytes]:
+    """What is in the home directory before the first start: the agent's seeds, and what it is told."""
+    files = manifest.seed_files()
+    if manifest.instructions:
+        network = Network(record.network)
+        files[manifest.instructions] = instructions(branch=record.branch, network=network, push=record.push)
+    return files

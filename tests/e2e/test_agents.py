@@ -1,0 +1,151 @@
+"""The real agents, walled in and without a network, at work for a scripted model on the host's loopback."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coding_agents.images.manifests import load_manifest
+from model_stub.server import ModelStub, serving
+from support.autostart import add_autostart
+from support.engines import EngineUnderTest
+from support.product import Product, git, wait_for
+
+pytestmark = pytest.mark.engine
+
+# From agents/*.toml: what the agent holds instead of a key.
+DUMMY_KEY = "replaced-by-coding-agents-on-the-host"
+HOST_SECRET = "a-real-key-of-the-host"
+KEYS = (
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_AUTH_TOKEN",
+    "CODEX_API_KEY",
+    "COPILOT_PROVIDER_API_KEY",
+    "GEMINI_API_KEY",
+    "OPENAI_API_KEY",
+)
+# What agents ask at a first start, as seen on their screens when one line of their seeds is missing.
+QUESTIONS = (
+    "Choose the text style",
+    "Do you want to use this API key?",
+    "Yes, I trust this folder",
+    "Yes, I accept",
+    "Do you trust",
+    "Trust this folder",
+    "How would you like to authenticate",
+    "Sign in with",
+)
+
+
+@dataclass(frozen=True)
+class Agent:
+    """One agent: the header that its key arrives in, and what its screen shows when it waits for a task."""
+
+    name: str
+    credential: tuple[str, str]
+    ready: str
+
+
+AGENTS = (
+    Agent("claude", ("x-api-key", DUMMY_KEY), "bypass permissions on"),
+    Agent("codex", ("authorization", f"Bearer {DUMMY_KEY}"), "OpenAI Codex"),
+    Agent("copilot", ("authorization", f"Bearer {DUMMY_KEY}"), "/ commands"),
+    Agent("gemini", ("x-goog-api-key", DUMMY_KEY), "Type your message"),
+    Agent("opencode", ("x-api-key", DUMMY_KEY), "Ask anything"),
+)
+
+
+@pytest.fixture(params=AGENTS, ids=lambda agent: agent.name)
+def agent(request: pytest.FixtureRequest, engine: EngineUnderTest) -> Agent:
+    """Each agent on Docker; Podman has Claude Code alone, to keep the run short."""
+    one: Agent = request.param
+    if engine.name == "podman" and one.name != "claude":
+        pytest.skip("on Docker only")
+    return one
+
+
+def launch(product: Product, repo: Path, model: ModelStub, agent: Agent, *args: str) -> str:
+    """Launch with the host's loopback as the model's upstream; returns what the user read on standard error."""
+    product.extra |= {"CODING_AGENTS_MODEL_UPSTREAM": model.url, "CANARY": HOST_SECRET}
+    product.extra |= dict.fromkeys(KEYS, HOST_SECRET)
+    command = ("launch", str(repo), "--agent", agent.name, "--network-proxy", "restricted")
+    return product.run(*command, *args).err
+
+
+def test_headless_task_comes_back_as_a_commit(product: Product, repo: Path, agent: Agent) -> None:
+    with serving("commit") as model:
+        shown = launch(product, repo, model, agent, "-p", "make the app speak")
+    asked = model.conversation
+    assert [one.problem for one in asked] == ["", "", ""]
+    first, second = (one.question for one in asked[:2])
+    assert first is not None
+    assert second is not None
+    assert "make the app speak" in first.user_text
+    branch = f"{agent.name}/session-1"
+    assert git(repo, "log", "--format=%s", f"main..{branch}") == "Let the agent speak"
+    assert "made by the agent" in git(repo, "show", f"{branch}:src/app.py")
+    assert git(repo, "status", "--porcelain") == ""
+    assert f"1 commit(s) on branch {branch}" in shown
+
+    # Every request, also those beside the conversation, carries the dummy; the host's key is nowhere inside.
+    assert {tuple(one.credentials.items()) for one in model.asked} == {(agent.credential,)}
+    for host_only in (HOST_SECRET, "CANARY=", str(product.home), "CODING_AGENTS_MODEL_UPSTREAM", model.url):
+        assert host_only not in second.last_result
+
+
+def test_only_a_named_upstream_opens_the_way_to_a_model(product: Product, repo: Path) -> None:
+    probe = "curl -s -m 5 -o /dev/null -w '%{http_code}\\n' http://127.0.0.1:8099/"
+    with serving("hello") as model:
+        product.extra["ANTHROPIC_BASE_URL"] = model.url  # the agent's own variable opens nothing
+        assert product.launch(repo, "--", "sh", "-c", probe, status=7).out == "000\n"  # 7: connection refused
+        assert model.asked == []
+        product.extra["CODING_AGENTS_MODEL_UPSTREAM"] = model.url
+        assert product.launch(repo, "--", "sh", "-c", probe).out == "404\n"
+    assert [one.path for one in model.asked] == ["/"]
+
+
+def test_an_interactive_start_asks_nothing_and_a_later_one_goes_on(
+    product: Product, repo: Path, agent: Agent
+) -> None:
+    name = f"{agent.name}-{repo.name}-session-1"
+
+    def screen() -> str:
+        return product.exec(name, "tmux capture-pane -p -t agent").out
+
+    def settled() -> str:
+        shown = screen()
+        return shown if any(text in shown for text in (agent.ready, *QUESTIONS)) else ""
+
+    def say(text: str, answer: str) -> None:
+        product.exec(name, f"tmux send-keys -t agent -l '{text}' && sleep 1 && tmux send-keys -t agent Enter")
+        wait_for(lambda: answer in screen(), f"{answer!r} on the screen of {agent.name}")
+
+    with serving("resume") as model:
+        launch(product, repo, model, agent, "-d")
+        first = wait_for(settled, f"the first screen of {agent.name}")
+        assert [question for question in QUESTIONS if question in first] == []
+        say("say hello", "Hello from the scripted model.")
+        told = product.exec(name, f"cat ~/{load_manifest(agent.name).instructions}").out
+        assert f"on the branch `{agent.name}/session-1`" in told
+        product.run("stop", name)
+        product.run("start", name)
+        wait_for(settled, f"the screen of {agent.name} after its second start")
+        say("say it again", "Hello again from the scripted model.")
+        last = model.conversation[-1].question
+        assert last is not None
+        assert "say hello" in last.user_text
+        product.run("remove", "--force", name)
+    assert product.leftovers() == []
+
+
+def test_nothing_of_the_repository_starts_by_itself(product: Product, repo: Path, agent: Agent) -> None:
+    add_autostart(repo)
+    model: Any
+    with serving("markers") as model:
+        launch(product, repo, model, agent, "-p", "look around")
+    assert [one.problem for one in model.conversation] == ["", ""]
+    listed = model.conversation[1].question.last_result
+    assert "no marker" in listed, listed
