@@ -221,7 +221,9 @@ class Launch(msgspec.Struct):
     def _fill(self, session: SessionContext, facts: Gathered, source: Source) -> None:
         container = session.record.container_id
         fill_workspace(facts.engine, container, facts, source, self.env)
-        fill_home(facts.engine, container, {**home_files(facts.manifest, session.record), **self.servers.seeds()})
+        fill_home(
+            facts.engine, container, {**home_files(facts.manifest, session.record), **self.servers.seeds()}
+        )
 
     def _fill_config(self, steps: Parallel, engine: Engine, plan: SessionPlan, own: Step[None]) -> None:
         """Begin to fill the configuration volume once it is known to be ours. Who reads it waits at the gate."""
