@@ -8,7 +8,7 @@ from bench.launches import BASE_IMAGE
 from bench.rows import Row
 from bench.user import User
 
-_AGENTS = ("demo", "claude")
+_AGENTS = ("demo", "claude", "codex", "copilot", "gemini", "opencode")
 
 
 def measure(user: User) -> Iterator[Row]:

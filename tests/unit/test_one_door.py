@@ -47,6 +47,7 @@ MAY_NAME = {
     "gitsync/splice.py": {("git-protocol", "call Deny")},
     "gitsync/urls.py": {("git", "call frozenset")},  # a scheme of URLs
     "workspace/settings.py": {("git", "value of _URL_SCHEMES")},
+    "model/manifest.py": {("sh", "function resume_argv")},  # inside the container
     "proc/git.py": {("git", "value of argv"), ("git", "value of _CLONE_PROTOCOLS")},
     "cli/completions.py": {  # shells that a script is written for
         (shell, where) for shell in ("bash", "zsh") for where in ("value of _HOW", "call click.Choice")},
