@@ -91,6 +91,7 @@ def _make_branch(setup: Setup) -> Mapping[str, str]:
     for name, value in (("user.name", config.identity.name), ("user.email", config.identity.email)):
         if value and not git.answer("config", "--get", name):
             git.run("config", "--global", name, value)  # for repositories that the agent makes inside, too
+            git.run("config", "--local", name, value)  # some agents hide the global file from their commands
     git.run("config", "--local", "commit.gpgSign", "false")  # there is no key in here
     return {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +116,9 @@ def test_an_interactive_start_asks_nothing_and_a_later_one_goes_on(
     def screen() -> str:
         return product.exec(name, "tmux capture-pane -p -t agent").out
 
-    def settled() -> str:
+    def settled(*other: str) -> str:
         shown = screen()
-        return shown if any(text in shown for text in (agent.ready, *QUESTIONS)) else ""
+        return shown if any(text in shown for text in (agent.ready, *other, *QUESTIONS)) else ""
 
     def say(text: str, answer: str) -> None:
         product.exec(name, f"tmux send-keys -t agent -l '{text}' && sleep 1 && tmux send-keys -t agent Enter")
@@ -132,7 +133,8 @@ def test_an_interactive_start_asks_nothing_and_a_later_one_goes_on(
         assert f"on the branch `{agent.name}/session-1`" in told
         product.run("stop", name)
         product.run("start", name)
-        wait_for(settled, f"the screen of {agent.name} after its second start")
+        again = partial(settled, "Hello from the scripted model.")
+        wait_for(again, f"the screen of {agent.name} after its second start")
         say("say it again", "Hello again from the scripted model.")
         last = model.conversation[-1].question
         assert last is not None

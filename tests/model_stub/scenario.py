@@ -49,7 +49,7 @@ class Turn:
     def require(self, last_result: str) -> None:
         """Raises ScriptError when the last tool result is not what this turn expects."""
         if not re.search(self.expect, last_result, re.DOTALL):
-            raise ScriptError(f"expected /{self.expect}/ in the last tool result")
+            raise ScriptError(f"expected /{self.expect}/ in the last tool result, got {last_result[-300:]!r}")
 
     def _calls(self, tools: Mapping[ToolName, Any]) -> tuple[Call, ...]:
         if not self.shell and not self.mcp:
