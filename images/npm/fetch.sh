@@ -29,6 +29,7 @@ fetch() {
 }
 
 architecture=$(dpkg --print-architecture)
+# shellcheck disable=SC2013  # names of directories hold no spaces
 for name in $(cut -f2 /builder/pins | sort -u); do
   row=$(awk -v name="$name" -v arch="$architecture" \
     '$2 == name && ($1 == arch || $1 == "any")' /builder/pins)
