@@ -29,6 +29,11 @@ class Question:
     last_result: str
     schema: Any = None
 
+    @property
+    def is_aside(self) -> bool:
+        """The agent's own question (titles and the like): it has no tools, or wants JSON."""
+        return not self.tools or self.schema is not None
+
 
 @dataclass(frozen=True)
 class Call:

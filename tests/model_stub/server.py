@@ -41,8 +41,8 @@ _ROUTES: tuple[tuple[str, Api], ...] = (
 class Asked:
     """One request that arrived.
 
-    `problem` says what was not as the scenario expects. A request without tools is the agent's own (titles and
-    the like) and is answered beside the scenario.
+    `problem` says what was not as the scenario expects. What an agent asks for itself (titles and the like) is
+    answered beside the scenario.
     """
 
     path: str
@@ -73,11 +73,11 @@ class ModelStub(ThreadingHTTPServer):
     @property
     def conversation(self) -> list[Asked]:
         """The requests that belong to the scenario."""
-        return [one for one in self.asked if one.question is not None and one.question.tools]
+        return [one for one in self.asked if one.question is not None and not one.question.is_aside]
 
     def turn(self, question: Question) -> Turn:
         """The turn that answers `question`. Raises ScriptError."""
-        if not question.tools:
+        if question.is_aside:
             wanted = question.schema
             return Turn("a title" if wanted is None else json.dumps(smallest(wanted)))
         turn = self.scenario.turn(question.assistant_turns)
@@ -86,7 +86,7 @@ class ModelStub(ThreadingHTTPServer):
 
     def error(self, question: Question, turn: Turn) -> int:
         """The HTTP status of the error that comes before this answer, 0 for none."""
-        if not question.tools or self._errors[question.assistant_turns] >= turn.error.get("times", 0):
+        if question.is_aside or self._errors[question.assistant_turns] >= turn.error.get("times", 0):
             return 0
         self._errors[question.assistant_turns] += 1
         return int(turn.error["status"])
