@@ -81,6 +81,8 @@ def test_what_the_real_agents_send_is_let_through(agent: str) -> None:
         ("codex", {"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "web_search"}]}]}, TOOL),
         ("codex", {"tools": [{"name": "a function of the older form"}]}, TOOL),
         ("codex", {"input": [{"type": "additional_tools", "tools": [{"type": "web_search"}]}]}, TOOL),
+        ("codex", {"input": [{"type": "configuration_update", "tools": [{"type": "web_search"}]}]}, TOOL),
+        ("codex", {"input": [{"type": "configuration_update", "webhook": "x"}]}, UNKNOWN),
         ("codex", {"input": [{"type": "tool_search_output", "tools": [{"type": "mcp"}]}]}, TOOL),
         ("codex", {"input": [{"type": "item_reference", "id": "x"}]}, UNKNOWN),
         (

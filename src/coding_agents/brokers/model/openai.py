@@ -53,7 +53,7 @@ CHAT = Kind(
     closed=_UNKNOWN,
 )
 
-_ITEM = frozenset({"id", "status", "role", "call_id", "name", "namespace", "phase"})
+_ITEM = frozenset({"type", "id", "status", "role", "call_id", "name", "namespace", "phase"})
 _CALL = Kind(_ITEM | {"arguments", "input", "action", "execution"})
 _RESULT = Kind(_ITEM | {"execution"}, {"output": "part", "tools": "tool"})
 _MESSAGE = Kind(_ITEM, {"content": "part"})
@@ -69,6 +69,7 @@ FAMILIES: Mapping[str, Family] = {
             "compaction_summary": Kind(_ITEM | {"encrypted_content"}),
             "compaction_trigger": Kind(_ITEM),
             "additional_tools": Kind(_ITEM, {"tools": "tool"}),
+            "configuration_update": Kind(_ITEM | {"reasoning"}, {"tools": "tool"}, closed=_UNKNOWN),
             "function_call": _CALL,
             "custom_tool_call": _CALL,
             "local_shell_call": _CALL,
