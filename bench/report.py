@@ -39,9 +39,13 @@ class Setting:
 def filesystem(path: Path) -> str:
     """Kind and place of the file system that holds `path`, from /proc/mounts."""
     mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
-    holding = [(fields[1], fields[2]) for fields in mounts if path.resolve().is_relative_to(fields[1])]
-    mount, kind = max(holding, key=lambda one: len(one[0]), default=("?", "an unknown file system"))
-    return f"{kind} ({mount})"
+    holding = [fields for fields in mounts if path.resolve().is_relative_to(fields[1])]
+    if not holding:
+        return "an unknown file system"
+    device, mount, kind, *_ = max(holding, key=lambda fields: len(fields[1]))
+    journal = Path("/sys/fs/ext4") / Path(device).name / "journal_task"
+    has_none = kind == "ext4" and journal.is_file() and journal.read_text().strip() == "<none>"
+    return f"{kind}{' without a journal' if has_none else ''} ({mount})"
 
 
 def table(rows: Sequence[Row]) -> list[str]:
@@ -75,7 +79,10 @@ def document(setting: Setting, rows: Sequence[Row]) -> str:
             "- *Launch* goes from the start of our process to the first byte that the session's command writes. It",
             "  includes the copy, the walls and their measurement before the gate opens; the baseline has none of it.",
             "- *Private copy* is what the files add to the first launch of a repository: a first launch with them minus",
-            "  one without. `cp -a` copies the same tree, its `.git` included, within the users' file system.",
+            "  one without. `cp -a` copies the same tree, its `.git` included, within the users' file system, from and",
+            "  into the page cache; nothing is removed between the measurements. On ext4 without a journal (some virtual",
+            "  machines) whatever makes files within minutes of many deletions, of anybody on the disk, takes up to ten",
+            "  times as long, `cp -a` as well: give `TMPDIR` a file system that has one.",
             "- *PSS* counts shared pages by share. The steady child is the engine's own client that holds the channel.",
             "- *Layers alone* is what an agent's image adds to the base, which all agents share.",
             "- The command fails only when a row takes more than twice its budget.",
