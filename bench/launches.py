@@ -57,18 +57,19 @@ def measure_copy(user: User, environ: Mapping[str, str], directory: Path, *, fil
     """
     small = user.repository({"README.md": b"hello\n"})
     large = user.repository(_tree(files))
-    copies = (directory / f"copy-{files}-{number}" for number in count())
+    numbers = count()
 
     with ExitStack() as kept:
 
         def first_launch(repo: Path) -> float:
             fresh = kept.enter_context(new_user(user.engine, environ, directory))
+            name = f"{repo.name}-{next(numbers)}"  # the engine knows the sessions of all these users
             os.sync()
-            return fresh.first_byte_ms(repo, "--network-proxy", "restricted", keep=True)
+            return fresh.first_byte_ms(repo, "--network-proxy", "restricted", "--name", name, keep=True)
 
         def copied() -> float:
             os.sync()
-            copy = next(copies)
+            copy = directory / f"copy-{files}-{next(numbers)}"
             return milliseconds(lambda: subprocess.run(("cp", "-a", large, copy), check=True))
 
         os.sync()
