@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 _ROOT = Path(__file__).resolve().parents[2]
-_SCRIPTS = ("dev", ".ci/run", "tools/test-engine", "images/base/finish.sh", "images/agents/claude/fetch.sh")
+_SCRIPTS = ("dev", ".ci/run", "tools/test-engine", "images/base/finish.sh", "images/npm/fetch.sh")
 _TOOLS = ("sh", "dirname", "tr", "cat", "cksum", "seq", "sed", "grep", "rm", "chmod", "mktemp", "echo", "env")
 _PROGRAMS = (
     "git", "git-lfs", "tmux", "mmdebstrap", "newuidmap", "shellcheck", "strace", "age-keygen", "ip", "nft", "iptables",
