@@ -58,6 +58,9 @@ BUILT: dict[str, frozenset[str]] = {
         "nested": "--into --json",  # docs/adr/0013: beside the design
         "audit query": "--session --json",
         "audit verify": "",
+        "agents list": "--json",
+        "agents show": "--json",
+        "agents check": "",
         "images build": "",
         "images list": "",
         "images prune": "",
@@ -78,7 +81,7 @@ BUILT: dict[str, frozenset[str]] = {
         "uninstall": "",
     }.items()
 }
-LATER_VERBS = words("merge approvals forward agents acp allowlist policy report dashboard verify") | {
+LATER_VERBS = words("merge approvals forward acp allowlist policy report dashboard verify") | {
     "audit tail",
     "audit show",
     "audit export",

@@ -49,6 +49,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "prune": ("prune", "Remove ended sessions and what they left."),
     "login": ("login", "Choose the account that an agent's model is asked with."),
     "secrets": ("secrets", "Keep secrets for MCP servers, and name the programs that have them."),
+    "agents": ("agents", "List, show and check the agents."),
     "images": ("images", "Build, list and prune the images."),
     "mcp": ("mcp", "List, trust and convert the MCP servers of a repository."),
     "audit": ("audit", "Verify and query a session's audit log."),

@@ -39,6 +39,11 @@ def find_agent(name: str, user_dir: Path | None = None) -> AgentSource:
     raise ManifestError(f"unknown agent {name!r}", hint=f"{meant}Known agents: {', '.join(known)}.")
 
 
+def agent_names(user_dir: Path | None = None) -> tuple[str, ...]:
+    """The names of all agents, ours first, whether their manifests are valid or not."""
+    return tuple(path.stem for path, _ours in _files(user_dir))
+
+
 def list_manifests(user_dir: Path | None = None) -> tuple[AgentManifest, ...]:
     """All agents, ours first. Raises ManifestError for the first manifest that is invalid."""
     return tuple(_read(path, ours=ours).manifest for path, ours in _files(user_dir))
