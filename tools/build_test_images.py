@@ -13,7 +13,6 @@ from pathlib import Path
 from coding_agents.config.environ import read_environment
 from coding_agents.engine.find import find_engine
 from coding_agents.images.build import BuildSettings, current_image, ensure_image, plan_images
-from coding_agents.images.recipes import NPM_REF
 
 AGENTS = ("demo", "claude", "codex", "copilot", "gemini", "opencode")
 
@@ -28,9 +27,7 @@ def main() -> None:
         first, *others = (find_engine(name, environ) for name in names)
         for agent in AGENTS:
             ensure_image(first, agent, settings)
-        recipes = {
-            recipe.ref: recipe for agent in AGENTS for recipe in plan_images(agent) if recipe.ref != NPM_REF
-        }
+        recipes = {recipe.ref: recipe for agent in AGENTS for recipe in plan_images(agent)}
         for engine in others:
             missing = [ref for ref, recipe in recipes.items() if current_image(engine, recipe) is None]
             if missing:
