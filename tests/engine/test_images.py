@@ -192,7 +192,7 @@ def test_nothing_of_the_building_machine_is_in_the_image_or_its_history(
         made.ref,
         "cat /usr/local/bin/agent; ls -d /builder 2>&1 || true; grep -rls THEHOSTSOWNROOT /etc /usr/share || true",
     )
-    assert out.splitlines()[0].split("\t") == ["amd64", "thing", "1.0.0", _DIGEST]
+    assert out.splitlines()[0].split("\t") == ["amd64", "thing", "thing", "1.0.0", _DIGEST]
     assert "No such file" in out
     assert "/etc/" not in out
 
