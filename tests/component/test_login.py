@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from coding_agents.config.environ import HostEnvironment
 from coding_agents.credentials.memory import KEPT_MS, Memory
 from coding_agents.credentials.model import ModelCredential, find_credential, fresh_credential
 from coding_agents.credentials.sealing import Sealer
+from coding_agents.credentials.standing import credential_source
 from coding_agents.credentials.store import SecretStore
 from coding_agents.errors import CredentialError, UsageError
 from coding_agents.model.manifest import AgentManifest
@@ -327,3 +330,22 @@ def test_doctor_asks_no_program(env: HostEnvironment, tmp_path: Path) -> None:
         one.detail for one in checks if one.id == "login-claude"
     )
     assert not (tmp_path / "asked").exists()
+
+
+def test_a_launch_names_a_program_and_asks_it_nothing(env: HostEnvironment, tmp_path: Path) -> None:
+    """The supervisor asks it once it is needed; a key that wants a touch is not to want two."""
+    asked = tmp_path / "asked"
+    prints = program(tmp_path, "op", f"touch {asked}; echo {SECRET}")
+    run(env, "login", "claude", "--", str(prints))
+    asked.unlink(missing_ok=True)
+    assert credential_source(claude(), env, now_ms=NOW) == "the program op"
+    assert not asked.exists()
+    assert found(claude(), env).secret == SECRET
+    assert asked.exists()
+
+
+def test_a_launch_loads_no_http_and_no_tls() -> None:
+    """They are loaded with the first request to a model, and while the agent is at work already."""
+    script = "import sys, coding_agents.cli.launch_view; print({'h11', 'ssl', 'asyncio'} & set(sys.modules))"
+    done = subprocess.run((sys.executable, "-c", script), capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from coding_agents.credentials.model import find_credential
+from coding_agents.credentials.standing import credential_source
 from coding_agents.errors import CodingAgentsError
 from coding_agents.images.manifests import load_manifest
 from coding_agents.supervisor.context import SessionContext
@@ -18,10 +18,10 @@ def model_told(session: SessionContext) -> str:
         if manifest.model is None:
             return ""
         gateway = session_settings(session).model_upstream
-        credential = find_credential(manifest, session.env, now_ms=time.time_ns() // 1_000_000)
+        source = credential_source(manifest, session.env, now_ms=time.time_ns() // 1_000_000)
     except CodingAgentsError as error:
         return f"not reached: {error.message}"
-    by = f"by {credential.source}" if credential is not None else ""
+    by = f"by {source}" if source else ""
     if gateway:
         return f"{gateway} {by or 'without a login'}"
     return by or f"no login on this host: run `coding-agents login {manifest.name}`"

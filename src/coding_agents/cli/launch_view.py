@@ -7,7 +7,6 @@ from coding_agents.app.inside import Follower, attach
 from coding_agents.app.joining import unapplied
 from coding_agents.app.launch import Launch, Launched
 from coding_agents.app.launch_request import LaunchRequest
-from coding_agents.app.model import model_told
 from coding_agents.app.narrate import Narrator
 from coding_agents.app.start import start
 from coding_agents.app.steps import Trace
@@ -54,6 +53,8 @@ def _show(
     if launched.joined:
         ignored = unapplied(request, launched.session.record)
         return _join(app, launched.session, follower, ignored, detach=options.detach, as_json=as_json)
+    from coding_agents.app.model import model_told  # loads HTTP and TLS, while the agent is at work already
+
     copy = launched.source.copy if launched.source else None
     for line in banner(launched.session.record, copy, model=model_told(launched.session)):
         app.output.say(line)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         "login claude",
         "login claude --token",
         "login claude --env WORK_ANTHROPIC_KEY",
-        "login codex -- op read op://work/openai/key",
+        "login codex -- op read op://team/openai/key",
     ),
 )
 @click.argument("agent", shell_complete=complete_agent)

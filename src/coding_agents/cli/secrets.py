@@ -21,7 +21,7 @@ def command() -> None:
 @command.command(
     "set",
     cls=CommandAfterDashes,
-    epilog=examples("secrets set DB_PASSWORD", "secrets set JIRA_TOKEN -- op read op://work/jira/token"),
+    epilog=examples("secrets set DB_PASSWORD", "secrets set JIRA_TOKEN -- op read op://team/jira/token"),
 )
 @click.argument("name")
 @click.pass_obj

@@ -25,6 +25,18 @@ class Standing(msgspec.Struct, frozen=True):
     hint: str = ""
 
 
+def credential_source(manifest: AgentManifest, env: HostEnvironment, *, now_ms: int) -> str:
+    """Where the credential of an agent would come from, "" when the user has none. Raises CredentialError, StoreError.
+
+    What is kept is not opened, and no program is asked: that may want a touch of a key.
+    """
+    choice = SecretStore(env).read().logins.get(manifest.name)
+    if choice is not None and choice.kept is not None:
+        return source_of(manifest, choice)
+    credential = find_credential(manifest, env, now_ms=now_ms)
+    return "" if credential is None else credential.source
+
+
 def standing(manifest: AgentManifest, env: HostEnvironment, *, now_ms: int) -> Standing:
     """What `doctor` and `login` say of an agent. Never raises."""
     try:
