@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from coding_agents.brokers.model.broker import BrokerLimits
+from coding_agents.brokers.model.service import BrokerLimits
 from coding_agents.brokers.model.usage import Usage
 from coding_agents.errors import CredentialError
 from support.model_broker import DUMMY, KEY, SESSION, Bench, Request, Wire, broker_at_work, read_all
@@ -205,6 +205,7 @@ def test_what_could_be_read_in_two_ways_is_not_sent_on(
     answer = bench.raw(request_bytes)
     assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer[:300]
     assert bench.asked == []
+    assert {event.rule for event in bench.refused} <= {"model-malformed", "model-endpoint"}
     assert bench.refused != []
 
 

@@ -89,7 +89,7 @@ def test_no_trick_reaches_the_models_service(product: Product, repo: Path) -> No
     refused = [one for one in product.audit("claude-attack") if one["type"] == "model-refused"]
     rules = {one["rule"] for one in refused if one["outcome"] == "denied"}
     assert rules == {
-        "model.malformed", "model-endpoint", "model-server-tool", "model-reference", "model-unknown",
+        "model-malformed", "model-endpoint", "model-server-tool", "model-reference", "model-unknown",
     }  # fmt: skip
 
 

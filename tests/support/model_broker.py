@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coding_agents.brokers.http.upstream import parse_address
-from coding_agents.brokers.model.broker import Account, BrokerLimits, ModelBroker, ModelService
+from coding_agents.brokers.model.broker import ModelBroker
+from coding_agents.brokers.model.service import Account, BrokerLimits, ModelService
 from coding_agents.brokers.model.usage import Usage
 from coding_agents.errors import AuditError, CodingAgentsError
 from coding_agents.gitsync.rules import load_policy

@@ -25,7 +25,8 @@ from coding_agents_guest.mux import Stream
 if TYPE_CHECKING:
     import ssl
 
-    from coding_agents.brokers.model.broker import Account, ModelBroker
+    from coding_agents.brokers.model.broker import ModelBroker
+    from coding_agents.brokers.model.service import Account
     from coding_agents.brokers.model.usage import Usage
 
 OnBudget = Callable[[str], None]
@@ -78,7 +79,8 @@ class ModelAccess:
 
     def _make(self) -> ModelBroker:
         from coding_agents.brokers.http.upstream import proxy_for
-        from coding_agents.brokers.model.broker import ModelBroker, ModelService
+        from coding_agents.brokers.model.broker import ModelBroker
+        from coding_agents.brokers.model.service import ModelService
 
         manifest = self._manifest()
         if manifest.model is None:
@@ -111,7 +113,7 @@ class ModelAccess:
     async def _account(self, manifest: AgentManifest) -> Account:
         """Who asks now. A setting that cannot be read is no reason to ask somebody else than the user's gateway."""
         from coding_agents.brokers.http.upstream import parse_address
-        from coding_agents.brokers.model.broker import Account
+        from coding_agents.brokers.model.service import Account
         from coding_agents.credentials.model import fresh_credential
 
         gateway = (await asyncio.to_thread(self._settings)).model_upstream

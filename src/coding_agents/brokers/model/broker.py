@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
-from typing import Protocol as Structural
+from typing import Any
 
 import msgspec
 
@@ -26,77 +24,17 @@ from coding_agents.brokers.http.upstream import Address, Answer, Upstream, Upstr
 from coding_agents.brokers.model.apis import PROTOCOLS, Endpoint, Protocol, passing, upstream_headers
 from coding_agents.brokers.model.body import MalformedBodyError, findings, read_body, write_body
 from coding_agents.brokers.model.keyscan import KeyScanner, ReflectedError
+from coding_agents.brokers.model.service import Account, ModelService
 from coding_agents.brokers.model.turn import TurnReader
 from coding_agents.brokers.model.usage import Usage, UsageReader, estimate
 from coding_agents.errors import CodingAgentsError
 from coding_agents.model.audit import AuditEvent, Outcome, RecordType
-from coding_agents.model.masked import Masked
-from coding_agents.model.provider import Api
 from coding_agents.model.turns import Turns
 from coding_agents.policy.decide import Deny, decide
-from coding_agents.policy.matrix import Operation, Policy, Tier
+from coding_agents.policy.matrix import Operation, Tier
 
-if TYPE_CHECKING:
-    import ssl
-
-_MIB = 1 << 20
 _PASSING = (408, 429, 502, 503)  # worth another try
 _LARGE = 64 * 1024  # a body that takes long enough to judge that others would notice
-
-
-class BrokerLimits(msgspec.Struct, frozen=True):
-    """Bounds of one session: bytes, seconds, and requests. `burst` of them at once, then one every `every_s`."""
-
-    body_bytes: int = 48 * _MIB
-    held_bytes: int = 128 * _MIB
-    answer_bytes: int = 256 * _MIB
-    body_s: float = 120.0
-    idle_s: float = 120.0
-    silence_s: float = 600.0
-    answer_s: float = 3600.0
-    burst: int = 120
-    every_s: float = 0.5
-    patience_s: float = 20.0
-
-
-class Account(Masked, frozen=True):
-    """Who a session's requests are from: the headers that say so, and the secrets in them ("" and none: nobody)."""
-
-    MASKED = frozenset({"headers", "secrets"})
-
-    source: str
-    headers: Mapping[str, str]
-    secrets: tuple[str, ...]
-    address: Address
-    own_address: bool = False
-
-
-class Activity(Structural):
-    """Is told of each request that goes to the model, and whether its answer asked for a tool."""
-
-    def began(self) -> None: ...
-    def ended(self, *, calls: bool) -> None: ...
-
-
-class ModelService(msgspec.Struct, frozen=True, kw_only=True):
-    """What a broker serves.
-
-    `account` gives who asks now, and raises CodingAgentsError with what to do where there is nobody; `spend` counts
-    what was used of a model; `left` says why nothing more of one may be used, "" as long as something may.
-    """
-
-    api: Api
-    session: str
-    server_tools: Callable[[], tuple[str, ...]]
-    account: Callable[[], Awaitable[Account]]
-    spend: Callable[[str, Usage], Awaitable[None]]
-    left: Callable[[str], str]
-    record: Callable[[AuditEvent], Awaitable[None]]
-    activity: Activity
-    policy: Policy
-    proxy_for: Callable[[Address], str]
-    tls: Callable[[], ssl.SSLContext]
-    limits: BrokerLimits = BrokerLimits()
 
 
 class _RefusalError(Exception):
@@ -158,7 +96,7 @@ class ModelBroker:
             account = await self._account()
             await self._carry_out(guest, request, judged, account)
         except RefusedRequestError as error:
-            await self._refused(_denied(Operation.MODEL_MALFORMED.value, "http", error.reason))
+            await self._refused(self._malformed("http", error.reason))
             await self._answer_error(guest, error.status, error.reason)
             return False
         except _RefusalError as error:
@@ -200,11 +138,13 @@ class ModelBroker:
             self._protocol.personalise(body, self._service.session)
             return _Judged(target, write_body(body), model, TurnReader())
         except MalformedBodyError as error:
-            raise _RefusalError(
-                400, str(error), _denied(Operation.MODEL_MALFORMED.value, "body", str(error))
-            ) from error
+            raise _RefusalError(400, str(error), self._malformed("body", str(error))) from error
         except CodingAgentsError as error:  # a setting that cannot be read
             raise _RefusalError(503, error.message) from error
+
+    def _malformed(self, subject: str, reason: str) -> AuditEvent:
+        """What is not understood is refused whatever the policy says, by the name of its rule."""
+        return _denied(decide(self._service.policy, Operation.MODEL_MALFORMED).rule, subject, reason)
 
     def _require_budget(self, model: str) -> None:
         if reason := self._service.left(model):
