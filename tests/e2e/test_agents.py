@@ -114,16 +114,13 @@ def test_an_interactive_start_asks_nothing_and_a_later_one_goes_on(
 ) -> None:
     name = f"{agent.name}-{repo.name}-session-1"
 
-    def screen() -> str:
-        return product.exec(name, "tmux capture-pane -p -t agent").out
-
     def settled(*other: str) -> str:
-        shown = screen()
+        shown = product.screen(name)
         return shown if any(text in shown for text in (agent.ready, *other, *QUESTIONS)) else ""
 
     def say(text: str, answer: str) -> None:
-        product.exec(name, f"tmux send-keys -t agent -l '{text}' && sleep 1 && tmux send-keys -t agent Enter")
-        wait_for(lambda: answer in screen(), f"{answer!r} on the screen of {agent.name}")
+        product.run("tell", name, text)
+        wait_for(lambda: answer in product.screen(name), f"{answer!r} on the screen of {agent.name}")
 
     with serving("resume") as model:
         launch(product, repo, model, agent, "-d")

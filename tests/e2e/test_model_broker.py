@@ -98,7 +98,8 @@ def test_the_credential_is_nowhere_inside(product: Product, repo: Path) -> None:
     with serving("commit") as model:
         by_way_of(product, model)
         name = launch(product, repo, "-d", "--name", "hold").strip()
-        product.exec(name, "sleep 1; tmux send-keys -t agent -l 'go on' && tmux send-keys -t agent Enter")
+        wait_for(lambda: "bypass" in product.screen(name), "the agent's screen")
+        product.run("tell", name, "go on")
         wait_for(lambda: len(model.conversation) >= 3, "the agent at work")
         assert {one.credentials["x-api-key"] for one in model.asked} == {KEY}
         inside = Inside.of(product, name)
@@ -147,7 +148,8 @@ def test_what_login_has_chosen_is_what_the_model_is_asked_with(product: Product,
         }
         launch(product, repo, "-d", "--name", "chosen")
         name = "claude-chosen"
-        product.exec(name, "sleep 1; tmux send-keys -t agent -l 'go on' && tmux send-keys -t agent Enter")
+        wait_for(lambda: "bypass" in product.screen(name), "the agent's screen")
+        product.run("tell", name, "go on")
         wait_for(lambda: len(model.conversation) >= 1, "the agent at work")
         assert {one.credentials.get("authorization") for one in model.asked} == {f"Bearer {KEY}"}
         assert not [one for one in model.asked if one.credentials.get("x-api-key")]

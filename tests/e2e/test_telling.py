@@ -22,8 +22,8 @@ def test_what_is_told_arrives_as_typed(product: Product, repo: Path) -> None:
     product.launch(repo, "-d", "--name", "ear")
     product.exec("demo-ear", "tmux new-window -t agent 'cat > /tmp/told'; tmux select-window -t agent:1")
     product.run("tell", "demo-ear", "first; line $(id)\nsecond 'line'")
-    wait_for(lambda: product.exec("demo-ear", "cat /tmp/told").out, "what was told")
-    assert product.exec("demo-ear", "cat /tmp/told").out == "first; line $(id)\nsecond 'line'\n"
+    typed = "first; line $(id)\nsecond 'line'\n"
+    wait_for(lambda: product.exec("demo-ear", "cat /tmp/told").out == typed, "what was told, as typed")
     told = [one for one in product.audit("demo-ear") if one["type"] == "told"]
     assert [one["detail"] for one in told] == [{"characters": "31"}]
 
@@ -48,13 +48,11 @@ def test_a_session_that_waits_is_seen_and_its_user_notified(product: Product, re
         args = ("--agent", "claude", "--network-proxy", "restricted", "-d", "--name", "wait")
         product.run("launch", str(repo), *args)
         name = "claude-wait"
-        wait_for(
-            lambda: "bypass" in product.exec(name, "tmux capture-pane -p -t agent").out, "the agent's screen"
-        )
+        wait_for(lambda: "bypass" in product.screen(name), "the agent's screen")
         assert product.state(name) == "running"
         product.run("tell", name, "say hello")
         wait_for(lambda: product.state(name) == "waiting", "the state waiting")
-        assert "Hello from the scripted model." in product.exec(name, "tmux capture-pane -p -t agent").out
+        wait_for(lambda: "Hello from the scripted model." in product.screen(name), "the answer on the screen")
         wait_for(lambda: note.exists() and note.read_text() == f"waiting {name}\n", "the notice")
         shown = watched(product)
         assert re.search(rf"{name} +waiting +\d+[smh] +claude/\S+ +restricted +\d+", shown)

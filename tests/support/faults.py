@@ -110,14 +110,16 @@ def ordinary_user(engine: str) -> Iterator[Product]:
 
 def supervisors(product: Product) -> list[int]:
     """The process ids of this user's supervisors, by the session directory in their command line."""
-    found = []
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with suppress(OSError):
                 words = (entry / "cmdline").read_bytes().split(b"\0")
                 if b"coding_agents.supervisor" in words and os.fsencode(product.home) in b"\0".join(words):
-                    found.append(int(entry.name))
-    return found
+                    parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+                    found[int(entry.name)] = int(parent)
+    # A program that a supervisor is just starting has its command line until it is executed.
+    return [pid for pid, parent in found.items() if parent not in found]
 
 
 def kill_supervisor(product: Product) -> None:

@@ -27,7 +27,7 @@ class Inside:
             f"{kind} {pid}"
             for pid in self.pids
             for kind in ("environ", "cmdline")
-            if word in Path(f"/proc/{pid}/{kind}").read_bytes()
+            if word in _of_process(pid, kind)
         ]
         found += [f"memory {pid}" for pid in self.pids if _in_memory(pid, word)]
         for top in ("home", "tmp", "workspace", "run", "etc", "opt", "var"):
@@ -43,6 +43,13 @@ def _space(process: Path) -> str:
         return str((process / "ns/pid").readlink())
     except OSError:
         return ""
+
+
+def _of_process(pid: int, kind: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{kind}").read_bytes()
+    except OSError:  # it has ended meanwhile
+        return b""
 
 
 def _in_memory(pid: int, word: bytes) -> bool:

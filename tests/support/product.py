@@ -153,6 +153,10 @@ class Product:
         """Run a shell script as the agent's user in a running session."""
         return self.run("exec", name, "--", "sh", "-c", script, status=status)
 
+    def screen(self, name: str) -> str:
+        """The screen of a session's agent, as text."""
+        return self.exec(name, "tmux capture-pane -p -t agent").out
+
     def leftovers(self) -> list[str]:
         """Everything in the engine that belongs to this user's sessions, by the label of their repositories' home."""
         found = []

@@ -13,7 +13,9 @@ from coding_agents.supervisor.protocol import Op
 
 _MOST = 100_000  # characters
 _BUFFER = "coding-agents"
-# An agent's screen takes what is pasted in a moment; an Enter within it would be a part of the text.
+# An Enter that an agent reads together with what was pasted would be a part of the text: it is pressed when the paste
+# is on the screen. A screen that does not change (an agent that echoes nothing) is waited for no longer than this.
+_ECHO_S = 5.0
 _PAUSE_S = 0.3
 
 
@@ -38,14 +40,23 @@ def tell(session: SessionContext, text: str) -> None:
     detail = {"characters": str(len(text))}
     session.supervisor().ask(Op.RECORD, type=RecordType.TOLD.value, subject="tell", detail=detail)
     _tmux(session, "load-buffer", "-b", _BUFFER, "-", stdin=text.encode())
+    before = _screen(session)
     _tmux(session, "paste-buffer", "-p", "-r", "-d", "-b", _BUFFER, "-t", "agent")
+    deadline = time.monotonic() + _ECHO_S
+    while _screen(session) == before and time.monotonic() < deadline:
+        time.sleep(_PAUSE_S)
     time.sleep(_PAUSE_S)
     _tmux(session, "send-keys", "-t", "agent", "Enter")
 
 
-def _tmux(session: SessionContext, *words: str, stdin: bytes = b"") -> None:
+def _screen(session: SessionContext) -> bytes:
+    return _tmux(session, "capture-pane", "-p", "-t", "agent")
+
+
+def _tmux(session: SessionContext, *words: str, stdin: bytes = b"") -> bytes:
     done = session.engine.exec(session.record.container_id, ("tmux", *words), user=AGENT_USER, stdin=stdin)
     if not done.ok:
         raise EngineError(
             f"the session's terminal did not take it: tmux {words[0]} failed", details=done.describe()
         )
+    return done.stdout
