@@ -10,6 +10,7 @@ from coding_agents_guest import __version__
 
 _MODULES = {
     "bridge": "coding_agents_guest.bridge",
+    "dial": "coding_agents_guest.dial",
     "entrypoint": "coding_agents_guest.entrypoint",
     "hangup": "coding_agents_guest.hangup",
     "holder": "coding_agents_guest.holder",

@@ -64,7 +64,7 @@ BUILT: dict[str, frozenset[str]] = {
         "images build": "",
         "images list": "",
         "images prune": "",
-        "login": "--api-key --env --remove",
+        "login": "--api-key --container --env --remove",
         "secrets set": "",
         "secrets list": "--json",
         "secrets remove": "",

@@ -114,7 +114,11 @@ headers = { x-beta = "a b" }
 [[login]]
 kind = "oauth"
 header = "authorization"
+file = ".mine/account"
+format = "claude"
 renewal = { url = "https://id.example.org/token", client_id = "c-1" }
+command = ["mine", "login"]
+callback = 1455
 """
 ).replace("[command]", 'model_hosts = ["api.example.org"]\n[command]')
 
@@ -143,6 +147,10 @@ renewal = { url = "https://id.example.org/token", client_id = "c-1" }
         ('file = ".mine/key"\nformat = "codex"', 'entry = "x"', "login.entry is for a login.file"),
         ('"x-account"', '"X Account"', "login.account_header"),
         ('kind = "oauth"', 'kind = "api-key"', "login.renewal is for"),
+        ('file = ".mine/account"\nformat = "claude"', "", "login.command is for"),
+        ('command = ["mine", "login"]', "", "login.callback is for a login.command"),
+        ("1455", "80", "login.callback 80 is not a port"),
+        ("1455", "65536", "login.callback 65536 is not a port"),
         ('"https://id.example.org/token"', '"http://id.example.org/token"', "login.renewal.url"),
         ('"https://id.example.org/token"', '"https://id.example.org/token?x"', "login.renewal.url"),
         ('"https://id.example.org/token"', '"https://id.example.org/../x"', "login.renewal.url"),

@@ -7,7 +7,15 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from coding_agents.config.environ import HostEnvironment
-from coding_agents.credentials.chosen import found_in, found_in_file, host_login, login_of, login_path
+from coding_agents.credentials.chosen import (
+    found_in,
+    found_in_content,
+    found_in_file,
+    host_login,
+    login_of,
+    login_path,
+)
+from coding_agents.credentials.formats import Found
 from coding_agents.credentials.sealing import Kept
 from coding_agents.credentials.store import Choice, Document, SecretStore
 from coding_agents.credentials.tokens import Tokens, kept_tokens
@@ -85,7 +93,23 @@ def choose_tokens(manifest: AgentManifest, env: HostEnvironment, path: Path, *, 
             f"{path} is a copy of the login of {manifest.title} itself, which renews it",
             hint=f"Use that as it is: `coding-agents login {manifest.name}`. Or make another login for this.",
         )
-    require_credential(found.secret, source=str(path))
+    return _keep_tokens(manifest, env, found, source=str(path), now_ms=now_ms)
+
+
+def choose_new_login(manifest: AgentManifest, env: HostEnvironment, written: bytes, *, now_ms: int) -> str:
+    """Keep the login that the agent's own program has just written in a container; returns how it is kept.
+
+    Raises CredentialError when that is no login of an account.
+    """
+    source = f"what {manifest.title} wrote"
+    _login, found = found_in_content(manifest, written, source=source)
+    return _keep_tokens(manifest, env, found, source=source, now_ms=now_ms)
+
+
+def _keep_tokens(
+    manifest: AgentManifest, env: HostEnvironment, found: Found, *, source: str, now_ms: int
+) -> str:
+    require_credential(found.secret, source=source)
     tokens = Tokens(
         access=found.secret, refresh=found.refresh, expires_ms=found.expires_ms, account=found.account
     )

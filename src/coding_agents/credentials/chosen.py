@@ -95,13 +95,18 @@ def found_in(manifest: AgentManifest, path: Path, env: HostEnvironment) -> tuple
         data = read_private(path, home=env.home, follow=True)
     except FileNotFoundError as error:
         raise CredentialError(f"there is no file {path}", hint="Name the file of a login.") from error
+    return found_in_content(manifest, data, source=str(path))
+
+
+def found_in_content(manifest: AgentManifest, data: bytes, *, source: str) -> tuple[Login, Found]:
+    """The account in what a program wrote at a login, told of as `source`. Raises CredentialError without one."""
     for login in manifest.login:
         if login.format is not None and login.kind == "oauth":
-            found = _found(login, data, source=str(path))
+            found = _found(login, data, source=source)
             if found is not None:
                 return login, found
     raise CredentialError(
-        f"{path} holds no login of an account for {manifest.title}",
+        f"{source} holds no login of an account for {manifest.title}",
         hint="It is to be the file that the agent's own program writes at a login.",
     )
 

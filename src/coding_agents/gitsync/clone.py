@@ -76,6 +76,13 @@ def empty_repository(data_dir: Path, name: str, *, env: Mapping[str, str]) -> Re
     return _facts(RepoKind.EMPTY, name, git_dir, "sha1", env)
 
 
+def drop_empty_repository(data_dir: Path, name: str) -> None:
+    """Remove what `empty_repository` made for `name`, whose work nobody wants. What is gone is fine."""
+    git_dir = data_dir / "repos" / EMPTY / f"{name}.git"
+    shutil.rmtree(git_dir, ignore_errors=True)
+    git_dir.with_suffix(".lock").unlink(missing_ok=True)
+
+
 def _update(git_dir: Path, url: GitUrl, default: str, env: Mapping[str, str]) -> None:
     _network(
         url, env, git_dir,

@@ -48,7 +48,9 @@ class Login(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     that may hold it; `file` is where the agent's own program keeps it on the host, below the home directory, in that
     program's `format`; `entry` is whose login is meant where such a file holds those of several providers.
     `upstream` takes the place of the service's for such an account; `headers` go along with each request, and the
-    account's id in `account_header`. `renewal` is for tokens that are coding-agents' own.
+    account's id in `account_header`. `renewal` is for tokens that are coding-agents' own. `command` makes such
+    a login in a container, where it writes `file`; `callback` is the loopback's port to which the browser answers, if
+    it does.
     """
 
     kind: LoginKind
@@ -62,6 +64,8 @@ class Login(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     headers: Mapping[str, str] = {}
     account_header: str = ""
     renewal: Renewal | None = None
+    command: tuple[str, ...] = ()
+    callback: int = 0
 
 
 def service_problems(service: ModelService, hosts: tuple[str, ...]) -> Iterator[str]:
@@ -89,6 +93,7 @@ def login_problems(login: Login, hosts: tuple[str, ...]) -> Iterator[str]:
         yield f"login.account_header {login.account_header!r} is not the lower-case name of a header"
     yield from _file_problems(login)
     yield from _renewal_problems(login)
+    yield from _command_problems(login)
 
 
 def _file_problems(login: Login) -> Iterator[str]:
@@ -96,6 +101,15 @@ def _file_problems(login: Login) -> Iterator[str]:
         yield "login.file and login.format go together: a file is read in the layout of one program"
     if login.entry and not login.file:
         yield "login.entry is for a login.file"
+
+
+def _command_problems(login: Login) -> Iterator[str]:
+    if login.command and (login.kind != "oauth" or not login.file):
+        yield 'login.command is for kind = "oauth" with a login.file, which it is to write'
+    if login.callback and not login.command:
+        yield "login.callback is for a login.command"
+    if login.callback and not 1024 <= login.callback < 65536:
+        yield f"login.callback {login.callback} is not a port from 1024 to 65535"
 
 
 def _renewal_problems(login: Login) -> Iterator[str]:
