@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from coding_agents.errors import ImageBuildError
 from coding_agents.images.api import ImageRef
 from coding_agents.images.build import BuildSettings, ensure_image, plan_images
-from coding_agents.images.rootfs import scratch_dir
+from coding_agents.images.rootfs import has_mounts_below, make_rootfs, scratch_dir
 from support.image_engine import ImageEngineStub
 
 _MMDEBSTRAP = """#!/bin/sh
@@ -239,6 +240,58 @@ def test_scratch_of_a_dead_build_goes_and_of_a_living_one_stays(tmp_path: Path) 
         assert {path.name for path in tmp_path.iterdir()} == {living.name, other.name, scratch.name}
         assert scratch.stat().st_mode & 0o777 == 0o711
     assert not scratch.exists()
+
+
+# Like mmdebstrap when it is killed: what it has mounted stays.
+KILLED = """#!/bin/sh
+mkdir -p "$TMPDIR/mmdebstrap.x/dev/shm"
+mount --bind "$PRECIOUS" "$TMPDIR/mmdebstrap.x/dev/shm" || exit 1
+echo mounted > "$PRECIOUS/seen"
+kill -9 $$
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts as root")
+def test_a_killed_build_leaves_no_mount_and_the_host_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precious = tmp_path / "pre cious"
+    precious.mkdir()
+    program = tmp_path / "bin/mmdebstrap"
+    program.parent.mkdir()
+    program.write_text(KILLED.replace("$PRECIOUS", str(precious)))
+    program.chmod(0o755)
+    environment = {"TMPDIR": str(tmp_path), "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    monkeypatch.setenv("PATH", environment["PATH"])
+    (base,) = plan_images(None)
+    with scratch_dir(environment) as scratch:
+        with pytest.raises(ImageBuildError, match="could not make the base image"):
+            make_rootfs(base, scratch / "root.tar", environment=environment, on_line=print)
+        assert (precious / "seen").read_text() == "mounted\n"
+        assert not has_mounts_below(scratch)
+    assert not scratch.exists()
+    assert (precious / "seen").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts as root")
+def test_what_is_mounted_below_a_leftover_is_not_removed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").touch()
+    leftover = tmp_path / f"coding-agents-build-0-{1 << 30}-x"
+    place = leftover / "dev sh\\m"
+    place.mkdir(parents=True)
+    subprocess.run(("mount", "--bind", precious, place), check=True)
+    try:
+        with scratch_dir({"TMPDIR": str(tmp_path)}):
+            pass
+        assert (precious / "file").exists()
+        assert leftover.exists()
+    finally:
+        subprocess.run(("umount", place), check=True)
+    with scratch_dir({"TMPDIR": str(tmp_path)}):
+        pass
+    assert not leftover.exists()
 
 
 def test_the_plan_of_an_unknown_agent_touches_no_engine(site: Site) -> None:

@@ -1,13 +1,16 @@
 """The base image's root filesystem without a registry: Debian packages through mmdebstrap, in one run.
 
-As root it uses a mount namespace; an ordinary user needs user namespaces with a range of subordinate
-ids (mmdebstrap(1), "unshare"), which is checked before, because its own message comes late.
+It mounts the host's /dev/shm and others into its tree. As root that happens in a mount namespace of our making, which
+ends with it: whatever kills it, no mount is left, and nothing of the host is below what is removed afterwards. An
+ordinary user needs user namespaces with a range of subordinate ids (mmdebstrap(1), "unshare"), which is checked
+before, because its own message comes late.
 """
 
 from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import tempfile
 from collections import deque
@@ -31,6 +34,7 @@ APT_DIR = Path("/etc/apt")
 OS_RELEASE = Path("/etc/os-release")
 _TIME_LIMIT_S = 1800.0
 _LOG_LINES = 40
+_OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 def make_rootfs(recipe: Recipe, tar: Path, *, environment: Mapping[str, str], on_line: OnLine) -> None:
@@ -49,7 +53,7 @@ def make_rootfs(recipe: Recipe, tar: Path, *, environment: Mapping[str, str], on
     sources = base_sources(read_sources(APT_DIR), host_suite=host_suite(release))
     write_tree({**recipe.tree, "base.list": "".join(f"{line}\n" for line in sources).encode()}, work / "in")
     command = Command(
-        rootfs_argv(base_packages(recipe.tree), tar=tar),
+        (*_own_mounts(environment), *rootfs_argv(base_packages(recipe.tree), tar=tar)),
         env=rootfs_environment(environment, work=work),
         cwd=work / "in",
         timeout_s=_TIME_LIMIT_S,
@@ -68,6 +72,14 @@ def make_rootfs(recipe: Recipe, tar: Path, *, environment: Mapping[str, str], on
             details="\n".join([*last, outcome.describe()]),
             hint="",  # from the log, by whoever has all of it
         )
+
+
+def _own_mounts(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The words that give mmdebstrap mounts of its own: it makes them as root, where this machine lets it mount."""
+    argv = ("unshare", "--mount", "--propagation", "private", "--")
+    if os.geteuid() != 0 or not runner.run(Command((*argv, "true"), env=environment)).ok:
+        return ()
+    return argv
 
 
 def rootfs_environment(environment: Mapping[str, str], *, work: Path) -> dict[str, str]:
@@ -118,11 +130,29 @@ def scratch_dir(environment: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _remove(path: Path, environment: Mapping[str, str]) -> None:
-    """Remove `path`, also where it holds files of our subordinate ids, which takes a user namespace."""
+    """Remove `path`, also where it holds files of our subordinate ids, which takes a user namespace.
+
+    It stays when something is mounted below: what lies there is not ours.
+    """
+    if has_mounts_below(path):
+        return
     shutil.rmtree(path, ignore_errors=True)
     if path.exists() and os.geteuid() != 0:
         argv = ("mmdebstrap", "--unshare-helper", "rm", "-rf", os.fspath(path))
         runner.run(Command(argv, env=environment, timeout_s=120))
+
+
+def has_mounts_below(path: Path) -> bool:
+    """Whether anything is mounted at `path` or below, as /proc/self/mountinfo has it (proc(5))."""
+    try:
+        table = Path("/proc/self/mountinfo").read_bytes()
+    except FileNotFoundError:  # no Linux, where no build of ours mounts anything
+        return False
+    top = os.fsencode(path.resolve())
+    points = (
+        _OCTAL.sub(lambda one: bytes([int(one[1], 8)]), line.split(b" ")[4]) for line in table.splitlines()
+    )
+    return any(point == top or point.startswith(top + b"/") for point in points)
 
 
 def has_subordinate_ids(subid_text: str, *, user: str, uid: int) -> bool:
