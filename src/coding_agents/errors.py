@@ -211,6 +211,13 @@ class ImageBuildError(CodingAgentsError):
     exit_status = 35
 
 
+class ImageUpdateError(CodingAgentsError):
+    """An agent's packages could not be updated; those in use, and their image, stand as they were."""
+
+    code = "image-update"
+    exit_status = 38
+
+
 class EnforcementError(CodingAgentsError):
     """A required protection is not in force in the started container."""
 

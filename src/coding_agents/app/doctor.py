@@ -105,7 +105,7 @@ def _engine_checks(env: HostEnvironment, engine: Engine) -> Iterator[Check]:
 
 def _image_checks(env: HostEnvironment, engine: Engine) -> Iterator[Check]:
     try:
-        images = list_images(engine, env.config_dir / "agents")
+        images = list_images(engine, env.agents_dir, env.pins_dir)
     except CodingAgentsError as error:
         yield Check("images", "fail", error.message, error.hint)
         return

@@ -48,19 +48,17 @@ def gathering(
 
     Yields what waits for the facts; leaving the block waits, too. Both raise what the looking raises.
     """
-    manifests = env.config_dir / "agents"
-
     def look_at_engine() -> tuple[Engine, tuple[ImageRef | None, ImageRef | None]]:
         with trace.step("engine"):
             engine = _linux_engine(request, env)
         with trace.step("find images"):
-            found = current_images(engine, plan_images(request.settings.agent, manifests))
+            found = current_images(engine, plan_images(request.settings.agent, env.agents_dir, env.pins_dir))
         return engine, (found[0], found[-1])
 
     session = os.urandom(6).hex()
     with Parallel(trace) as steps:
         with trace.step("agent"):  # first: an unknown one has no image to look for
-            manifest = load_manifest(request.settings.agent, manifests)
+            manifest = load_manifest(request.settings.agent, env.agents_dir)
         repo = steps.run("repository", lambda: _repository(request, env, narrator, session=session))
         looked = steps.run("engine and images", look_at_engine)
         yield lambda: Gathered(session, repo.result(), looked.result()[0], manifest, looked.result()[1])

@@ -19,7 +19,8 @@ def build_settings(env: HostEnvironment, settings: Settings, on_line: OnLine) ->
         work_dir=env.data_dir / "images",
         environment=env.environ,
         on_line=on_line,
-        user_dir=env.config_dir / "agents",
+        user_dir=env.agents_dir,
+        pins_dir=env.pins_dir,
         host_ca=settings.network_ca == "host",
     )
 

@@ -270,7 +270,7 @@ class Launch(msgspec.Struct):
         )
 
     def _dry_plan(self, facts: Gathered, naming: Naming) -> SessionPlan:
-        recipes = plan_images(facts.manifest.name, self.env.config_dir / "agents")
+        recipes = plan_images(facts.manifest.name, self.env.agents_dir, self.env.pins_dir)
         known = [facts.engine.image_id(recipe.ref) or _NO_IMAGE for recipe in recipes]
         program = GuestProgram.of_this_version(self.env.data_dir, keep=False)
         guarding = launch_guarding(self.request)

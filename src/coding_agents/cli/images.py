@@ -50,7 +50,7 @@ def list_(app: AppContext, engine: str | None, as_json: bool) -> None:
     from coding_agents.images.listing import list_images
     from coding_agents.terminal.table import render_table
 
-    found = list_images(_engine(app, engine), app.env.config_dir / "agents")
+    found = list_images(_engine(app, engine), app.env.agents_dir, app.env.pins_dir)
     if as_json:
         app.output.result_json([asdict(image) for image in found])
         return
@@ -66,7 +66,9 @@ def prune(app: AppContext, engine: str | None, unused: bool) -> None:
     """Remove images of ours that a newer build has replaced."""
     from coding_agents.images.listing import prune_images
 
-    pruned = prune_images(_engine(app, engine), unused=unused, user_dir=app.env.config_dir / "agents")
+    pruned = prune_images(
+        _engine(app, engine), unused=unused, user_dir=app.env.agents_dir, pins_dir=app.env.pins_dir
+    )
     for name in pruned.removed:
         app.output.result(f"removed {name}")
     for name in pruned.in_use:

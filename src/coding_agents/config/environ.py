@@ -79,6 +79,16 @@ class HostEnvironment(Masked, frozen=True):
         return self.data_home / _APP
 
     @property
+    def agents_dir(self) -> Path:
+        """The user's own manifests of agents."""
+        return self.config_dir / "agents"
+
+    @property
+    def pins_dir(self) -> Path:
+        """The user's own pins of what agents' images are made of."""
+        return self.data_dir / "pins"
+
+    @property
     def user_config(self) -> Path:
         return self.config_dir / "config.toml"
 

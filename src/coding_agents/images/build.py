@@ -38,8 +38,8 @@ class BuildSettings(Masked, frozen=True):
     """Where and how images are built.
 
     `work_dir` holds the lock, scratch files go to TMPDIR (3 GB while a base is made); `environment` is the
-    user's, `user_dir` holds the user's manifests, `on_line` gets each line of progress. `root` is the
-    image that a base made from a registry starts from. `host_ca` False leaves the host's certificates out.
+    user's, `user_dir` holds the user's manifests and `pins_dir` the user's pins, `on_line` gets each line of progress.
+    `root` is the image that a base made from a registry starts from. `host_ca` False leaves the host's certificates out.
     """
 
     MASKED = frozenset({"environment", "on_line"})
@@ -48,6 +48,7 @@ class BuildSettings(Masked, frozen=True):
     environment: Mapping[str, str]
     on_line: OnLine
     user_dir: Path | None = None
+    pins_dir: Path | None = None
     root: str = REGISTRY_ROOT
     host_ca: bool = True
 
@@ -57,7 +58,14 @@ def ensure_image(engine: ImageEngine, agent: str | None, settings: BuildSettings
 
     Raises ImageBuildError (end of the log in `details`), ManifestError, and the engine's errors.
     """
-    recipes = plan_images(agent, settings.user_dir)
+    return build_recipes(engine, plan_images(agent, settings.user_dir, settings.pins_dir), settings)
+
+
+def build_recipes(engine: ImageEngine, recipes: Sequence[Recipe], settings: BuildSettings) -> ImageRef:
+    """The image of the last of `recipes`, after those before it; each is built unless it is up to date.
+
+    Raises as `ensure_image`.
+    """
     found = current_image(engine, recipes[-1])
     if found is not None:
         return found
@@ -69,12 +77,14 @@ def ensure_image(engine: ImageEngine, agent: str | None, settings: BuildSettings
     return found
 
 
-def plan_images(agent: str | None, user_dir: Path | None = None) -> tuple[Recipe, ...]:
+def plan_images(
+    agent: str | None, user_dir: Path | None = None, pins_dir: Path | None = None
+) -> tuple[Recipe, ...]:
     """The recipes that an agent's image needs, in the order in which they are built."""
     base = base_recipe()
     if agent is None:
         return (base,)
-    return (base, *agent_recipes(find_agent(agent, user_dir), base))
+    return (base, *agent_recipes(find_agent(agent, user_dir, pins_dir), base))
 
 
 def current_image(engine: ImageEngine, recipe: Recipe) -> ImageRef | None:
@@ -140,8 +150,7 @@ def _build_on_base(
     if recipe.pins:
         host_ca = host_certificates(settings.environment) if settings.host_ca else b""
         write_tree(builder_files(recipe, host_ca), scratch / "context")
-        registry = settings.environment.get("npm_config_registry")
-        arguments |= {"NPM_REGISTRY": registry} if registry else {}
+        arguments |= npm_arguments(settings)
     stage = secrets.token_hex(8)  # of this build alone: another user's may be under way on the same engine
     arguments |= {"BUILD": stage, "NPM": NPM_REF} if recipe.pins else {}
     try:
@@ -149,10 +158,16 @@ def _build_on_base(
             scratch / "context", tag=recipe.ref, build_args=arguments, labels=recipe.labels, on_line=on_line
         )
     finally:
-        _drop_builder_stages(engine, stage)
+        drop_builder_stages(engine, stage)
 
 
-def _drop_builder_stages(engine: ImageEngine, stage: str) -> None:
+def npm_arguments(settings: BuildSettings) -> dict[str, str]:
+    """What npm needs to reach its registry from a builder stage."""
+    registry = settings.environment.get("npm_config_registry")
+    return proxy_arguments(settings.environment) | ({"NPM_REGISTRY": registry} if registry else {})
+
+
+def drop_builder_stages(engine: ImageEngine, stage: str) -> None:
     """Remove what a build left beside its result, also after a failure."""
     with suppress(EngineError):
         for row in engine.list_images(f"{BUILDER_LABEL}={stage}"):

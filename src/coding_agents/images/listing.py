@@ -35,25 +35,29 @@ class Pruned(msgspec.Struct, frozen=True):
     size_bytes: int
 
 
-def list_images(engine: ImageEngine, user_dir: Path | None = None) -> tuple[ImageStatus, ...]:
+def list_images(
+    engine: ImageEngine, user_dir: Path | None = None, pins_dir: Path | None = None
+) -> tuple[ImageStatus, ...]:
     """The base, what fetches packages, then every agent's image (one that runs in the base itself has no line)."""
     base = base_recipe()
     recipes: dict[str, Recipe] = {"base": base, "npm": npm_recipe(base)}
     for manifest in list_manifests(user_dir):
-        recipe = plan_images(manifest.name, user_dir)[-1]
+        recipe = plan_images(manifest.name, user_dir, pins_dir)[-1]
         if recipe.ref != BASE_REF:
             recipes[manifest.name] = recipe
     return tuple(_status(engine, agent, recipe) for agent, recipe in recipes.items())
 
 
-def prune_images(engine: ImageEngine, *, unused: bool = False, user_dir: Path | None = None) -> Pruned:
+def prune_images(
+    engine: ImageEngine, *, unused: bool = False, user_dir: Path | None = None, pins_dir: Path | None = None
+) -> Pruned:
     """Remove images of ours that a newer build has replaced and what builds left behind.
 
     `unused` also removes the tagged ones, to be built again when needed. The engine itself refuses to
     remove an image that any container uses, running or stopped, so a session never loses its image.
     """
     rows = {row.id: row for label in (INPUTS_LABEL, BUILDER_LABEL) for row in engine.list_images(label)}
-    known = {status.id for status in list_images(engine, user_dir) if status.state != "missing"}
+    known = {status.id for status in list_images(engine, user_dir, pins_dir) if status.state != "missing"}
     removed, in_use, size = [], [], 0
     for row in _children_first(rows):
         if not unused and (row.tags or row.id in known):

@@ -1,26 +1,37 @@
-"""Finding agents: the manifests that we ship, then the user's own in `~/.config/coding-agents/agents/`."""
+"""Finding agents: the manifests that we ship, then the user's own in `~/.config/coding-agents/agents/`.
+
+The packages that an image is made of may be pinned anew by the user's own files of pins, one for each agent.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
-from coding_agents.errors import ManifestError
+from coding_agents.errors import ManifestError, StoreError
 from coding_agents.images.data import data_dir
 from coding_agents.model.manifest import AgentManifest, parse_manifest
+from coding_agents.model.pins import PinFile, parse_pins, with_pins
 from coding_agents.model.suggest import close_to
+from coding_agents.store.files import read_record
 
 _MAX_BYTES = 1 << 20
 
 
 class AgentSource(msgspec.Struct, frozen=True):
-    """A manifest, its file, and the directory that its image is built from (None: the base image itself)."""
+    """A manifest, its file, and the directory that its image is built from (None: the base image itself).
+
+    `pins` is what is in the user's own file of pins for it, `unused` why that is not in force, "" when it is.
+    """
 
     manifest: AgentManifest
     path: Path
     context: Path | None
     ours: bool
+    pins: PinFile | None = None
+    unused: str = ""
 
 
 def load_manifest(name: str, user_dir: Path | None = None) -> AgentManifest:
@@ -28,11 +39,15 @@ def load_manifest(name: str, user_dir: Path | None = None) -> AgentManifest:
     return find_agent(name, user_dir).manifest
 
 
-def find_agent(name: str, user_dir: Path | None = None) -> AgentSource:
-    """The agent `name`; `user_dir` is the user's directory of manifests. Raises ManifestError."""
+def find_agent(name: str, user_dir: Path | None = None, pins_dir: Path | None = None) -> AgentSource:
+    """The agent `name`; `user_dir` is the user's directory of manifests, `pins_dir` that of pins. Raises ManifestError.
+
+    Without `pins_dir` it is the agent as its manifest has it.
+    """
     for path, ours in _files(user_dir):
         if path.stem == name:
-            return _read(path, ours=ours)
+            source = _read(path, ours=ours)
+            return source if pins_dir is None else _with_pins(source, pins_file(pins_dir, name))
     known = sorted({path.stem for path, _ours in _files(user_dir)})
     close = close_to(name, known)
     meant = f"Did you mean {close[0]!r}? " if close else ""
@@ -47,6 +62,23 @@ def agent_names(user_dir: Path | None = None) -> tuple[str, ...]:
 def list_manifests(user_dir: Path | None = None) -> tuple[AgentManifest, ...]:
     """All agents, ours first. Raises ManifestError for the first manifest that is invalid."""
     return tuple(_read(path, ours=ours).manifest for path, ours in _files(user_dir))
+
+
+def pins_file(pins_dir: Path, agent: str) -> Path:
+    """The user's own pins of an agent."""
+    return pins_dir / f"{agent}.toml"
+
+
+def _with_pins(source: AgentSource, path: Path) -> AgentSource:
+    try:
+        data = read_record(path)
+    except FileNotFoundError:
+        return source
+    except StoreError as error:
+        raise ManifestError(error.message, hint=error.hint) from error
+    pins = parse_pins(data, origin=str(path), agent=source.manifest.name)
+    manifest, unused = with_pins(source.manifest, pins)
+    return replace(source, manifest=manifest, pins=pins, unused=unused)
 
 
 def _files(user_dir: Path | None) -> list[tuple[Path, bool]]:

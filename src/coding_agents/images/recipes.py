@@ -14,12 +14,16 @@ from coding_agents.errors import ManifestError
 from coding_agents.images.api import INPUTS_LABEL
 from coding_agents.images.data import Tree, data_dir, read_tree, tree_hash
 from coding_agents.images.manifests import AgentSource
-from coding_agents.model.manifest import Pin
+from coding_agents.model.packages import Pin
 
 BASE_REF: Final = "coding-agents-base:local"
 NPM_REF: Final = "coding-agents-npm:local"
 REGISTRY_ROOT: Final = "debian:bookworm-slim"
 BUILDER_DIR: Final = "builder"
+CANDIDATE: Final = "candidate"
+"""Tag of an image that is being tried; no session of a user's is made from it."""
+PREVIOUS: Final = "previous"
+"""Tag of the image before the latest update."""
 
 _VERSION = "2"  # part of each hash: raise it when the code changes what it makes of the same files
 _BASE_FILES = ("Dockerfile", "dpkg.cfg", "finish.sh", "packages.txt")
@@ -81,9 +85,9 @@ def agent_recipes(source: AgentSource, base: Recipe) -> tuple[Recipe, ...]:
     return (*npm, recipe)
 
 
-def agent_ref(name: str) -> str:
-    """The tag of an agent's image."""
-    return f"coding-agents-{name}:local"
+def agent_ref(name: str, tag: str = "local") -> str:
+    """The name of an agent's image: of the one in use, of a CANDIDATE, or of the PREVIOUS one."""
+    return f"coding-agents-{name}:{tag}"
 
 
 def base_packages(tree: Tree) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import msgspec
 
 from coding_agents.errors import ManifestError
 from coding_agents.model.mcp import McpPlace, place_problems
+from coding_agents.model.packages import Package, Pin, package_problems
 from coding_agents.model.provider import Login, ModelService, login_problems, service_problems
 from coding_agents.model.suggest import close_to
 
@@ -25,40 +26,9 @@ PROMPT = "{prompt}"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HOST = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]")
-_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]*(\{arch\})?")
-_PACKAGE = re.compile(r"(@[a-z0-9-]+/)?[a-z0-9][a-z0-9._-]*(\{arch\})?[a-z0-9._-]*")
-_INTEGRITY = re.compile(r"sha512-[A-Za-z0-9+/]{86}==")
-_DIRECTORY = re.compile(r"[a-z][a-z0-9-]*")
 _GLOB = re.compile(r"[A-Za-z0-9._*/-]+")
 _RESERVED = ("base", "npm", "proxy")  # images of ours that are not agents
 _SECRET_PREFIXES = ("sk-", "ghp_", "gho_", "github_pat_", "glpat-", "xoxb-", "AKIA", "AIza")
-
-Pin = tuple[str, str, str, str, str]
-"""Debian's architecture or `any`, directory into which a package is unpacked, its name, version and integrity."""
-
-DEBIAN_ARCHITECTURES = {"x64": "amd64", "arm64": "arm64"}
-"""npm's name of a processor and Debian's."""
-
-
-ANY_ARCHITECTURE = "any"
-
-
-class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A pinned npm package of an agent's image.
-
-    `package` and `version` may hold `{arch}`, replaced by npm's name of the processor; `integrity` has the sha512
-    of the tarball for each processor, in npm's own notation, or one for `any`.
-    """
-
-    package: str
-    version: str
-    integrity: Mapping[str, str]
-
-    def pins(self, directory: str) -> Iterator[Pin]:
-        """One row for each processor."""
-        for arch, digest in sorted(self.integrity.items()):
-            name, version = (text.replace("{arch}", arch) for text in (self.package, self.version))
-            yield DEBIAN_ARCHITECTURES.get(arch, ANY_ARCHITECTURE), directory, name, version, digest
 
 
 class AgentCommand(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -153,7 +123,7 @@ def _problems(manifest: AgentManifest) -> Iterator[str]:
     yield from _identity_problems(manifest)
     yield from _command_problems(manifest.command)
     for name, package in manifest.packages.items():
-        yield from _package_problems(f"packages.{name}", name, package)
+        yield from package_problems(f"packages.{name}", name, package)
     for table, variables in (("env", manifest.env), ("endpoint", manifest.endpoint)):
         yield from _variable_problems(table, variables)
     seeded = (manifest.instructions,) if manifest.instructions else ()
@@ -205,27 +175,6 @@ def _command_problems(command: AgentCommand) -> Iterator[str]:
         yield "command.resume and command.remembered need each other"
     if command.remembered and not (_inside(command.remembered) and _GLOB.fullmatch(command.remembered)):
         yield f"command.remembered {command.remembered!r} is not a plain glob below the home directory"
-
-
-def _package_problems(key: str, name: str, package: Package) -> Iterator[str]:
-    if not _DIRECTORY.fullmatch(name):
-        yield f"packages: {name!r} is not lower-case letters, digits and '-'"
-    if not _PACKAGE.fullmatch(package.package):
-        yield f"{key}.package {package.package!r} is not the name of an npm package"
-    if not _VERSION.fullmatch(package.version):
-        yield f"{key}.version {package.version!r} is not one exact version"
-    if not package.integrity:
-        yield f"{key}.integrity is empty: an unpinned program is not installed"
-    if ANY_ARCHITECTURE in package.integrity and (
-        len(package.integrity) > 1 or "{arch}" in package.package + package.version
-    ):
-        yield f"{key}.integrity.any is for one package that fits every processor"
-    for arch, digest in package.integrity.items():
-        if arch not in (*DEBIAN_ARCHITECTURES, ANY_ARCHITECTURE):
-            known = ", ".join((*DEBIAN_ARCHITECTURES, ANY_ARCHITECTURE))
-            yield f"{key}.integrity: unknown processor {arch!r} (known: {known})"
-        if not _INTEGRITY.fullmatch(digest):
-            yield f"{key}.integrity.{arch} is not npm's sha512-… notation"
 
 
 def _variable_problems(table: str, variables: Mapping[str, str]) -> Iterator[str]:

@@ -185,6 +185,18 @@ def plan_salvage(facts: PlanInput) -> HelperSpec:
     )
 
 
+def plan_reader(*, name: str, image: str, guest_digest: str, version: str) -> HelperSpec:
+    """The container out of which files of an image are read; it is created and removed, never started."""
+    return HelperSpec(
+        name=name,
+        image=image,
+        argv=guest_argv(guest_digest, "version"),
+        labels=((f"{LABEL}type", Role.HELPER.value), (f"{LABEL}version", version)),
+        tmpfs=scratch(tmp_bytes=HOLDER_LIMITS.tmp_bytes, var_tmp_bytes=HOLDER_LIMITS.var_tmp_bytes),
+        limits=replace(HOLDER_LIMITS, cpus=Decimal(1)),
+    )
+
+
 def plan_filler(
     *,
     volume: str,
