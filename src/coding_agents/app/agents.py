@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from datetime import date
 
 import msgspec
 
+from coding_agents.app.pins import age_told
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.credentials.standing import standing
 from coding_agents.errors import CodingAgentsError
 from coding_agents.images.build import plan_images
 from coding_agents.images.manifests import AgentSource, agent_names, find_agent
+from coding_agents.model.packages import oldest_pin
+from coding_agents.model.pins import stale_days
 
 
 class AgentRow(msgspec.Struct, frozen=True):
-    """One agent, for people and `--json`. `problem` says why it cannot be used; then the rest is empty."""
+    """One agent, for people and `--json`. `problem` says why it cannot be used; then the rest is empty.
+
+    `pinned` is the day of its oldest pin, `age` the same in words, `stale_days` how old it is where that is too old.
+    """
 
     name: str
     title: str = ""
     versions: dict[str, str] = {}
+    pinned: str = ""
+    age: str = ""
+    stale_days: int = 0
     model: str = ""
     login: str = ""
     manifest: str = ""
@@ -29,15 +38,15 @@ class AgentRow(msgspec.Struct, frozen=True):
 
 def list_agents(env: HostEnvironment) -> Iterator[AgentRow]:
     """All agents, ours first. Raises ManifestError for a user's manifest that has the name of one of ours."""
-    return check_agents(env, agent_names(_user_dir(env)))
+    return check_agents(env, agent_names(env.agents_dir))
 
 
 def check_agents(env: HostEnvironment, names: Sequence[str]) -> Iterator[AgentRow]:
     """These agents: each manifest is read, and what its image is made from."""
     for name in names:
         try:
-            source = find_agent(name, _user_dir(env))
-            plan_images(name, _user_dir(env))
+            source = find_agent(name, env.agents_dir, env.pins_dir)
+            plan_images(name, env.agents_dir, env.pins_dir)
         except CodingAgentsError as error:
             yield AgentRow(name, problem=f"{error.message} {error.hint}".strip())
         else:
@@ -46,12 +55,12 @@ def check_agents(env: HostEnvironment, names: Sequence[str]) -> Iterator[AgentRo
 
 def manifest_text(env: HostEnvironment, name: str) -> tuple[AgentSource, str]:
     """An agent, and its manifest as it is written. Raises ManifestError."""
-    source = find_agent(name, _user_dir(env))
+    source = find_agent(name, env.agents_dir, env.pins_dir)
     return source, source.path.read_text("utf-8")
 
 
 def _row(source: AgentSource, env: HostEnvironment) -> AgentRow:
-    manifest = source.manifest
+    manifest, today = source.manifest, date.today()
     login = (
         standing(manifest, env, now_ms=time.time_ns() // 1_000_000).told if manifest.model is not None else ""
     )
@@ -61,11 +70,10 @@ def _row(source: AgentSource, env: HostEnvironment) -> AgentRow:
         versions={
             package.package.replace("{arch}", "*"): package.version for package in manifest.packages.values()
         },
+        pinned=str(oldest_pin(manifest.packages) or ""),
+        age=age_told(source, today),
+        stale_days=stale_days(manifest.packages, today),
         model=manifest.model.upstream if manifest.model is not None else "",
         login=login,
         manifest=str(source.path),
     )
-
-
-def _user_dir(env: HostEnvironment) -> Path:
-    return env.config_dir / "agents"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from datetime import date
 from typing import Literal
 
 import msgspec
 
+from coding_agents.app.pins import stale_agents
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.config.load import load_settings
 from coding_agents.credentials.standing import standing
@@ -17,6 +19,7 @@ from coding_agents.engine.find import find_engine
 from coding_agents.errors import CodingAgentsError
 from coding_agents.images.listing import list_images
 from coding_agents.images.manifests import list_manifests
+from coding_agents.model.pins import STALE_DAYS
 from coding_agents.network.dns import read_resolvers
 from coding_agents.proc.git import Profile, git
 from coding_agents.store.sessions import SessionStore
@@ -47,6 +50,7 @@ def examine(env: HostEnvironment, store: SessionStore) -> tuple[Check, ...]:
         checks += _engine_checks(env, engine)
     checks += _logins(env)
     checks += [
+        _guarded("pins", lambda: _pins(env)),
         _guarded("resolver", _resolver),
         _guarded("sessions", lambda: _sessions(store)),
         _guarded("disk", lambda: _disk(env)),
@@ -134,6 +138,14 @@ def _logins(env: HostEnvironment) -> Iterator[Check]:
         if manifest.model is not None:
             now = standing(manifest, env, now_ms=now_ms)
             yield Check(f"login-{manifest.name}", statuses[now.state], now.told, now.hint)
+
+
+def _pins(env: HostEnvironment) -> Check:
+    found = stale_agents(env, date.today())
+    if not found:
+        return Check("pins", "ok", f"none is older than {STALE_DAYS} days")
+    told = ", ".join(f"{name} {days} days ago" for name, days in found.items())
+    return Check("pins", "warn", f"pinned {told}", f"Run `coding-agents images update {' '.join(found)}`.")
 
 
 def _resolver() -> Check:

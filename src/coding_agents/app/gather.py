@@ -48,6 +48,7 @@ def gathering(
 
     Yields what waits for the facts; leaving the block waits, too. Both raise what the looking raises.
     """
+
     def look_at_engine() -> tuple[Engine, tuple[ImageRef | None, ImageRef | None]]:
         with trace.step("engine"):
             engine = _linux_engine(request, env)

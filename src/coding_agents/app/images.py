@@ -1,14 +1,23 @@
-"""Building images, for `images build` and for a launch that finds one missing."""
+"""Building and updating images, for the verbs of `images` and for a launch that finds one missing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+from functools import partial
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
 from coding_agents.images.api import ImageRef
 from coding_agents.images.build import BuildSettings, ensure_image
 from coding_agents.model.settings import Settings
+
+if TYPE_CHECKING:  # a launch, which builds, must not pay for these
+    from coding_agents.app.narrate import Narrator
+    from coding_agents.app.update import Updater
 
 OnLine = Callable[[str], None]
 
@@ -31,3 +40,20 @@ def build_images(
     """Build the image of each of `agents` ('base' for the base alone) unless it is up to date."""
     for agent in agents:
         yield ensure_image(engine, None if agent == "base" else agent, build_settings(env, settings, say))
+
+
+def updater(env: HostEnvironment, engine: Engine, settings: Settings, narrator: Narrator) -> Updater:
+    """What updates agents on `engine`: npm is that of our own images, the check a session on the same engine."""
+    from coding_agents.app.npm_view import npm_of
+    from coding_agents.app.trial import try_agent
+    from coding_agents.app.update import Updater
+
+    builds = build_settings(env, settings, narrator.say)
+    return Updater(
+        env=env,
+        engine=engine,
+        builds=builds,
+        view=npm_of(engine, replace(builds, on_line=narrator.progress)),
+        check=partial(try_agent, env, engine),
+        today=date.today(),
+    )

@@ -42,7 +42,10 @@ def _view(engine: Engine, settings: BuildSettings, specs: Sequence[str]) -> Sequ
 
 def _read_out(engine: Engine, image: str) -> bytes:
     spec = plan_reader(
-        name=f"coding-agents-view-{secrets.token_hex(6)}", image=image, guest_digest=64 * "0", version=__version__
+        name=f"coding-agents-view-{secrets.token_hex(6)}",
+        image=image,
+        guest_digest=64 * "0",
+        version=__version__,
     )
     check_spec(spec)
     container = engine.create(spec)

@@ -31,10 +31,12 @@ def list_(app: AppContext, as_json: bool) -> None:
         app.output.result_json([asdict(one) for one in found])
         return
     rows = [
-        (one.name, one.title, next(iter(one.versions.values()), ""), one.problem or one.login)
+        (one.name, one.title, next(iter(one.versions.values()), ""), one.age, one.problem or one.login)
         for one in found
     ]
-    app.output.result(render_table(("AGENT", "TITLE", "VERSION", "LOGIN"), rows))
+    app.output.result(render_table(("AGENT", "TITLE", "VERSION", "PINNED", "LOGIN"), rows))
+    if stale := " ".join(one.name for one in found if one.stale_days):
+        app.output.say(f"pinned long ago; is there a newer one? coding-agents images update {stale}")
 
 
 @command.command()
@@ -43,15 +45,21 @@ def list_(app: AppContext, as_json: bool) -> None:
 @click.pass_obj
 def show(app: AppContext, name: str, as_json: bool) -> None:
     """Print the manifest of an agent."""
+    from datetime import date
+
     from msgspec import to_builtins
 
     from coding_agents.app.agents import manifest_text
+    from coding_agents.app.pins import origin_told
     from coding_agents.terminal.escape import escape
 
     source, text = manifest_text(app.env, name)
     if as_json:
         app.output.result_json(to_builtins(source.manifest))
         return
+    if pinned := origin_told(app.env, source, date.today()):
+        now = ", ".join(" ".join(one.shown) for one in source.manifest.packages.values())
+        app.output.say(f"{now}: {pinned}")
     app.output.say(f"{source.path}:")
     app.output.result(escape(text.rstrip("\n"), keep="\n\t"))
 

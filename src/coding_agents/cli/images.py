@@ -1,4 +1,4 @@
-"""`coding-agents images`: build, list and prune."""
+"""`coding-agents images`: build, list, update and prune."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 from coding_agents.cli.completing import complete_agent, offers
 from coding_agents.cli.context import AppContext
 from coding_agents.cli.options import json_option
+from coding_agents.errors import UsageError
 
 if TYPE_CHECKING:
     from coding_agents.engine.api import Engine
@@ -23,7 +24,7 @@ _ENGINE = click.option(
 
 @click.group("images")
 def command() -> None:
-    """Build, list and prune the images that sessions run in."""
+    """Build, list, update and prune the images that sessions run in."""
 
 
 @command.command()
@@ -56,6 +57,54 @@ def list_(app: AppContext, engine: str | None, as_json: bool) -> None:
         return
     rows = [(image.ref, image.state, f"{image.size_bytes / 1e6:.0f} MB") for image in found]
     app.output.result(render_table(("IMAGE", "STATE", "SIZE"), rows))
+
+
+@command.command()
+@click.argument("agents", nargs=-1, metavar="[AGENT]...", shell_complete=complete_agent)
+@click.option("--check", "only_look", is_flag=True, help="Only tell what there is.")
+@click.option("--version", metavar="V", help="This version instead of the newest (of one agent).")
+@click.option("--rollback", is_flag=True, help="Back to what was in use before the latest update.")
+@_ENGINE
+@click.pass_obj
+def update(
+    app: AppContext,
+    agents: tuple[str, ...],
+    only_look: bool,
+    version: str | None,
+    rollback: bool,
+    engine: str | None,
+) -> None:
+    """Give these agents (default: the configured one) the newest version that npm has.
+
+    The new image is built beside the one in use and given a task in a session of its own, with a scripted model. Only
+    when that works does it take the other's place, for launches from then on; --rollback undoes it.
+    """
+    from coding_agents.app.images import updater
+    from coding_agents.cli.narrator import ConsoleNarrator
+    from coding_agents.model.packages import release_key
+
+    wanted = agents or (app.settings().agent,)
+    if rollback and (only_look or version):
+        raise UsageError("--rollback excludes --check and --version", hint="Leave one of them out.")
+    if version is not None and (len(wanted) != 1 or release_key(version) is None):
+        hint = "Name one agent and write it like 1.2.3."
+        raise UsageError(f"--version is for one version of one agent, not {version[:80]!r}", hint=hint)
+    updates = updater(app.env, _engine(app, engine), app.settings(), ConsoleNarrator(app))
+    for agent in wanted:
+        if rollback:
+            done = updates.roll_back(agent)
+        else:
+            done = updates.update(agent, version=version or "", only_look=only_look)
+        for package, after in done.after.items():
+            app.output.result(_told(done.state, agent, package, done.before.get(package, ""), after))
+
+
+def _told(state: str, agent: str, package: str, before: str, after: str) -> str:
+    """One package as a line of the result."""
+    which = f"{agent}: {package} {before}"
+    if before == after:
+        return f"{which} is the newest" if state in ("newest", "available", "updated") else f"{which} stays"
+    return f"{which} -> {after}" + (" is available" if state == "available" else f", {state}")
 
 
 @command.command()

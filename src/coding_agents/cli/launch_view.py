@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 from coding_agents.app.gather import Gathered
 from coding_agents.app.inside import Follower, attach
 from coding_agents.app.joining import unapplied
@@ -55,9 +57,13 @@ def _show(
         return _join(app, launched.session, follower, ignored, detach=options.detach, as_json=as_json)
     from coding_agents.app.model import model_told  # loads HTTP and TLS, while the agent is at work already
 
+    from coding_agents.app.pins import launch_notice
+
     copy = launched.source.copy if launched.source else None
     for line in banner(launched.session.record, copy, model=model_told(launched.session)):
         app.output.say(line)
+    if notice := launch_notice(app.env, launched.session.record.agent, date.today()):
+        app.output.aside(notice)
     if show_trace:
         app.output.say(render_trace(launched.trace))
     return _stay(app, launched.session, follower, detach=options.detach, as_json=as_json)

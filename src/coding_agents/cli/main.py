@@ -50,7 +50,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "login": ("login", "Choose the account that an agent's model is asked with."),
     "secrets": ("secrets", "Keep secrets for MCP servers, and name the programs that have them."),
     "agents": ("agents", "List, show and check the agents."),
-    "images": ("images", "Build, list and prune the images."),
+    "images": ("images", "Build, list, update and prune the images."),
     "mcp": ("mcp", "List, trust and convert the MCP servers of a repository."),
     "audit": ("audit", "Verify and query a session's audit log."),
     "config": ("config_", "Show and set settings."),

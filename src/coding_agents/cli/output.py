@@ -13,6 +13,7 @@ from coding_agents.errors import CodingAgentsError
 from coding_agents.terminal.escape import escape
 from coding_agents.terminal.streams import drop
 
+_DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 _CLEAR_LINE = "\r\x1b[K"
 
 
@@ -37,6 +38,12 @@ class Output:
         """A line of narration."""
         self.clear_progress()
         self._narrate(escape(text, keep="\n\t") + "\n")
+
+    def aside(self, text: str) -> None:
+        """A line of narration that nobody needs now: dim on a terminal."""
+        self.clear_progress()
+        line = escape(text)
+        self._narrate(f"{_DIM}{line}{_PLAIN}\n" if self._err.isatty() else f"{line}\n")
 
     def progress(self, text: str) -> None:
         """What is being done right now, in place; on a terminal only."""

@@ -69,3 +69,9 @@ class ImageEngine(Protocol):
     ) -> str: ...
 
     def remove_image(self, ref: str) -> None: ...
+
+
+class TaggingEngine(ImageEngine, Protocol):
+    """An ImageEngine that gives an image one more name."""
+
+    def tag(self, image: str, ref: str) -> None: ...

@@ -38,8 +38,9 @@ class BuildSettings(Masked, frozen=True):
     """Where and how images are built.
 
     `work_dir` holds the lock, scratch files go to TMPDIR (3 GB while a base is made); `environment` is the
-    user's, `user_dir` holds the user's manifests and `pins_dir` the user's pins, `on_line` gets each line of progress.
-    `root` is the image that a base made from a registry starts from. `host_ca` False leaves the host's certificates out.
+    user's, `user_dir` holds the user's manifests and `pins_dir` the user's pins, `on_line` gets each line of
+    progress. `root` is the image that a base made from a registry starts from. `host_ca` False leaves the host's
+    certificates out.
     """
 
     MASKED = frozenset({"environment", "on_line"})

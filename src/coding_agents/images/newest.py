@@ -52,7 +52,9 @@ def newest(packages: Packages, view: NpmView, *, today: date, wanted: Mapping[st
         for arch in package.integrity
     ]
     releases: dict[str, list[str]] = {}
-    for (name, spec), answer in zip(asking, view([spec for _, spec in asking]) if asking else (), strict=True):
+    for (name, spec), answer in zip(
+        asking, view([spec for _, spec in asking]) if asking else (), strict=True
+    ):
         releases.setdefault(name, []).append(_latest(spec, answer))
     chosen = {name: wanted.get(name) or _earliest(releases[name]) for name in packages}
     return _pinned({name: _at(packages[name], version) for name, version in chosen.items()}, view, today)

@@ -48,6 +48,12 @@ class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             name, version = self.of(arch)
             yield DEBIAN_ARCHITECTURES.get(arch, ANY_ARCHITECTURE), directory, name, version, digest
 
+    @property
+    def shown(self) -> tuple[str, str]:
+        """Name and version for people, who need not know how a processor is spelt in them."""
+        version = self.version.partition("-")[0] if ARCH in self.version else self.version
+        return self.package.replace(ARCH, "*"), version
+
     def of(self, arch: str) -> tuple[str, str]:
         """Name and version for a processor."""
         return self.package.replace(ARCH, arch), self.version.replace(ARCH, arch)

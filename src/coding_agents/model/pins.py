@@ -21,7 +21,9 @@ from coding_agents.model.packages import Package, Packages, oldest_pin, package_
 STALE_DAYS: Final = 14
 """Days after which a pin is told to be old."""
 
-_HEAD = "# Written by `coding-agents images update`. Without this file the pins of the agent's manifest hold.\n"
+_HEAD = (
+    "# Written by `coding-agents images update`. Without this file the pins of the agent's manifest hold.\n"
+)
 
 
 class PinFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -93,6 +93,15 @@ def rename_durably(source: Path, target: Path) -> None:
         sync_dir(source.parent)
 
 
+def remove_durably(path: Path) -> None:
+    """Remove the file `path`, so that it stays gone. A missing one is fine. Raises StoreError."""
+    try:
+        path.unlink(missing_ok=True)
+        sync_dir(path.parent)
+    except OSError as error:
+        _fail(error, f"cannot remove {path}")
+
+
 def append_fd(fd: int, data: bytes) -> None:
     """Append to an open file and sync it; a short write is taken back. Raises the OSError."""
     before = os.fstat(fd).st_size

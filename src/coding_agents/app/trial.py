@@ -1,0 +1,151 @@
+"""The check of an agent's new version, end to end: a task in a session as any user's, with a model that is scripted.
+
+Launch, walls, channel and model broker are the real ones. What the new program says and does is hostile: it is asked
+for one sentence that it can only have from the model, and for nothing else.
+"""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import suppress
+from typing import Final
+
+from msgspec.structs import replace
+
+from coding_agents.app.gather import gathering
+from coding_agents.app.launch import Launch
+from coding_agents.app.launch_request import LaunchOptions, parse_request
+from coding_agents.app.steps import Trace
+from coding_agents.app.stop import stop
+from coding_agents.app.trial_place import has_marker, trial_place
+from coding_agents.config.environ import HostEnvironment
+from coding_agents.engine.api import Engine
+from coding_agents.errors import AnswerLostError, CodingAgentsError, ImageUpdateError
+from coding_agents.images.api import ImageRef
+from coding_agents.images.scripted_model import ScriptedModel, scripted_model
+from coding_agents.model.manifest import AgentManifest
+from coding_agents.store.sessions import SessionStore
+from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.protocol import Op
+from coding_agents.supervisor.removal import remove_engine_objects
+
+TIME_LIMIT_S: Final = 240.0
+_STOP_S = 5
+_SHOWN_LINES = 40
+_SHOWN_BYTES = 8000
+
+
+class _Silent:
+    """Nobody waits for a session that is a check, nor is asked by it."""
+
+    def say(self, text: str) -> None: ...
+
+    def progress(self, text: str) -> None: ...
+
+    def confirm(self, question: str) -> bool:  # noqa: ARG002 - of the protocol
+        return False
+
+
+def require_checkable(manifest: AgentManifest) -> None:
+    """Raise ImageUpdateError for an agent that cannot be given a task, or has no model to be scripted."""
+    if manifest.model is None or not manifest.command.headless:
+        lacks = "headless command" if manifest.model is not None else "[model] table"
+        raise ImageUpdateError(
+            f"agent {manifest.name!r} cannot be checked: its manifest has no {lacks}",
+            hint="Write the new version into its manifest yourself.",
+        )
+
+
+def try_agent(
+    env: HostEnvironment,
+    engine: Engine,
+    manifest: AgentManifest,
+    images: tuple[ImageRef, ImageRef],
+    *,
+    time_limit_s: float = TIME_LIMIT_S,
+) -> None:
+    """Run one task with `images`, those of the base and of the agent. Raises ImageUpdateError, with what it printed."""
+    require_checkable(manifest)
+    mark = secrets.token_hex(4)
+    says, word, key = (secrets.token_hex(12) for _ in range(3))
+    variable = _key_variable(manifest)
+    with scripted_model(says=says, word=word, credential=key if variable else "") as model:
+        environ = {"CODING_AGENTS_MODEL_UPSTREAM": model.url, "CODING_AGENTS_ENGINE": engine.info.name}
+        environ |= {variable: key} if variable else {}
+        with trial_place(env, name=f"check-{mark}", environ=environ) as trial:
+            session = _launch(trial, manifest, images, f"Say hello, and use no tool. ({word})")
+            try:
+                _judge(session, model, time_limit_s)
+            finally:
+                _clear(session)
+
+
+def _key_variable(manifest: AgentManifest) -> str:
+    """The host's variable that the agent's key is read from; "" where there is none."""
+    keys = (login.env[0] for login in manifest.login if login.kind == "api-key" and login.env)
+    return next(keys, "")
+
+
+def _launch(
+    env: HostEnvironment,
+    manifest: AgentManifest,
+    images: tuple[ImageRef, ImageRef],
+    task: str,
+) -> SessionContext:
+    options = LaunchOptions(agent=manifest.name, prompt=task, network="restricted")
+    trace = Trace()
+    try:
+        request = parse_request(env, options)
+        with gathering(request, env, trace, _Silent()) as facts:
+            pass
+        gathered = replace(facts(), manifest=manifest, images=images)
+        store = SessionStore(env.state_dir)
+        session = Launch(request, env, store, _Silent(), gathered, trace).run().session
+    except CodingAgentsError as error:
+        raise ImageUpdateError(
+            f"a session with the new version does not start: {error.message}",
+            details=error.details,
+            hint=error.hint,
+        ) from error
+    if session is None:
+        raise AssertionError("a launch that is no dry run gives a session")
+    return session
+
+
+def _judge(session: SessionContext, model: ScriptedModel, time_limit_s: float) -> None:
+    """Raise ImageUpdateError unless the task was done: asked, answered, ended well, and nothing beside it."""
+    problem = ""
+    try:
+        answer = session.supervisor().ask(Op.WAIT, timeout_s=time_limit_s)
+    except AnswerLostError:
+        stop(session, timeout_s=_STOP_S)
+        problem = f"it did not end in {time_limit_s:.0f} s"
+    else:
+        status = answer.get("exit_status")
+        problem = "" if status == 0 else f"it ended with status {status}"
+    printed = session.engine.logs(session.record.container_id)
+    if not problem and not model.heard:
+        problem = (
+            "it did not ask its model"
+            if not model.asked
+            else "its model was not asked the task as it was given"
+        )
+    if not problem and model.says.encode() not in printed:
+        problem = "what it printed is not what its model said"
+    if not problem and has_marker(session.env, session.record.branch):
+        problem = "it ran a program that the repository lists"
+    if problem:
+        lines = printed[-_SHOWN_BYTES:].decode("utf-8", "replace").splitlines()[-_SHOWN_LINES:]
+        raise ImageUpdateError(
+            f"the new version fails its check: {problem}",
+            details="\n".join(lines),
+            hint="The version in use stays. Try again with the next one.",
+        )
+
+
+def _clear(session: SessionContext) -> None:
+    """Remove the session with its work, which nobody wants. What hinders that is left to `remove`."""
+    with suppress(CodingAgentsError), session.store.lock(session.record.id):
+        session.supervisor().quit()  # first: one that sees the container end would begin to salvage it
+        remove_engine_objects(session.engine, session.record.nonce)
+        session.store.remove(session.record.id)

@@ -1,0 +1,120 @@
+"""A user for the check of an agent's new version: a home without a login, and a repository that starts programs.
+
+Nothing of the user's own is in it but the way to the engine: no setting, no credential, no repository.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from coding_agents.config.environ import HostEnvironment
+from coding_agents.engine.find import engine_environment
+from coding_agents.images.rootfs import scratch_dir
+from coding_agents.proc.git import Profile, git
+
+MARKER = "started-by-the-repository"
+"""What the files of the repository make when an agent runs them by itself."""
+
+_START = f"/workspace/{MARKER}.sh"
+_HOOKS = {"SessionStart": [{"hooks": [{"type": "command", "command": f"sh {_START} < /dev/null"}]}]}
+_SERVERS = {"marker": {"command": "sh", "args": [_START]}}
+
+# The places in which the agents that we ship look for programs of a repository: docs/adr/0019.
+_FILES: Mapping[str, str] = {
+    "README.md": "A repository for the check of a new version of a coding agent.\n",
+    f"{MARKER}.sh": f"#!/bin/sh\ntouch /workspace/{MARKER}\nexec cat > /dev/null\n",
+    ".mcp.json": json.dumps({"mcpServers": _SERVERS}),
+    ".claude/settings.json": json.dumps({"enableAllProjectMcpServers": True, "hooks": _HOOKS}),
+    ".codex/config.toml": f'[mcp_servers.marker]\ncommand = "sh"\nargs = ["{_START}"]\n',
+    ".codex/hooks.json": json.dumps({"hooks": _HOOKS}),
+    ".gemini/settings.json": json.dumps(
+        {
+            "mcp": {"allowed": ["marker"]},
+            "mcpServers": _SERVERS,
+            "hooksConfig": {"enabled": True},
+            "hooks": _HOOKS,
+            "tools": {"discoveryCommand": f"sh {_START} < /dev/null"},
+        }
+    ),
+    ".github/mcp.json": json.dumps({"mcpServers": _SERVERS}),
+    ".github/hooks/marker.json": json.dumps(
+        {"version": 1, "hooks": {"sessionStart": [{"type": "command", "bash": f"sh {_START} < /dev/null"}]}}
+    ),
+    "opencode.json": json.dumps(
+        {"mcp": {"marker": {"type": "local", "enabled": True, "command": ["sh", _START]}}}
+    ),
+}
+
+
+@contextmanager
+def trial_place(env: HostEnvironment, *, name: str, environ: Mapping[str, str]) -> Iterator[HostEnvironment]:
+    """The environment of a user whose working directory is the repository `name`; `environ` comes on top.
+
+    Sessions are the real user's, who finds them with `list` should this process be killed.
+    """
+    with scratch_dir(env.environ) as scratch:
+        home = scratch / "home"
+        repo = home / name
+        home.mkdir(mode=0o700)
+        _link(home / "config/coding-agents/agents", env.agents_dir)
+        for own, place in ((env.config_home, "config"), (env.data_home, "data")):
+            _link(home / place / "containers", own / "containers")  # Podman's settings and its images
+        trial = replace(
+            env,
+            environ={**_environ(env, home), **environ},
+            home=home,
+            cwd=repo,
+            stdin_tty=False,
+            stdout_tty=False,
+            stderr_tty=False,
+        )
+        _make_repository(repo, trial)
+        yield trial
+
+
+def has_marker(env: HostEnvironment, branch: str) -> bool:
+    """Whether the agent's branch of the repository has what the repository's own files make."""
+    wanted = f"refs/heads/{branch}:{MARKER}"
+    found = git(
+        ("cat-file", "-e", wanted),
+        profile=Profile.OWN,
+        env=env.for_git(),
+        git_dir=env.cwd / ".git",
+        check=False,
+    )
+    return found.ok
+
+
+def _environ(env: HostEnvironment, home: Path) -> dict[str, str]:
+    """The way to the engine; no proxy, for the model is on the loopback."""
+    kept = {
+        name: value
+        for name, value in engine_environment(env.environ).items()
+        if not name.upper().endswith("_PROXY")
+    }
+    return kept | {
+        "HOME": os.fspath(home),
+        "DOCKER_CONFIG": env.environ.get("DOCKER_CONFIG") or os.fspath(env.home / ".docker"),
+        "XDG_CONFIG_HOME": os.fspath(home / "config"),
+        "XDG_DATA_HOME": os.fspath(home / "data"),
+        "XDG_STATE_HOME": os.fspath(env.state_home),
+    }
+
+
+def _link(path: Path, target: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        path.symlink_to(target)
+
+
+def _make_repository(path: Path, env: HostEnvironment) -> None:
+    for name, content in _FILES.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(content, "utf-8")
+    git(("init", "--quiet", os.fspath(path)), profile=Profile.OWN, env=env.for_git(), cwd=path)
