@@ -41,7 +41,8 @@ def test_all_agents_are_listed_with_version_and_login(tmp_path: Path, mine: Path
     assert found["claude"]["login"] == "API key from ANTHROPIC_API_KEY"
     assert found["codex"]["login"] == "no login: run `coding-agents login codex`"
     assert found["mine"] == {
-        "name": "mine", "title": "Mine", "versions": {}, "model": "", "login": "",
+        "name": "mine", "title": "Mine", "versions": {}, "model": "", "login": "", "pinned": "", "age": "",
+        "stale_days": 0,
         "manifest": str(mine), "problem": "",
     }  # fmt: skip
     assert "sk-secret" not in done.stdout + agents(tmp_path, "list", ANTHROPIC_API_KEY="sk-secret").stdout

@@ -28,6 +28,7 @@ class ImageEngineStub:
 
     registry: frozenset[str] = frozenset()
     fail_build_of: str = ""
+    fail_tag_of: str = ""
     says: list[str] = field(default_factory=lambda: ["npm ERR! self signed certificate in certificate chain"])
     in_use: frozenset[str] = frozenset()
     rows: dict[str, Row] = field(default_factory=dict)
@@ -40,7 +41,7 @@ class ImageEngineStub:
         """A finished image; the one that had the tag loses it."""
         for row in list(self.rows.values()):
             if tag and tag in row.tags:
-                self.rows[row.id] = Row(row.id, (), row.labels)
+                self.rows[row.id] = Row(row.id, tuple(one for one in row.tags if one != tag), row.labels)
         image = f"sha256:{next(_counter):064x}"
         self.rows[image] = Row(image, (tag,) if tag else (), labels)
         return image
@@ -98,9 +99,25 @@ class ImageEngineStub:
         self.built.append(tag)
         return self.add(tag, labels)
 
+    def find_images(self, refs: Sequence[str]) -> Sequence[Row | None]:
+        return [self.find_image(ref) for ref in refs]
+
+    def tag(self, image: str, ref: str) -> None:
+        if ref == self.fail_tag_of:
+            raise EngineError(f"cannot tag {image} as {ref}")
+        for row in list(self.rows.values()):
+            others = tuple(tag for tag in row.tags if tag != ref)
+            mine = (ref,) if row.id == image else ()
+            self.rows[row.id] = Row(row.id, (*others, *mine), row.labels)
+
     def remove_image(self, ref: str) -> None:
         image = self.image_id(ref)
         if image in self.in_use:
             raise EngineError(f"cannot remove image {ref}", details="a container uses it")
         if image is not None:
-            del self.rows[image]
+            row = self.rows[image]
+            others = tuple(tag for tag in row.tags if tag != ref)
+            if others and ref != image:
+                self.rows[image] = Row(image, others, row.labels)
+            else:
+                del self.rows[image]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,15 +42,15 @@ class SecondEngine:
 
 
 @contextmanager
-def second_engine(name: str) -> Iterator[SecondEngine]:
-    """An engine with the images of the first one, gone afterwards (needs root)."""
+def second_engine(name: str, images: Sequence[str] = _IMAGES) -> Iterator[SecondEngine]:
+    """An engine with `images` of the first one, gone afterwards (needs root)."""
     directory = Path(tempfile.mkdtemp(prefix="coding-agents-engine.", dir="/var/tmp"))
     environ = {**os.environ, "PATH": os.pathsep.join(_other_programs())}  # its podman is the machine's, too
     subprocess.run((_TOOL, "up", directory, "--owner", str(os.getpid())), check=True, env=environ)
     try:
         engine = SecondEngine(name, directory)
         with subprocess.Popen(
-            (name, "save", *_IMAGES), stdout=subprocess.PIPE, env=engine_environ()
+            (name, "save", *images), stdout=subprocess.PIPE, env=engine_environ()
         ) as saving:
             load = (name, "load", "--quiet")
             subprocess.run(

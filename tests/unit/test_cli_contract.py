@@ -63,6 +63,7 @@ BUILT: dict[str, frozenset[str]] = {
         "agents check": "",
         "images build": "",
         "images list": "",
+        "images update": "--check --version --rollback",
         "images prune": "",
         "login": "--api-key --container --env --remove",
         "secrets set": "",
@@ -85,7 +86,6 @@ LATER_VERBS = words("merge approvals forward acp allowlist policy report dashboa
     "audit tail",
     "audit show",
     "audit export",
-    "images update",
 }
 LATER_FLAGS = {
     "launch": words(

@@ -173,7 +173,11 @@ def test_each_wrong_provider_is_refused_by_name(old: str, new: str, message: str
         ("[env]", "[enviroment]", ""),
         ('title = "Mine"', 'title = "Mine"\nmodel_host = []', "Did you mean 'model_hosts'?"),
         ("headless =", "headles =", "Did you mean 'headless'?"),
-        ('version = "1.2.3"', 'version = "1.2.3"\nzzz = 1', "Known keys: package, version, integrity."),
+        (
+            'version = "1.2.3"',
+            'version = "1.2.3"\nzzz = 1',
+            "Known keys: package, version, integrity, pinned, follow.",
+        ),
     ],
 )
 def test_an_unknown_key_is_an_error_with_a_close_one(old: str, new: str, hint: str) -> None:

@@ -67,9 +67,7 @@ def _row(source: AgentSource, env: HostEnvironment) -> AgentRow:
     return AgentRow(
         name=manifest.name,
         title=manifest.title,
-        versions={
-            package.package.replace("{arch}", "*"): package.version for package in manifest.packages.values()
-        },
+        versions=dict(package.shown for package in manifest.packages.values()),
         pinned=str(oldest_pin(manifest.packages) or ""),
         age=age_told(source, today),
         stale_days=stale_days(manifest.packages, today),

@@ -45,9 +45,9 @@ def stop_at_gate(session: SessionContext) -> None:
     session.supervisor().quit()
 
 
-def wait(session: SessionContext) -> Ended:
-    """Wait until the session has ended and its work is settled."""
-    return _ended(session, session.supervisor().ask(Op.WAIT, timeout_s=None))
+def wait(session: SessionContext, *, timeout_s: float | None = None) -> Ended:
+    """Wait until the session has ended and its work is settled. Raises AnswerLostError after `timeout_s`."""
+    return _ended(session, session.supervisor().ask(Op.WAIT, timeout_s=timeout_s))
 
 
 def salvage(session: SessionContext) -> Ended:

@@ -7,6 +7,7 @@ for one sentence that it can only have from the model, and for nothing else.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -16,7 +17,7 @@ from coding_agents.app.gather import gathering
 from coding_agents.app.launch import Launch
 from coding_agents.app.launch_request import LaunchOptions, parse_request
 from coding_agents.app.steps import Trace
-from coding_agents.app.stop import stop
+from coding_agents.app.stop import Ended, stop, wait
 from coding_agents.app.trial_place import has_marker, trial_place
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
@@ -26,7 +27,6 @@ from coding_agents.images.scripted_model import ScriptedModel, scripted_model
 from coding_agents.model.manifest import AgentManifest
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import SessionContext
-from coding_agents.supervisor.protocol import Op
 from coding_agents.supervisor.removal import remove_engine_objects
 
 TIME_LIMIT_S: Final = 240.0
@@ -114,26 +114,14 @@ def _launch(
 
 def _judge(session: SessionContext, model: ScriptedModel, time_limit_s: float) -> None:
     """Raise ImageUpdateError unless the task was done: asked, answered, ended well, and nothing beside it."""
-    problem = ""
     try:
-        answer = session.supervisor().ask(Op.WAIT, timeout_s=time_limit_s)
+        ended = wait(session, timeout_s=time_limit_s)
+        problem = "" if ended.exit_status == 0 else f"it ended with status {ended.exit_status}"
     except AnswerLostError:
-        stop(session, timeout_s=_STOP_S)
+        ended = stop(session, timeout_s=_STOP_S)
         problem = f"it did not end in {time_limit_s:.0f} s"
-    else:
-        status = answer.get("exit_status")
-        problem = "" if status == 0 else f"it ended with status {status}"
     printed = session.engine.logs(session.record.container_id)
-    if not problem and not model.heard:
-        problem = (
-            "it did not ask its model"
-            if not model.asked
-            else "its model was not asked the task as it was given"
-        )
-    if not problem and model.says.encode() not in printed:
-        problem = "what it printed is not what its model said"
-    if not problem and has_marker(session.env, session.record.branch):
-        problem = "it ran a program that the repository lists"
+    problem = problem or next(_problems(session, model, ended, printed), "")
     if problem:
         lines = printed[-_SHOWN_BYTES:].decode("utf-8", "replace").splitlines()[-_SHOWN_LINES:]
         raise ImageUpdateError(
@@ -141,6 +129,19 @@ def _judge(session: SessionContext, model: ScriptedModel, time_limit_s: float) -
             details="\n".join(lines),
             hint="The version in use stays. Try again with the next one.",
         )
+
+
+def _problems(session: SessionContext, model: ScriptedModel, ended: Ended, printed: bytes) -> Iterator[str]:
+    if not model.asked:
+        yield "it did not ask its model"
+    if not model.heard:
+        yield "its model was not asked the task as it was given, with the host's key"
+    if model.says.encode() not in printed:
+        yield "what it printed is not what its model said"
+    if ended.saved.where not in ("none", "branch"):
+        yield f"what it left is not in the repository: {ended.saved.note}"
+    if has_marker(session.env, session.record.branch):
+        yield "it ran a program that the repository lists"
 
 
 def _clear(session: SessionContext) -> None:

@@ -25,6 +25,10 @@ _START = f"/workspace/{MARKER}.sh"
 _HOOKS = {"SessionStart": [{"hooks": [{"type": "command", "command": f"sh {_START} < /dev/null"}]}]}
 _SERVERS = {"marker": {"command": "sh", "args": [_START]}}
 
+_OURS = (
+    "PYTHONPATH",
+)  # by which the session's supervisor finds our own modules, where they are not installed
+
 # The places in which the agents that we ship look for programs of a repository: docs/adr/0019.
 _FILES: Mapping[str, str] = {
     "README.md": "A repository for the check of a new version of a coding agent.\n",
@@ -98,13 +102,18 @@ def _environ(env: HostEnvironment, home: Path) -> dict[str, str]:
         for name, value in engine_environment(env.environ).items()
         if not name.upper().endswith("_PROXY")
     }
-    return kept | {
-        "HOME": os.fspath(home),
-        "DOCKER_CONFIG": env.environ.get("DOCKER_CONFIG") or os.fspath(env.home / ".docker"),
-        "XDG_CONFIG_HOME": os.fspath(home / "config"),
-        "XDG_DATA_HOME": os.fspath(home / "data"),
-        "XDG_STATE_HOME": os.fspath(env.state_home),
-    }
+    ours = {name: env.environ[name] for name in _OURS if name in env.environ}
+    return (
+        kept
+        | ours
+        | {
+            "HOME": os.fspath(home),
+            "DOCKER_CONFIG": env.environ.get("DOCKER_CONFIG") or os.fspath(env.home / ".docker"),
+            "XDG_CONFIG_HOME": os.fspath(home / "config"),
+            "XDG_DATA_HOME": os.fspath(home / "data"),
+            "XDG_STATE_HOME": os.fspath(env.state_home),
+        }
+    )
 
 
 def _link(path: Path, target: Path) -> None:

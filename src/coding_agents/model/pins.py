@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from coding_agents.errors import ManifestError
 from coding_agents.model.manifest import AgentManifest
-from coding_agents.model.packages import Package, Packages, oldest_pin, package_problems
+from coding_agents.model.packages import Packages, oldest_pin, package_problems, release_key
 
 STALE_DAYS: Final = 14
 """Days after which a pin is told to be old."""
@@ -95,9 +95,7 @@ def _problems(pins: PinFile, agent: str) -> Iterator[str]:
     for table, packages in (("packages", pins.packages), ("previous", pins.previous)):
         for name, package in packages.items():
             yield from package_problems(f"{table}.{name}", name, package)
-    if any(_day(package) is None for package in pins.packages.values()):
+            if release_key(package.version) is None:
+                yield f"{table}.{name}.version {package.version!r} is not one exact version"
+    if any(package.pinned is None for package in pins.packages.values()):
         yield "packages: a pin without `pinned`, the day of it"
-
-
-def _day(package: Package) -> date | None:
-    return package.pinned
