@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from coding_agents.app.trial import require_checkable
+from coding_agents.app.trial_place import has_marker, trial_place
 from coding_agents.app.update import Updated, Updater
 from coding_agents.errors import EngineError, ImageBuildError, ImageUpdateError, StoreError
 from coding_agents.images.api import ImageRef
@@ -230,6 +231,31 @@ def test_what_cannot_be_updated_is_said_so(site: Site) -> None:
         site.updater.update("demo")
     with pytest.raises(ImageUpdateError, match=r"no \[model\] table"):
         require_checkable(load_manifest("demo"))
+
+
+def test_a_check_is_given_nothing_of_the_users(tmp_path: Path) -> None:
+    secrets = {
+        "ANTHROPIC_API_KEY": "canary",
+        "CODING_AGENTS_MODEL_UPSTREAM": "canary",
+        "HTTPS_PROXY": "canary",
+    }
+    env = host_environment(tmp_path, DOCKER_HOST="unix:///x", TMPDIR=str(tmp_path), **secrets)
+    for path in (".claude/.credentials.json", ".config/coding-agents/config.toml"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("canary")
+    own = tmp_path / ".config/coding-agents/agents"
+    own.mkdir()
+    with trial_place(env, name="check-1", environ={"OWN": "value"}) as trial:
+        assert "canary" not in trial.environ.values()
+        assert (trial.environ["DOCKER_HOST"], trial.environ["OWN"]) == ("unix:///x", "value")
+        assert Path(trial.environ["HOME"]) == trial.home != env.home
+        assert trial.home.stat().st_mode & 0o777 == 0o700
+        found = [path for path in trial.home.rglob("*") if path.is_file() and ".git" not in path.parts]
+        assert all(path.is_relative_to(trial.cwd) for path in found)
+        assert trial.agents_dir.resolve() == own
+        assert trial.state_dir == env.state_dir
+        assert not has_marker(trial, "claude/session-1")
+    assert not trial.home.exists()
 
 
 def test_the_command_line_says_what_it_cannot_do(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from msgspec.structs import replace
@@ -23,13 +24,16 @@ from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
 from coding_agents.errors import AnswerLostError, CodingAgentsError, ImageUpdateError
 from coding_agents.images.api import ImageRef
+from coding_agents.images.rootfs import is_scratch
 from coding_agents.images.scripted_model import ScriptedModel, scripted_model
 from coding_agents.model.manifest import AgentManifest
+from coding_agents.model.session import SessionRecord
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.removal import remove_engine_objects
 
 TIME_LIMIT_S: Final = 240.0
+_REPOSITORY: Final = "check-"
 _STOP_S = 5
 _SHOWN_LINES = 40
 _SHOWN_BYTES = 8000
@@ -66,13 +70,14 @@ def try_agent(
 ) -> None:
     """Run one task with `images`, those of the base and of the agent. Raises ImageUpdateError, with what it printed."""
     require_checkable(manifest)
-    mark = secrets.token_hex(4)
+    _clear_killed(env, manifest.name)
+    repository = _REPOSITORY + secrets.token_hex(4)
     says, word, key = (secrets.token_hex(12) for _ in range(3))
     variable = _key_variable(manifest)
     with scripted_model(says=says, word=word, credential=key if variable else "") as model:
         environ = {"CODING_AGENTS_MODEL_UPSTREAM": model.url, "CODING_AGENTS_ENGINE": engine.info.name}
         environ |= {variable: key} if variable else {}
-        with trial_place(env, name=f"check-{mark}", environ=environ) as trial:
+        with trial_place(env, name=repository, environ=environ) as trial:
             session = _launch(trial, manifest, images, f"Say hello, and use no tool. ({word})")
             try:
                 _judge(session, model, time_limit_s)
@@ -142,6 +147,20 @@ def _problems(session: SessionContext, model: ScriptedModel, ended: Ended, print
         yield f"what it left is not in the repository: {ended.saved.note}"
     if has_marker(session.env, session.record.branch):
         yield "it ran a program that the repository lists"
+
+
+def _clear_killed(env: HostEnvironment, agent: str) -> None:
+    """Remove what checks of this agent left that were killed: there is one at a time, so none is under way."""
+    store = SessionStore(env.state_dir)
+    for record in store.list():
+        if isinstance(record, SessionRecord) and record.agent == agent and _is_check(record):
+            _clear(SessionContext(env, store, record))
+
+
+def _is_check(record: SessionRecord) -> bool:
+    """Whether a session is on a repository of ours, which was made for it and is gone."""
+    place = Path(record.repo.path)
+    return place.name.startswith(_REPOSITORY) and is_scratch(place) and not place.exists()
 
 
 def _clear(session: SessionContext) -> None:

@@ -34,6 +34,7 @@ APT_DIR = Path("/etc/apt")
 OS_RELEASE = Path("/etc/os-release")
 _TIME_LIMIT_S = 1800.0
 _LOG_LINES = 40
+_SCRATCH = "coding-agents-build-"
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
@@ -109,6 +110,11 @@ def rootfs_argv(packages: Iterable[str], *, tar: Path) -> tuple[str, ...]:
     )
 
 
+def is_scratch(path: Path) -> bool:
+    """Whether `path` is, or was, below a `scratch_dir` of this user's."""
+    return any(parent.name.startswith(f"{_SCRATCH}{os.geteuid()}-") for parent in path.parents)
+
+
 @contextmanager
 def scratch_dir(environment: Mapping[str, str]) -> Iterator[Path]:
     """A new directory below TMPDIR for the block. What a build left that was killed with -9 goes first.
@@ -116,7 +122,7 @@ def scratch_dir(environment: Mapping[str, str]) -> Iterator[Path]:
     Not below the home directory: mmdebstrap's subordinate users must be able to walk the whole path.
     """
     parent = Path(environment.get("TMPDIR") or tempfile.gettempdir())
-    prefix = f"coding-agents-build-{os.geteuid()}-"
+    prefix = f"{_SCRATCH}{os.geteuid()}-"
     for leftover in parent.glob(f"{prefix}*"):
         pid = leftover.name.removeprefix(prefix).split("-")[0]
         if leftover.lstat().st_uid == os.geteuid() and pid.isdigit() and not is_alive(int(pid)):
