@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from coding_agents.app.trial import require_checkable
+from coding_agents.app.trial import is_check, require_checkable
 from coding_agents.app.trial_place import has_marker, trial_place
 from coding_agents.app.update import Updated, Updater
 from coding_agents.errors import EngineError, ImageBuildError, ImageUpdateError, StoreError
@@ -25,6 +26,7 @@ from coding_agents.store.files import locked
 from support.host import host_environment
 from support.image_engine import ImageEngineStub
 from support.product import user_of
+from support.sessions import REPO, session_record
 
 TODAY = date(2026, 11, 29)
 LOCAL, PREVIOUS, CANDIDATE = (agent_ref("claude", tag) for tag in ("local", "previous", "candidate"))
@@ -256,6 +258,20 @@ def test_a_check_is_given_nothing_of_the_users(tmp_path: Path) -> None:
         assert trial.state_dir == env.state_dir
         assert not has_marker(trial, "claude/session-1")
     assert not trial.home.exists()
+
+
+def test_what_a_killed_check_left_is_told_from_a_users_own_session() -> None:
+    def is_left(path: str) -> bool:
+        return is_check(session_record(repo=replace(REPO, work_tree=path, common_dir=f"{path}/.git")))
+
+    mine = f"/tmp/coding-agents-build-{os.geteuid()}-1-gone/home"
+    assert is_left(f"{mine}/check-0a1b2c3d")
+    for other in (
+        f"{mine}/shop",
+        "/home/u/check-0a1b2c3d",
+        "/tmp/coding-agents-build-77777-1-x/home/check-0a",
+    ):
+        assert not is_left(other)
 
 
 def test_the_command_line_says_what_it_cannot_do(tmp_path: Path) -> None:

@@ -153,11 +153,11 @@ def _clear_killed(env: HostEnvironment, agent: str) -> None:
     """Remove what checks of this agent left that were killed: there is one at a time, so none is under way."""
     store = SessionStore(env.state_dir)
     for record in store.list():
-        if isinstance(record, SessionRecord) and record.agent == agent and _is_check(record):
+        if isinstance(record, SessionRecord) and record.agent == agent and is_check(record):
             _clear(SessionContext(env, store, record))
 
 
-def _is_check(record: SessionRecord) -> bool:
+def is_check(record: SessionRecord) -> bool:
     """Whether a session is on a repository of ours, which was made for it and is gone."""
     place = Path(record.repo.path)
     return place.name.startswith(_REPOSITORY) and is_scratch(place) and not place.exists()
