@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,8 @@ def npm(newest: str, specs: Sequence[str]) -> list[bytes]:
 @pytest.fixture
 def own(engine: EngineUnderTest, product: Product) -> Iterator[tuple[str, HostEnvironment]]:
     """An agent of the user's own at version 1.0.0, with its image, and the user's environment."""
+    if engine.name != "docker":
+        pytest.skip("on Docker only, to keep the run short")
     name = f"own-{uuid.uuid4().hex[:8]}"
     env = host_environment(product.home, **{**product.env, "OWN_API_KEY": CANARY})
     add_own_agent(env.agents_dir, name, version="1.0.0", integrity=SRI)
@@ -53,7 +56,7 @@ def own(engine: EngineUnderTest, product: Product) -> Iterator[tuple[str, HostEn
 
 
 def test_only_a_version_that_does_its_task_takes_the_others_place(
-    engine: EngineUnderTest, product: Product, own: tuple[str, HostEnvironment]
+    engine: EngineUnderTest, product: Product, repo: Path, own: tuple[str, HostEnvironment]
 ) -> None:
     name, env = own
     local = agent_ref(name)
@@ -95,6 +98,11 @@ def test_only_a_version_that_does_its_task_takes_the_others_place(
     assert engine.api.list_volumes(labels) == ()
     updater("1.1.0").roll_back(name)
     assert (version(), engine.api.image_id(local)) == ("1.0.0", first)
+    # A launch takes what is in force, and tells that it is old: the manifest's pin is of a day long ago.
+    launch = ("launch", str(repo), "--agent", name, "--network-proxy", "restricted", "--rm")
+    launched = product.run(*launch, "--", "cat", "/opt/version")
+    assert launched.out == "1.0.0\n"
+    assert f"{name} was pinned " in launched.err
 
 
 @contextmanager
