@@ -36,7 +36,10 @@ def _view(engine: Engine, settings: BuildSettings, specs: Sequence[str]) -> Sequ
         data = _read_out(engine, image)
     answers = data.split(b"\0")[:-1]
     if len(answers) != len(specs):
-        raise ImageUpdateError(f"npm was asked about {len(specs)} packages and answered {len(answers)}")
+        raise ImageUpdateError(
+            f"npm was asked about {len(specs)} packages and answered {len(answers)}",
+            hint="Try again later: nothing has changed.",
+        )
     return answers
 
 

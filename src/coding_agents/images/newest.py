@@ -119,4 +119,7 @@ def _read(spec: str, answer: bytes) -> Sequence[_Answer]:
 
 
 def _fail(spec: str, why: str) -> NoReturn:
-    raise ImageUpdateError(f"{spec} cannot be pinned: {why}")
+    raise ImageUpdateError(
+        f"{spec} cannot be pinned: {why}",
+        hint="Look at what the registry has, with `npm view`, or choose another version with --version.",
+    )
