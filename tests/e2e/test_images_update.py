@@ -96,8 +96,11 @@ def test_only_a_version_that_does_its_task_takes_the_others_place(
     labels = {"coding-agents.agent": name}
     assert engine.api.find(labels) == ()
     assert engine.api.list_volumes(labels) == ()
+    second = engine.api.image_id(local)
+    assert second is not None
     updater("1.1.0").roll_back(name)
     assert (version(), engine.api.image_id(local)) == ("1.0.0", first)
+    engine.api.remove_image(second)  # as `images prune` would
     # A launch takes what is in force, and tells that it is old: the manifest's pin is of a day long ago.
     launch = ("launch", str(repo), "--agent", name, "--network-proxy", "restricted", "--rm")
     launched = product.run(*launch, "--", "cat", "/opt/version")
