@@ -53,6 +53,7 @@ MAY_NAME = {
     "proc/git.py": {("git", "value of argv"), ("git", "value of _CLONE_PROTOCOLS")},
     "cli/completions.py": {  # shells that a script is written for
         (shell, where) for shell in ("bash", "zsh") for where in ("value of _HOW", "call click.Choice")},
+    "images/rootfs.py": {("unshare", "value of argv")},  # mounts of its own for mmdebstrap
     "sandbox/guest.py": {("/usr/bin/python3", "value of PYTHON")},  # inside the container
     "sandbox/rules.py": {("/usr/bin/python3", "value of _GUEST_INTERPRETER")},
 }  # fmt: skip
