@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from coding_agents.errors import ManifestError, StoreError
+from coding_agents.errors import ManifestError
 from coding_agents.images.data import data_dir
 from coding_agents.model.manifest import AgentManifest, parse_manifest
 from coding_agents.model.pins import PinFile, parse_pins, with_pins
@@ -42,7 +42,7 @@ def load_manifest(name: str, user_dir: Path | None = None) -> AgentManifest:
 def find_agent(name: str, user_dir: Path | None = None, pins_dir: Path | None = None) -> AgentSource:
     """The agent `name`; `user_dir` is the user's directory of manifests, `pins_dir` that of pins. Raises ManifestError.
 
-    Without `pins_dir` it is the agent as its manifest has it.
+    Without `pins_dir` it is the agent as its manifest has it. Raises StoreError for pins that cannot be read.
     """
     for path, ours in _files(user_dir):
         if path.stem == name:
@@ -74,8 +74,6 @@ def _with_pins(source: AgentSource, path: Path) -> AgentSource:
         data = read_record(path)
     except FileNotFoundError:
         return source
-    except StoreError as error:
-        raise ManifestError(error.message, hint=error.hint) from error
     pins = parse_pins(data, origin=str(path), agent=source.manifest.name)
     manifest, unused = with_pins(source.manifest, pins)
     return replace(source, manifest=manifest, pins=pins, unused=unused)
