@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from coding_agents.app.pins import launch_notice, origin_told, stale_agents
-from coding_agents.errors import ImageUpdateError, ManifestError
+from coding_agents.errors import ImageUpdateError, ManifestError, StoreError
 from coding_agents.images.manifests import find_agent, load_manifest, pins_file
 from coding_agents.images.newest import newest
 from coding_agents.images.scripted_answers import reply_to, smallest
@@ -108,7 +108,7 @@ def test_pins_beside_a_manifest_are_found_and_a_broken_file_says_what_to_do(tmp_
     assert "Remove the file" in caught.value.hint
     path.unlink()
     path.symlink_to("/etc/hostname")
-    with pytest.raises(ManifestError):
+    with pytest.raises(StoreError, match="symbolic links"):
         find_agent("claude", None, tmp_path)
 
 
