@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coding_agents.errors import GitError
-from coding_agents.gitsync import relay
+from coding_agents.gitsync import relay_push
 from coding_agents.gitsync.archive import bundle_archive
 from coding_agents.gitsync.relay_limits import RelayLimits
 from coding_agents.gitsync.relay_repo import ARCHIVE, ARCHIVING
@@ -102,7 +102,7 @@ def test_a_supervisor_that_dies_as_soon_as_git_is_done_has_kept_the_old_tip(
             raise GitError("this is where it dies")
 
         with monkeypatch.context() as patched:
-            patched.setattr(relay, "take_back", dies)
+            patched.setattr(relay_push, "take_back", dies)
             sh(scene.guest, "push", "-qf", URL, f"HEAD:{BRANCH.ref}", env=env)
             eventually(lambda: server.events[-1].outcome == "failed")
     assert kept(scene) == set()

@@ -142,7 +142,8 @@ def _launch_state(scene: Scene) -> None:
 def _push(scene: Scene) -> None:
     """One push through the relay's service, as the channel brings it; what is there already is not sent again."""
     from coding_agents.gitsync.old_tips import archive_old
-    from coding_agents.gitsync.relay import RelayEvent, RelayService, TipChange
+    from coding_agents.gitsync.relay import RelayService
+    from coding_agents.gitsync.relay_events import RelayEvent, TipChange
     from coding_agents.gitsync.relay_repo import Identity
     from coding_agents.gitsync.rules import load_policy
     from support.crash_scene import PUSH

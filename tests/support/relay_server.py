@@ -16,7 +16,8 @@ from pathlib import Path
 import coding_agents_guest
 from coding_agents.errors import AuditError
 from coding_agents.gitsync.autosave import let_go
-from coding_agents.gitsync.relay import RelayEvent, RelayService, TipChange
+from coding_agents.gitsync.relay import RelayService
+from coding_agents.gitsync.relay_events import RelayEvent, TipChange
 from coding_agents.gitsync.relay_limits import DEFAULT_LIMITS, RelayLimits
 from coding_agents.gitsync.relay_repo import Identity, Relay
 from coding_agents.gitsync.relay_thinning import Thinned

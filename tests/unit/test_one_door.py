@@ -41,7 +41,8 @@ MAY_NAME = {
     "app/pasting.py": {("sh", "value of keep")},  # inside the container
     "errors.py": {("git", "value of code")},  # the code of an error
     "gitsync/gates.py": {("git-protocol", "value of PROTOCOL")},  # a rule of the policy
-    "gitsync/relay.py": {("git", "call self._note"), ("git", "call RelayEvent")},  # who refused, in the audit log
+    "gitsync/relay.py": {("git", "call RelayEvent")},  # who refused, in the audit log
+    "gitsync/relay_push.py": {("git", "call self._note")},
     "gitsync/service_request.py": {  # words of the guest's request line
         ("git-upload-pack", "value of FETCH"), ("git-receive-pack", "value of PUSH")},
     "gitsync/splice.py": {("git-protocol", "call Deny")},

@@ -8,9 +8,12 @@ from enum import Enum
 import msgspec
 
 from coding_agents.gitsync.pack_scan import PackTooLargeError
+from coding_agents.proc.limits import ProcessLimits
 
 _MIB = 1 << 20
 _GIB = 1 << 30
+LEAST_FILE = 16 * _MIB
+"""Of one file of a git process: never so little that refs and their logs could not be written."""
 _THIN_FROM = 0.8
 
 _PRIVATE = "refs/coding-agents/"
@@ -51,6 +54,10 @@ class RelayLimits(msgspec.Struct, frozen=True):
     cpu_s: int = 300
     memory_bytes: int = 4 * _GIB
     open_files: int = 1024
+
+    def of_git(self, file_bytes: int) -> ProcessLimits:
+        """The limits of one process of git that may write files of `file_bytes`."""
+        return ProcessLimits(self.cpu_s, self.memory_bytes, file_bytes, self.open_files)
 
 
 DEFAULT_LIMITS = RelayLimits()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from coding_agents.audit.log import AuditLog
 from coding_agents.gitsync.integrate import Integrated
-from coding_agents.gitsync.relay import RelayEvent
+from coding_agents.gitsync.relay_events import RelayEvent
 from coding_agents.gitsync.relay_repo import Identity
 from coding_agents.model.audit import AuditEvent, Outcome, RecordType
 from coding_agents_guest.events import Autosaved, Event, Exit, Failed, Running, Salvaged, Saved, Step

@@ -24,7 +24,8 @@ from coding_agents.errors import (
     SupervisorError,
     SupervisorGoneError,
 )
-from coding_agents.gitsync.relay import RelayService, TipChange
+from coding_agents.gitsync.relay import RelayService
+from coding_agents.gitsync.relay_events import TipChange
 from coding_agents.gitsync.relay_repo import Identity
 from coding_agents.gitsync.rules import load_policy
 from coding_agents.model.audit import Outcome, RecordType
