@@ -1,4 +1,4 @@
-"""A repository's MCP servers and the real Claude Code: what a person trusted is run from a safe place, and no other."""
+"""A repository's MCP servers and the real agents: what a person trusted is run from a safe place, and no other."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from model_stub.server import ModelStub, serving
+from support.autostart import add_autostart
 from support.product import ROOT, Product, git, wait_for
 
 pytestmark = pytest.mark.engine
@@ -31,29 +32,40 @@ def with_server(repo: Path, *options: str) -> Path:
     return script
 
 
-def claude(product: Product, repo: Path, model: ModelStub, *args: str, status: int | None = 0) -> str:
+def claude(product: Product, repo: Path, model: ModelStub, *args: str) -> str:
+    return launch("claude", product, repo, model, *args)
+
+
+def launch(agent: str, product: Product, repo: Path, model: ModelStub, *args: str) -> str:
     product.extra["CODING_AGENTS_MODEL_UPSTREAM"] = model.url
-    words = ("launch", str(repo), "--agent", "claude", "--network-proxy", "restricted", *args)
-    return product.run(*words, status=status).err
+    return product.run(
+        "launch", str(repo), "--agent", agent, "--network-proxy", "restricted", *args
+    ).err
 
 
-@pytest.mark.parametrize("era", [(), ("--old",)], ids=["2025-06-18", "2024-11-05"])
-def test_a_trusted_server_answers_the_agent_from_its_read_only_copy(
-    product: Product, repo: Path, era: tuple[str, ...]
+@pytest.mark.parametrize(
+    ("agent", "era"),
+    [("claude", ("--old",)), *((agent, ()) for agent in ("claude", "codex", "copilot", "gemini", "opencode"))],
+)
+def test_a_trusted_server_answers_the_agent_from_its_read_only_copy_and_no_other_starts(
+    product: Product, repo: Path, agent: str, era: tuple[str, ...]
 ) -> None:
+    if product.engine == "podman" and agent != "claude":
+        pytest.skip("on Docker only")
     with_server(repo, *era)
     product.run("mcp", "trust", "probe", "-y", cwd=repo)
+    add_autostart(repo, also_named="probe")
     with serving("mcp") as model:
-        shown = claude(product, repo, model, "-p", "ask the server")
-    assert [one.problem for one in model.conversation] == ["", ""], model.conversation[-1].question
-    assert model.conversation[-1].question is not None
-    told = json.loads(model.conversation[-1].question.last_result.partition("scripted words ")[2])
-    assert told["file"] == COPY
-    assert told["uid"] == 1000
-    assert told["env"]["GREETING"] == "hello"
-    assert "is not started" not in shown
+        shown = launch(agent, product, repo, model, "-p", "ask the server")
+    asked = model.conversation
+    assert [one.problem for one in asked] == ["", "", ""], (shown, asked[-1].question)
+    assert asked[1].question is not None
+    told = asked[1].question.last_result.replace("\\", "")  # some agents pass it on as a JSON text in another
+    for fact in (f'"file": "{COPY}"', '"uid": 1000', '"GREETING": "hello"'):
+        assert fact in told
+    assert "probe of .coding-agents/mcp.toml is not started" not in shown
     given = [
-        one["detail"] for one in product.audit(f"claude-{repo.name}-session-1") if one["subject"] == "mcp"
+        one["detail"] for one in product.audit(f"{agent}-{repo.name}-session-1") if one["subject"] == "mcp"
     ]
     assert [list(detail) for detail in given] == [["probe"]]
 

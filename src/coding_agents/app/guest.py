@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from msgspec.structs import replace
+import secrets
+from collections.abc import Sequence
 
 from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.model.manifest import AgentManifest, with_args
-from coding_agents.model.mcp import FILE, McpPlace
 from coding_agents.model.repo import RepoFacts
 from coding_agents.sandbox.guest import CONFIG_DIRECTORY
 from coding_agents.supervisor.context import SessionContext
@@ -16,32 +16,43 @@ from coding_agents_guest.events import GuestConfig
 
 
 def guest_config(
-    session: SessionContext, manifest: AgentManifest, repo: RepoFacts, request: LaunchRequest
+    session: SessionContext,
+    manifest: AgentManifest,
+    repo: RepoFacts,
+    request: LaunchRequest,
+    servers: Sequence[str],
 ) -> GuestConfig:
-    """The configuration of a session's first start."""
+    """The configuration of a session's first start; `servers` are the names of its MCP servers."""
     return _config(
         session,
         manifest,
+        servers,
         origin=repo.origin_url,
         first_start=True,
         dotnet_channel=request.options.dotnet_preview or "",
     )
 
 
-def restart_config(session: SessionContext, manifest: AgentManifest) -> GuestConfig:
+def restart_config(
+    session: SessionContext, manifest: AgentManifest, servers: Sequence[str]
+) -> GuestConfig:
     """The configuration of a later start, in the workspace as it was left; the record says in which mode."""
-    return _config(session, manifest, origin=session.record.repo.url, first_start=False, dotnet_channel="")
+    return _config(
+        session, manifest, servers, origin=session.record.repo.url, first_start=False, dotnet_channel=""
+    )
 
 
 def _config(
     session: SessionContext,
     manifest: AgentManifest,
+    servers: Sequence[str],
     *,
     origin: str,
     first_start: bool,
     dotnet_channel: str,
 ) -> GuestConfig:
     record = session.record
+    args, env = _place(session, manifest, servers)
     return GuestConfig(
         session=record.id,
         branch=record.branch,
@@ -50,8 +61,8 @@ def _config(
         launch_tree=launch_tree(session),
         first_start=first_start,
         mode=record.mode,
-        command=_argv(session, manifest, first_start=first_start),
-        env=_environment(session, manifest),
+        command=_argv(session, manifest, args, first_start=first_start),
+        env=_environment(session, manifest, env),
         message=record.message,
         push=record.push,
         origin=origin,
@@ -60,34 +71,32 @@ def _config(
     )
 
 
-def _argv(session: SessionContext, manifest: AgentManifest, *, first_start: bool) -> tuple[str, ...]:
+def _argv(
+    session: SessionContext, manifest: AgentManifest, args: tuple[str, ...], *, first_start: bool
+) -> tuple[str, ...]:
     record = session.record
     if record.command:
         return record.command
-    args = _place(session, manifest).args
     if record.prompt and record.mode == "command":
         return with_args(manifest.headless_argv(record.prompt), args)
     return with_args(manifest.interactive_argv(), args) if first_start else manifest.resume_argv(args)
 
 
-def _environment(session: SessionContext, manifest: AgentManifest) -> dict[str, str]:
+def _environment(session: SessionContext, manifest: AgentManifest, mcp: dict[str, str]) -> dict[str, str]:
     """The agent's own variables; those of the model's endpoint lead to the host's broker."""
     return {
         "CODING_AGENTS_SESSION": session.record.name,
         **manifest.env,
-        **_place(session, manifest).env,
+        **mcp,
         **manifest.endpoint,
     }
 
 
-def _place(session: SessionContext, manifest: AgentManifest) -> McpPlace:
-    """How the agent is given its list of MCP servers, with the list's path; nothing without the volume it is in."""
-    place = manifest.mcp
-    if place is None or not session.record.volumes.config:
-        return McpPlace(file="", format="generic")
-    path = f"{CONFIG_DIRECTORY}/{place.file}"
-    return replace(
-        place,
-        args=tuple(word.replace(FILE, path) for word in place.args),
-        env={name: value.replace(FILE, path) for name, value in place.env.items()},
-    )
+def _place(
+    session: SessionContext, manifest: AgentManifest, servers: Sequence[str]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """How the agent is given its list of MCP servers: words and variables."""
+    if manifest.mcp is None:
+        return (), {}
+    file = f"{CONFIG_DIRECTORY}/{manifest.mcp.file}" if session.record.volumes.config else ""
+    return manifest.mcp.as_given(file, servers, nobody=f"no-server-{secrets.token_hex(16)}")

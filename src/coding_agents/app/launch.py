@@ -152,7 +152,9 @@ class Launch(msgspec.Struct):
             enforced = bring_up(
                 session,
                 plan,
-                guest_config(session, facts.manifest, facts.repo, self.request),
+                guest_config(
+                    session, facts.manifest, facts.repo, self.request, tuple(self.servers.started)
+                ),
                 self.trace,
                 guarding=guarding,
                 asked=self.request.asked,

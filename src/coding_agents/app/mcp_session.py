@@ -10,7 +10,7 @@ from coding_agents.app.mcp import COPIES, Workbench, workbench
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.errors import McpError
 from coding_agents.mcp.find import Placed
-from coding_agents.mcp.formats import OVERRIDING, convert, requirements
+from coding_agents.mcp.formats import LIMITS, OVERRIDING, convert, requirements
 from coding_agents.mcp.pin import files_named
 from coding_agents.mcp.seam import NotStarted, as_run
 from coding_agents.mcp.trust import TrustRecord
@@ -39,7 +39,7 @@ class SessionServers(msgspec.Struct, frozen=True):
         """The files of the configuration volume of an agent with this `place`; without any it has no volume."""
         if place is None or not (self.started or place.always):
             return {}
-        limits = {f"requirements-{place.file}": (self.limits, False)} if self.limits else {}
+        limits = {LIMITS[place.format]: (self.limits, False)} if self.limits else {}
         return {place.file: (self.listing, False), **limits, **self.copies}
 
     def seeds(self) -> dict[str, bytes]:

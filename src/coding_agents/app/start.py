@@ -52,7 +52,7 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
         with Undo() as undo:
             undo.add("start", lambda: stop_at_gate(session))
             with trace.step("config"):
-                _renew_config(session, plan, manifest)
+                servers = _renew_config(session, plan, manifest)
             with trace.step("holder"):
                 earlier = _restart_holder(session, plan)
             # A COMMAND runs again. The task of -p does not: it would cost its money twice, unasked.
@@ -63,7 +63,7 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
             return bring_up(
                 session,
                 plan,
-                restart_config(session, manifest),
+                restart_config(session, manifest, servers),
                 trace,
                 guarding=replace(guarding, earlier=earlier),
                 asked=frozenset(record.asked),
@@ -92,12 +92,14 @@ def _plan(session: SessionContext, guarding: Guarding) -> SessionPlan:
     return plan_session(facts)
 
 
-def _renew_config(session: SessionContext, plan: SessionPlan, manifest: AgentManifest) -> None:
-    """Write the list of MCP servers anew: what is trusted may have changed since the last start."""
-    if plan.config is not None:
-        servers = session_servers(session.env, facts_of(session.record), manifest.mcp)
-        always = replace(manifest.mcp, always=True) if manifest.mcp is not None else None
-        fill_config(session.engine, plan, servers.volume(always))
+def _renew_config(session: SessionContext, plan: SessionPlan, manifest: AgentManifest) -> tuple[str, ...]:
+    """Write the list of MCP servers anew, and name them: what is trusted may have changed since the last start."""
+    if plan.config is None:
+        return ()
+    servers = session_servers(session.env, facts_of(session.record), manifest.mcp)
+    always = replace(manifest.mcp, always=True) if manifest.mcp is not None else None
+    fill_config(session.engine, plan, servers.volume(always))
+    return tuple(servers.started)
 
 
 def _holder_dns(session: SessionContext) -> tuple[str, ...]:

@@ -43,10 +43,9 @@ def convert(servers: Sequence[McpServer], format: McpFormat) -> bytes:
         case "copilot":
             return _json({"mcpServers": {server.name: _copilot(server) for server in servers}})
         case "gemini":
-            names = [server.name for server in servers]
-            # `allowed` hides what the repository's and the user's own settings list beside.
+            allowed = {"allowed": [server.name for server in servers], "serverCommand": ""}
             named = {server.name: _gemini(server) for server in servers}
-            return _json({"mcp": {"allowed": names}, "mcpServers": named})
+            return _json({**_GEMINI, "mcp": allowed, "mcpServers": named})
         case "opencode":
             return _json({"mcp": {server.name: _opencode(server) for server in servers}})
         case _:
@@ -54,19 +53,36 @@ def convert(servers: Sequence[McpServer], format: McpFormat) -> bytes:
 
 
 def requirements(servers: Sequence[McpServer], format: McpFormat) -> bytes:
-    """What forbids the CLI of `format` all servers but these, whoever names others; empty where the list itself does.
+    """What forbids the CLI of `format` all servers but these, and hooks; empty for a CLI without LIMITS.
 
-    Codex compares the command or the address alone, so the name of one of ours must not be in the repository's own
-    file, see OVERRIDING.
+    Copilot compares names, and puts ours in the place of a repository's. Codex compares name and command or address, so
+    the name of one of ours must not be in the repository's own file, see OVERRIDING.
     """
+    if format == "copilot":
+        allowed = [{"serverName": server.name} for server in servers]
+        # The second lets none start but those of plugins, so not ours either.
+        strict = {"allowManagedHooksOnly": True, **({} if servers else {"allowManagedMcpServersOnly": True})}
+        return _json({**strict, "allowedMcpServers": allowed})
     if format != "codex":
         return b""
-    lines = ["mcp_servers = {}", ""] if not servers else []
+    lines = ["allow_managed_hooks_only = true", "" if servers else "mcp_servers = {}", ""]
     for server in servers:
         key, value = ("url", server.url) if server.url else ("command", server.command)
         lines += [f"[mcp_servers.{_toml_key(server.name)}.identity]", f"{key} = {_toml_text(value)}", ""]
     return "\n".join(lines).encode("utf-8")
 
+
+LIMITS: Mapping[McpFormat, str] = {"codex": "requirements.toml", "copilot": "managed-settings.json"}
+"""The name of the file for what forbids others, in the configuration volume."""
+
+# Gemini reads one file of the system's: what keeps the rest of a repository from starting is in it, too.
+_GEMINI: Mapping[str, object] = {
+    "general": {"enableAutoUpdate": False},
+    "privacy": {"usageStatisticsEnabled": False},
+    "security": {"auth": {"selectedType": "gemini-api-key"}},
+    "tools": {"discoveryCommand": "", "callCommand": ""},
+    "hooksConfig": {"enabled": False},
+}
 
 OVERRIDING: Mapping[McpFormat, str] = {"codex": ".codex/config.toml"}
 """The file of a repository whose keys a CLI puts in place of the same ones of our list."""

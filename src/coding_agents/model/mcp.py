@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import msgspec
@@ -15,6 +15,9 @@ FORMATS: tuple[McpFormat, ...] = get_args(McpFormat)
 
 FILE = "{file}"
 """Stands for the path of the list in a manifest's `mcp.args` and `mcp.env`."""
+
+SERVERS = "{servers}"
+"""Stands in `mcp.args` for the names of the servers that a session gets, with commas between them."""
 
 _SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _FILE_NAME = re.compile(r"[a-z0-9][a-z0-9-]*(\.[a-z0-9]+)+")
@@ -43,7 +46,8 @@ class McpPlace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     `file` is the name of the list in the read-only configuration volume. `args` go right behind the first word of the
     agent's command and `env` into its environment, `{file}` in them being the file's path; both only while there is
-    such a file. `always` makes one also where no server is trusted.
+    such a file. `always` makes one also where no server is trusted. Words of `args` with `{servers}` are there in every
+    session: the names, and where there are none a word that nobody can have given to a server.
     """
 
     file: str
@@ -51,6 +55,15 @@ class McpPlace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = {}
     always: bool = False
+
+    def as_given(self, file: str, servers: Sequence[str], *, nobody: str) -> tuple[tuple[str, ...], dict[str, str]]:
+        """The words and variables of a session with `servers` whose list is at the path `file` ("" without one).
+
+        `nobody` is the word for no servers, which a repository must not be able to foresee.
+        """
+        names = ",".join(servers) if file and servers else nobody
+        args = [word.replace(SERVERS, names).replace(FILE, file) for word in self.args if file or SERVERS in word]
+        return tuple(args), {name: value.replace(FILE, file) for name, value in self.env.items() if file}
 
 
 def is_server_name(text: str) -> bool:
@@ -73,4 +86,6 @@ def place_problems(place: McpPlace) -> list[str]:
         problems.append(f"mcp.file {place.file!r} is not the name of a file in lower case with a suffix")
     if any("\0" in word for word in place.args):
         problems.append("mcp.args holds a NUL character")
+    if any(FILE in word and SERVERS in word for word in place.args):
+        problems.append(f"a word of mcp.args holds both {FILE} and {SERVERS}, which are not always both there")
     return problems
