@@ -11,7 +11,7 @@ import pytest
 
 from coding_agents.images.manifests import load_manifest
 from model_stub.server import ModelStub, serving
-from support.autostart import add_autostart
+from support.autostart import MARKERS, add_autostart
 from support.engines import EngineUnderTest
 from support.product import Product, git, wait_for
 
@@ -112,6 +112,8 @@ def test_only_the_agents_own_api_leads_to_its_model(product: Product, repo: Path
 def test_an_interactive_start_asks_nothing_and_a_later_one_goes_on(
     product: Product, repo: Path, agent: Agent
 ) -> None:
+    if agent.name == "opencode":  # it works in a thread of its own then
+        add_autostart(repo)
     name = f"{agent.name}-{repo.name}-session-1"
 
     def settled(*other: str) -> str:
@@ -127,6 +129,7 @@ def test_an_interactive_start_asks_nothing_and_a_later_one_goes_on(
         first = wait_for(settled, f"the first screen of {agent.name}")
         assert [question for question in QUESTIONS if question in first] == []
         say("say hello", "Hello from the scripted model.")
+        assert product.exec(name, f"ls {MARKERS} 2>&1", status=None).status != 0, "something has started"
         told = product.exec(name, f"cat ~/{load_manifest(agent.name).instructions}").out
         assert f"on the branch `{agent.name}/session-1`" in told
         product.run("stop", name)

@@ -45,6 +45,8 @@ FILES = {
     ".opencode/plugin/evil.js": _PLUGIN % "opencode-plugin",
     ".opencode/plugins/evil.ts": _PLUGIN % "opencode-plugins",
     ".opencode/tool/evil.ts": _PLUGIN % "opencode-tool",
+    "tsconfig.json": '{"compilerOptions": {"paths": {"/opt/*": ["./listed.js"]}}}',
+    "listed.js": _PLUGIN % "bun-paths",
     "bunfig.toml": 'preload = ["./plugin.js"]\n',
 }
 

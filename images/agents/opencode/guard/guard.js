@@ -1,12 +1,12 @@
 // Loaded by OpenCode's runtime before OpenCode itself, in its own process alone: code that is not in its program is not
-// imported. It reads .opencode/{plugin,plugins}/ and opencode.json of the repository in two places, and of these only
-// one knows the variables that switch it off; what is found there would run by itself.
+// imported. It looks for .opencode/{plugin,plugins}/ and opencode.json of the repository in two places, and of these
+// only one knows the variables that switch it off; what is found there would run by itself.
+import fs from "node:fs";
 import threads from "node:worker_threads";
 
-const GUARD = import.meta.path;
+// Not its path: what a path means, the tsconfig.json of a repository says.
+const GUARD = `data:text/javascript;base64,${btoa(fs.readFileSync("/opt/opencode/guard.js", "latin1"))}`;
 const FOREIGN = /^(?!\/\$bunfs\/)/; // all but the files inside of the program
-
-delete process.env.BUN_INSPECT_PRELOAD; // not for programs that the agent starts
 
 // A worker has a runtime of its own, which does not load this by itself.
 const guarded = (Worker) =>
@@ -27,3 +27,12 @@ Bun.plugin({
     }));
   },
 });
+
+// Not for programs that the agent starts.
+const { GUARDED_CWD } = process.env;
+delete process.env.BUN_INSPECT_PRELOAD;
+delete process.env.GUARDED_CWD;
+if (Bun.isMainThread) {
+  process.chdir(GUARDED_CWD);
+  process.env.PWD = GUARDED_CWD;
+}
