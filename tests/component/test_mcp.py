@@ -15,6 +15,7 @@ from coding_agents.app.mcp_session import SessionServers, session_servers
 from coding_agents.cli import main
 from coding_agents.credentials.secrets import Secrets
 from coding_agents.gitsync.discover import discover
+from coding_agents.mcp.formats import requirements
 from coding_agents.model.mcp import McpFormat, McpPlace
 from coding_agents.workspace.tree import Tree
 from support.host import host_environment
@@ -325,7 +326,7 @@ def test_codex_would_put_the_repositorys_words_in_place_of_ours(repo: Path, run:
     write(repo, ".codex/config.toml", '[mcp_servers.probe]\nargs = ["/workspace/evil.py"]\n')
     assert tuple(session(repo, "codex").started) == ()
     assert "would put that in its place" in reasons(repo, "codex")["probe"]
-    assert session(repo, "codex", always=True).limits == b"mcp_servers = {}\n"
+    assert session(repo, "codex", always=True).limits == requirements((), "codex")
     assert tuple(session(repo, "claude").started) == ("probe",)
 
 

@@ -38,14 +38,15 @@ def claude(product: Product, repo: Path, model: ModelStub, *args: str) -> str:
 
 def launch(agent: str, product: Product, repo: Path, model: ModelStub, *args: str) -> str:
     product.extra["CODING_AGENTS_MODEL_UPSTREAM"] = model.url
-    return product.run(
-        "launch", str(repo), "--agent", agent, "--network-proxy", "restricted", *args
-    ).err
+    return product.run("launch", str(repo), "--agent", agent, "--network-proxy", "restricted", *args).err
 
 
 @pytest.mark.parametrize(
     ("agent", "era"),
-    [("claude", ("--old",)), *((agent, ()) for agent in ("claude", "codex", "copilot", "gemini", "opencode"))],
+    [
+        ("claude", ("--old",)),
+        *((agent, ()) for agent in ("claude", "codex", "copilot", "gemini", "opencode")),
+    ],
 )
 def test_a_trusted_server_answers_the_agent_from_its_read_only_copy_and_no_other_starts(
     product: Product, repo: Path, agent: str, era: tuple[str, ...]

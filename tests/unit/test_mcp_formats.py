@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coding_agents.mcp.formats import convert, inexpressible
+from coding_agents.images.data import data_dir
+from coding_agents.mcp.formats import LIMITS, convert, inexpressible, requirements
 from coding_agents.mcp.references import settle
 from coding_agents.mcp.seam import NotStarted, as_run
-from coding_agents.model.mcp import FORMATS, McpFormat, McpServer
+from coding_agents.model.mcp import FORMATS, McpFormat, McpPlace, McpServer, place_problems
 
 DATA = Path(__file__).parent / "data/mcp"
 SERVERS = (
@@ -44,6 +45,48 @@ def test_the_list_is_as_the_cli_was_measured_to_read_it(format: McpFormat) -> No
 def test_an_empty_list_is_one_that_the_cli_reads(format: McpFormat) -> None:
     text = convert((), format).decode()
     assert not tomllib.loads(text) if format == "codex" else json.loads(text)
+
+
+@pytest.mark.parametrize("format", ["codex", "copilot", "gemini"])
+def test_an_image_allows_by_itself_what_a_session_without_servers_is_allowed(format: McpFormat) -> None:
+    managed = data_dir("images") / f"agents/{format}/managed"
+    if format == "gemini":
+        assert (managed / "settings.json").read_bytes() == convert((), format)
+    else:
+        assert (managed / LIMITS[format]).read_bytes() == requirements((), format)
+
+
+def test_copilot_starts_servers_by_name_and_never_a_repositorys_hooks() -> None:
+    assert json.loads(requirements(SERVERS[:2], "copilot")) == {
+        "allowManagedHooksOnly": True,
+        "allowedMcpServers": [{"serverName": "tracker"}, {"serverName": "plain-1"}],
+    }
+    none = json.loads(requirements((), "copilot"))
+    assert (none["allowedMcpServers"], none["allowManagedMcpServersOnly"]) == ([], True)
+
+
+def test_codex_starts_servers_by_name_and_what_they_are() -> None:
+    limits = tomllib.loads(requirements((SERVERS[0], SERVERS[3]), "codex").decode())
+    assert limits["allow_managed_hooks_only"] is True
+    assert limits["mcp_servers"] == {
+        "tracker": {"identity": {"command": "python3"}},
+        "bare": {"identity": {"url": "http://127.0.0.1:8000/mcp"}},
+    }
+    assert tomllib.loads(requirements((), "codex").decode())["mcp_servers"] == {}
+
+
+def test_words_and_variables_of_a_session() -> None:
+    place = McpPlace(
+        file="x.json", format="gemini", args=("--l={file}", "--only={servers}"), env={"F": "{file}"}
+    )
+    given = place.as_given("/c/x.json", ("a", "b"), nobody="?")
+    assert given == (("--l=/c/x.json", "--only=a,b"), {"F": "/c/x.json"})
+    # What forbids others is there without a list, too.
+    assert place.as_given("/c/x.json", (), nobody="?") == (("--l=/c/x.json", "--only=?"), {"F": "/c/x.json"})
+    assert place.as_given("", (), nobody="?") == (("--only=?",), {})
+    assert place_problems(place) == []
+    both = McpPlace(file="x.json", format="gemini", args=("{file}{servers}",))
+    assert len(place_problems(both)) == 1
 
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]))

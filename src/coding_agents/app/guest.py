@@ -33,9 +33,7 @@ def guest_config(
     )
 
 
-def restart_config(
-    session: SessionContext, manifest: AgentManifest, servers: Sequence[str]
-) -> GuestConfig:
+def restart_config(session: SessionContext, manifest: AgentManifest, servers: Sequence[str]) -> GuestConfig:
     """The configuration of a later start, in the workspace as it was left; the record says in which mode."""
     return _config(
         session, manifest, servers, origin=session.record.repo.url, first_start=False, dotnet_channel=""

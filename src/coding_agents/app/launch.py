@@ -152,9 +152,7 @@ class Launch(msgspec.Struct):
             enforced = bring_up(
                 session,
                 plan,
-                guest_config(
-                    session, facts.manifest, facts.repo, self.request, tuple(self.servers.started)
-                ),
+                guest_config(session, facts.manifest, facts.repo, self.request, tuple(self.servers.started)),
                 self.trace,
                 guarding=guarding,
                 asked=self.request.asked,

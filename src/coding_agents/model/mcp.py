@@ -56,13 +56,17 @@ class McpPlace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     env: Mapping[str, str] = {}
     always: bool = False
 
-    def as_given(self, file: str, servers: Sequence[str], *, nobody: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    def as_given(
+        self, file: str, servers: Sequence[str], *, nobody: str
+    ) -> tuple[tuple[str, ...], dict[str, str]]:
         """The words and variables of a session with `servers` whose list is at the path `file` ("" without one).
 
         `nobody` is the word for no servers, which a repository must not be able to foresee.
         """
         names = ",".join(servers) if file and servers else nobody
-        args = [word.replace(SERVERS, names).replace(FILE, file) for word in self.args if file or SERVERS in word]
+        args = [
+            word.replace(SERVERS, names).replace(FILE, file) for word in self.args if file or SERVERS in word
+        ]
         return tuple(args), {name: value.replace(FILE, file) for name, value in self.env.items() if file}
 
 
@@ -87,5 +91,7 @@ def place_problems(place: McpPlace) -> list[str]:
     if any("\0" in word for word in place.args):
         problems.append("mcp.args holds a NUL character")
     if any(FILE in word and SERVERS in word for word in place.args):
-        problems.append(f"a word of mcp.args holds both {FILE} and {SERVERS}, which are not always both there")
+        problems.append(
+            f"a word of mcp.args holds both {FILE} and {SERVERS}, which are not always both there"
+        )
     return problems
