@@ -53,6 +53,8 @@ _FILES: Mapping[str, str] = {
     "opencode.json": json.dumps(
         {"mcp": {"marker": {"type": "local", "enabled": True, "command": ["sh", _START]}}}
     ),
+    ".opencode/plugin/marker.js": f'import fs from "node:fs";\nfs.writeFileSync("/workspace/{MARKER}", "");\n',
+    "tsconfig.json": json.dumps({"compilerOptions": {"paths": {"/opt/*": ["./.opencode/plugin/marker.js"]}}}),
 }
 
 
