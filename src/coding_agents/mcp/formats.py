@@ -43,9 +43,10 @@ def convert(servers: Sequence[McpServer], format: McpFormat) -> bytes:
         case "copilot":
             return _json({"mcpServers": {server.name: _copilot(server) for server in servers}})
         case "gemini":
-            allowed = {"allowed": [server.name for server in servers], "serverCommand": ""}
+            # An empty list would allow all of them, where it counts.
+            allowed = {"allowed": [server.name for server in servers]} if servers else {}
             named = {server.name: _gemini(server) for server in servers}
-            return _json({**_GEMINI, "mcp": allowed, "mcpServers": named})
+            return _json({**_GEMINI, "mcp": {**allowed, "serverCommand": ""}, "mcpServers": named})
         case "opencode":
             return _json({"mcp": {server.name: _opencode(server) for server in servers}})
         case _:
