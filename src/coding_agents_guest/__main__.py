@@ -14,6 +14,8 @@ _MODULES = {
     "entrypoint": "coding_agents_guest.entrypoint",
     "hangup": "coding_agents_guest.hangup",
     "holder": "coding_agents_guest.holder",
+    "mcp": "coding_agents_guest.mcp_client",
+    "mcp-server": "coding_agents_guest.mcp_server",
     "probe": "coding_agents_guest.probe",
     "salvage": "coding_agents_guest.salvage_process",
 }

@@ -33,35 +33,37 @@ from coding_agents_guest.wire import PROTOCOL, Hello, WireError
 
 MODEL_PORT = 8099
 # Together no more than wire.MAX_STREAMS: a flood of one service leaves room for the others.
-_LIMITS = {"events": 8, "relay": 16, "model": 40}
+_LIMITS = {"events": 8, "relay": 16, "model": 32, "mcp": 8}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run until standard input ends; `--model` serves the model broker, too, `--directory` is for tests.
+    """Run until standard input ends; `--model` and `--mcp` serve these, too, `--directory` is for tests.
 
     Returns an exit status; 1 with a line on standard error on refusal.
     """
-    model, directory, words = False, SOCKETS, list(arguments)
+    model, sockets, directory, words = False, ["events", "relay"], SOCKETS, list(arguments)
     while words:  # argparse would take a tenth of the time until we serve
         word = words.pop(0)
         if word == "--model":
             model = True
+        elif word == "--mcp":
+            sockets.append("mcp")
         elif word == "--directory" and words:
             directory = Path(words.pop(0))
         else:
             print(f"bridge: unknown argument {word}", file=sys.stderr)
             return 2
     try:
-        asyncio.run(_bridge(directory, model=model))
+        asyncio.run(_bridge(directory, sockets, model=model))
     except (UnsafeDirectoryError, WireError, OSError) as error:
         print(f"bridge: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _bridge(directory: Path, *, model: bool) -> None:
+async def _bridge(directory: Path, sockets: Sequence[str], *, model: bool) -> None:
     check_directory(directory, owner_uid=os.geteuid())
-    listeners = {service: bind_unix(directory / f"{service}.sock") for service in ("events", "relay")}
+    listeners = {service: bind_unix(directory / f"{service}.sock") for service in sockets}
     if model:
         listeners["model"] = bind_loopback(MODEL_PORT)
     reader, writer = await open_stdio()

@@ -40,6 +40,7 @@ from coding_agents.errors import BranchError, CodingAgentsError, SessionExistsEr
 from coding_agents.gitsync.branches import BranchState, archive_existing
 from coding_agents.images.api import ImageRef
 from coding_agents.images.build import ensure_image, plan_images
+from coding_agents.mcp.apart import write_given
 from coding_agents.model.audit import RecordType
 from coding_agents.model.session import SessionRecord
 from coding_agents.sandbox.invariants import check_spec
@@ -136,6 +137,7 @@ class Launch(msgspec.Struct):
         """Steps 4 to 9: everything that leaves traces."""
         record = launch_record(self.request, self.env, facts, naming, plan, program, guarding, image)
         session = self._record(record, undo)
+        write_given(session.directory, self.servers.apart)
         with (
             self.store.lock(record.id),
             kept_log_named(self.store, record.id, undo),

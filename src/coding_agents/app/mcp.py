@@ -29,7 +29,9 @@ from coding_agents.workspace.tree import Tree
 COPIES = f"{CONFIG_DIRECTORY}/servers"
 """Where the copies of trusted servers' files are in a container."""
 
-Status = Literal["trusted", "untrusted", "changed", "needs secret", "disabled", "invalid", "seen"]
+Status = Literal[
+    "trusted", "untrusted", "changed", "needs secret", "not started", "disabled", "invalid", "seen"
+]
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,12 +46,16 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trusting(msgspec.Struct, frozen=True):
-    """A server as it is now, to be shown and trusted; `changes` are lines on what differs from what was trusted."""
+    """A server as it is now, to be shown and trusted; `changes` are lines on what differs from what was trusted.
+
+    `needs` are the names of its secrets, `unstarted` why it is not started with them ("": it is).
+    """
 
     placed: Placed
     pinned: Pinned
     needs: tuple[str, ...]
     changes: tuple[str, ...]
+    unstarted: str = ""
 
 
 class Workbench:
@@ -100,7 +106,9 @@ class Workbench:
         pinned = self.pinned(settled)
         record = self.store.load(name)
         lines = changes(record, named[0].server, pinned.files) if record is not None else []
-        return Trusting(named[0], pinned, settled.needs, tuple(lines))
+        return Trusting(
+            named[0], pinned, settled.needs, tuple(lines), self.unstarted(settled) if settled.needs else ""
+        )
 
     def trust(self, one: Trusting) -> TrustRecord:
         """Trust what was shown. Raises StoreError."""
@@ -126,7 +134,7 @@ class Workbench:
             if isinstance(got, NotStarted):
                 left.append(got)
             else:
-                runs.append(got)
+                runs.append(got.listed)
         return convert(runs, format), left
 
     def state(self, placed: Placed, settled: Settled, record: TrustRecord | None) -> State:
@@ -148,6 +156,12 @@ class Workbench:
         """`server` with the defaults of secrets that are not set."""
         return settle(server, self._resolve)
 
+    def unstarted(self, settled: Settled) -> str:
+        """Why a server is not started, whoever trusted it; "" when it can be. Raises McpError."""
+        named = files_named(settled.server, self.tree)
+        got = as_run(settled, named, copied_to=COPIES, format="generic")
+        return got.reason if isinstance(got, NotStarted) else ""
+
     def _seen(self, placed: Placed) -> Seen:
         server, settled = placed.server, self.settled(placed.server)
         record = self.store.load(server.name)
@@ -161,12 +175,11 @@ class Workbench:
             state, detail = "invalid", [error.message]
         if state == "trusted" and not server.enabled:
             state = "disabled"
-        elif state == "trusted" and settled.needs:
-            state = "needs secret"
-        if settled.needs:
-            detail.append(f"needs the secrets {', '.join(settled.needs)}: it is not started")
-        if settled.missing:
-            detail.append(f"not set: {', '.join(settled.missing)}")
+        elif settled.needs and state != "invalid":
+            reason = self.unstarted(settled)
+            if state == "trusted" and reason:
+                state = "needs secret" if settled.missing else "not started"
+            detail.append(reason or f"is given the secrets {', '.join(settled.needs)}, as a user of its own")
         runs = server.url or " ".join((server.command, *server.args))
         return Seen(
             file=placed.file, what="server", name=server.name, state=state, runs=runs, detail=tuple(detail)
@@ -195,7 +208,7 @@ def workbench(env: HostEnvironment, repo: RepoFacts) -> Iterator[Workbench]:
 def secrets_of(env: HostEnvironment) -> Resolve:
     """Which secrets are set, by name. Raises CredentialError, when asked, for a file of them that cannot be read.
 
-    Nobody is given a value, as no server with a secret is started: so none is read, and no program is asked for one.
+    A value is needed when a server starts, and by the supervisor: so none is read, and no program is asked for one.
     """
 
     @cache

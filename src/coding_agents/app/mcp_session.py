@@ -9,10 +9,11 @@ import msgspec
 from coding_agents.app.mcp import COPIES, Workbench, workbench
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.errors import McpError
+from coding_agents.mcp.apart import ApartServer
 from coding_agents.mcp.find import Placed
 from coding_agents.mcp.formats import LIMITS, OVERRIDING, convert, requirements
 from coding_agents.mcp.pin import files_named
-from coding_agents.mcp.seam import NotStarted, as_run
+from coding_agents.mcp.seam import NotStarted, Run, as_run
 from coding_agents.mcp.trust import TrustRecord
 from coding_agents.model.mcp import McpFormat, McpPlace, McpServer
 from coding_agents.model.repo import RepoFacts
@@ -25,7 +26,8 @@ class SessionServers(msgspec.Struct, frozen=True):
 
     `started` has the digest of what a person trusted by name. `listing` is the list in the CLI's own format, `limits`
     what forbids it others (empty where the list does), `seed` the list in the format of the seed; `copies` have content
-    and executable bit by path in the configuration volume. `left` are servers that stay unstarted, each with its file.
+    and executable bit by path in the configuration volume. `apart` are servers that the host runs for the agent, and
+    `left` those that stay unstarted, each with its file.
     """
 
     started: Mapping[str, str] = {}
@@ -33,6 +35,7 @@ class SessionServers(msgspec.Struct, frozen=True):
     limits: bytes = b""
     seed: bytes = b""
     copies: Mapping[str, tuple[bytes, bool]] = {}
+    apart: Mapping[str, ApartServer] = {}
     left: tuple[tuple[str, NotStarted], ...] = ()
 
     def volume(self, place: McpPlace | None) -> Copies:
@@ -62,26 +65,41 @@ def session_servers(env: HostEnvironment, repo: RepoFacts, place: McpPlace | Non
 
 
 def _for_agent(bench: Workbench, format: McpFormat) -> SessionServers:
-    runs: list[McpServer] = []
+    runs: list[Run] = []
+    apart: dict[str, ApartServer] = {}
     started: dict[str, str] = {}
     copies: Copies = {}
     left: list[tuple[str, NotStarted]] = []
     for placed in _candidates(bench):
         try:
-            server, record = _run(bench, placed, format)
+            run, record = _run(bench, placed, format)
             files = _copies(bench, record)
         except _LeftError as error:
             left.append((placed.file, NotStarted(placed.server.name, str(error))))
         except McpError as error:
             left.append((placed.file, NotStarted(placed.server.name, error.message)))
         else:
-            runs.append(server)
-            started[server.name] = record.digest
+            runs.append(run)
+            started[run.listed.name] = record.digest
             copies |= files
-    seed = convert(runs, "generic")
+            if run.apart is not None:
+                apart[run.listed.name] = _apart(bench, run.apart, record)
+    listed = [run.listed for run in runs]
     return SessionServers(
-        started, convert(runs, format), requirements(runs, format), seed, copies, tuple(left)
+        started=started,
+        listing=convert(listed, format),
+        limits=requirements(listed, format),
+        seed=convert(listed, "generic"),
+        copies=copies,
+        apart=apart,
+        left=tuple(left),
     )
+
+
+def _apart(bench: Workbench, server: McpServer, record: TrustRecord) -> ApartServer:
+    needs = bench.settled(server).needs
+    directory = f"{COPIES}/{server.name}" if record.files else ""
+    return ApartServer(digest=record.digest, server=server, needs=needs, directory=directory)
 
 
 class _LeftError(Exception):
@@ -98,7 +116,7 @@ def _candidates(bench: Workbench) -> list[Placed]:
     return list(chosen.values())
 
 
-def _run(bench: Workbench, placed: Placed, format: McpFormat) -> tuple[McpServer, TrustRecord]:
+def _run(bench: Workbench, placed: Placed, format: McpFormat) -> tuple[Run, TrustRecord]:
     """A server as it is run, and the trust in it. Raises _LeftError without any, McpError."""
     name, settled = placed.server.name, bench.settled(placed.server)
     record = bench.store.load(name)

@@ -17,6 +17,7 @@ from coding_agents.app.stop import SETTLE_S, stop_at_gate
 from coding_agents.engine.failures import is_stale
 from coding_agents.errors import EngineError, SessionStateError, SupervisorGoneError
 from coding_agents.images.manifests import load_manifest
+from coding_agents.mcp.apart import write_given
 from coding_agents.model.manifest import AgentManifest
 from coding_agents.network.dns import read_resolvers
 from coding_agents.network.guard import holder_options
@@ -99,6 +100,7 @@ def _renew_config(session: SessionContext, plan: SessionPlan, manifest: AgentMan
     servers = session_servers(session.env, facts_of(session.record), manifest.mcp)
     always = replace(manifest.mcp, always=True) if manifest.mcp is not None else None
     fill_config(session.engine, plan, servers.volume(always))
+    write_given(session.directory, servers.apart)
     return tuple(servers.started)
 
 

@@ -166,5 +166,7 @@ def _content(one: Trusting) -> Iterator[str]:
     if server.command and not one.pinned.files:
         yield "no file of the repository is copied: it runs what image, network or workspace hold when it starts"
     if one.needs:
-        yield f"it needs the secrets {', '.join(one.needs)}: this version does not start such a server"
+        yield f"secrets  {', '.join(one.needs)}: they go to it alone, and it runs as a user of its own"
+    if one.unstarted:
+        yield f"not started: {one.unstarted}"
     yield from (f"changed  {line}" for line in one.changes)

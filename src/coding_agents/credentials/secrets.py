@@ -76,17 +76,34 @@ class Secrets:
         self._store.change(lambda document: replace(document, secrets={**document.secrets, **kept}))
 
 
+def secret_values(env: HostEnvironment, names: Iterable[str]) -> Mapping[str, str]:
+    """These secrets, for one MCP server; `secrets` goes before the user's `mcp-secrets.env`.
+
+    Raises CredentialError, also for a name that is not set, and when a program that prints one fails.
+    """
+    known = SecretStore(env).read().secrets
+    in_file = _env_file(env)
+    return {
+        name: Secrets(env).reveal(name) if name in known or name not in in_file else in_file[name]
+        for name in names
+    }
+
+
 def names_set(env: HostEnvironment) -> frozenset[str]:
     """The names of all secrets that MCP servers may ask for: those of `secrets`, and in the user's `mcp-secrets.env`.
 
     Raises CredentialError.
     """
+    return frozenset((*_env_file(env), *SecretStore(env).read().secrets))
+
+
+def _env_file(env: HostEnvironment) -> Mapping[str, str]:
     path = env.config_dir / "mcp-secrets.env"
     try:
         data = read_private(path, home=env.home, follow=True)
     except FileNotFoundError:
         data = b""
-    return frozenset((*parse_env_file(data, origin=str(path)), *SecretStore(env).read().secrets))
+    return parse_env_file(data, origin=str(path))
 
 
 def require_name(name: str) -> None:

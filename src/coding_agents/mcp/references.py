@@ -75,6 +75,15 @@ def settle(server: McpServer, resolve: Resolve) -> Settled:
     return Settled(filled, tuple(needs), tuple(name for name, is_set in needs.items() if not is_set))
 
 
+def filled(server: McpServer, secrets: Mapping[str, str]) -> McpServer:
+    """A settled `server` with `secrets` in the place of the references to them. Raises KeyError for one that lacks."""
+
+    def fill(text: str) -> str:
+        return _OPENED.sub(lambda match: secrets[match[1].partition(":-")[0]], text)
+
+    return replace(server, args=tuple(map(fill, server.args)), env=_filled(server.env, fill))
+
+
 def values(server: McpServer) -> Iterator[tuple[str, str]]:
     """Every value that may hold references, with its key."""
     yield from (("args", word) for word in server.args)

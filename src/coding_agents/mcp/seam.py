@@ -1,7 +1,7 @@
 """The one place where a trusted server becomes what an agent's CLI runs. Pure.
 
-Today that is the server's own program, from the read-only copy of its files. What must stand between agent and server
-(a relay to another user for one that needs a secret, a gateway that checks calls) takes its place here.
+That is the server's own program, from the read-only copy of its files; or, for one that needs a secret, our relay to
+where the host runs it. A gateway that checks calls would take its place here, too.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from collections.abc import Mapping
 import msgspec
 from msgspec.structs import replace
 
+from coding_agents.mcp.apart import why_not_apart
 from coding_agents.mcp.formats import inexpressible
 from coding_agents.mcp.references import Settled
 from coding_agents.model.mcp import McpFormat, McpServer
+from coding_agents.sandbox.guest import GUEST_ZIPAPP, PYTHON
 
 
 class NotStarted(msgspec.Struct, frozen=True):
@@ -23,28 +25,48 @@ class NotStarted(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Run(msgspec.Struct, frozen=True):
+    """`listed` is what the CLI is told to run, `apart` what the host runs behind it (None: nothing)."""
+
+    listed: McpServer
+    apart: McpServer | None = None
+
+
 def as_run(
     settled: Settled, files: Mapping[str, str], *, copied_to: str, format: McpFormat
-) -> McpServer | NotStarted:
-    """What the CLI of `format` is told to run for a trusted server.
+) -> Run | NotStarted:
+    """What is run for a trusted server, in the words of the CLI of `format`.
 
     `files` are the words of it that name files, with their paths in the repository; the copies are below `copied_to`.
     """
     server = settled.server
     if not server.enabled:
         return NotStarted(server.name, "it is disabled")
-    if settled.needs:
-        names = ", ".join(settled.needs)
-        unset = f"; not set: {', '.join(settled.missing)}" if settled.missing else ""
-        return NotStarted(server.name, f"needs a secret ({names}{unset}), which never goes to the agent")
     place = f"{copied_to}/{server.name}"
     moved = replace(
         server,
         command=_moved(server.command, files, place),
         args=tuple(_moved(word, files, place) for word in server.args),
     )
-    reason = inexpressible(moved, format)
-    return NotStarted(server.name, reason) if reason else moved
+    if settled.needs and (reason := _without_its_secret(moved, settled)):
+        return NotStarted(server.name, f"needs a secret ({', '.join(settled.needs)}), and {reason}")
+    run = Run(_relay(server.name), moved) if settled.needs else Run(moved)
+    reason = inexpressible(run.listed, format)
+    return NotStarted(server.name, reason) if reason else run
+
+
+def _without_its_secret(moved: McpServer, settled: Settled) -> str:
+    if settled.missing:
+        name = settled.missing[0]
+        return f"{', '.join(settled.missing)} is not set: `coding-agents secrets set {name}`"
+    if moved.url:
+        return "this version sends none to an address"
+    return why_not_apart(moved)
+
+
+def _relay(name: str) -> McpServer:
+    """The guest's end of the way to a server that the host runs: no word of that server, and no file of the agent's."""
+    return McpServer(name=name, command=PYTHON, args=("-IS", GUEST_ZIPAPP, "mcp", name))
 
 
 def _moved(word: str, files: Mapping[str, str], place: str) -> str:

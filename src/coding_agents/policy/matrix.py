@@ -39,6 +39,9 @@ class Operation(Enum):
     MODEL_UNKNOWN = "model.unknown"
     MODEL_SERVER_TOOL = "model.server-tool"
     MODEL_REFERENCE = "model.reference"
+    MCP_SERVER = "mcp.server"
+    MCP_OTHER_SERVER = "mcp.other-server"
+    MCP_REFLECTED = "mcp.reflected"
 
 
 class Rule(msgspec.Struct, frozen=True):

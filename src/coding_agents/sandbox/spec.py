@@ -20,6 +20,7 @@ HOME = "/home/agentuser"
 SOCKETS = "/run/coding-agents"
 
 AGENT_USER = "1000:1000"
+MCP_USER = "1001:1001"
 BRIDGE_USER = "1002:1002"
 ROOT_USER = "0:0"
 

@@ -38,6 +38,7 @@ from coding_agents.supervisor.ending import Ending
 from coding_agents.supervisor.guest_config import parse_config
 from coding_agents.supervisor.guest_link import GuestLink, Service
 from coding_agents.supervisor.journal import Journal
+from coding_agents.supervisor.mcp_access import McpAccess
 from coding_agents.supervisor.model_access import ModelAccess
 from coding_agents.supervisor.notify import Notifier
 from coding_agents.supervisor.protocol import Op, told
@@ -87,6 +88,7 @@ class Supervisor:
             session, lambda: self._notifier.tell("waiting", "the agent waits for you")
         )
         self._model = ModelAccess(session, journal, self._end_for, self._activity)
+        self._mcp = McpAccess(session, journal)
         self._autosaving = Autosaving(session, journal, self._relay, self._open_again, self._homing)
         self._ending = Ending(session, journal, self._relay, self._homing)
 
@@ -218,6 +220,9 @@ class Supervisor:
         if self._model.served:
             services["model"] = self._model.serve
             options.append("--model")
+        if self._mcp.served:
+            services["mcp"] = self._mcp.serve
+            options.append("--mcp")
         link = GuestLink(services, self._journal.guest)
         command = engine.exec_command(
             record.container_id,

@@ -1,0 +1,1 @@
+"""What stands between an agent and MCP servers that hold a secret."""
