@@ -54,6 +54,8 @@ def drop_all_privileges(uid: int, gid: int) -> None:
 def remaining_privileges(status: str, *, uid: int, gid: int) -> list[str]:
     """What `status`, the text of a /proc/PID/status, shows beyond an unprivileged `uid`:`gid`. Pure."""
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    if fields.get("Groups", "").split() == [str(gid)]:  # an engine lists the group itself, too: nothing more
+        fields["Groups"] = ""
     wanted = {
         "Uid": "\t".join([str(uid)] * 4),
         "Gid": "\t".join([str(gid)] * 4),

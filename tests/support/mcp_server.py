@@ -2,13 +2,16 @@
 
 It is copied into repositories of tests and run inside containers, so it imports nothing of ours. Its one tool tells
 what it was asked, and where and with what it runs. `--old` makes it speak the older era only, as a server does that was
-never updated.
+never updated. With `--discreet` it tells the names in its environment and a hash of what is in its TOKEN, and with `--kept`
+it leaves a process behind in a session of its own, and a file in its home.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +19,9 @@ ERAS = ("2024-11-05", "2025-06-18")
 
 
 def main() -> None:
+    if "--kept" in sys.argv:
+        subprocess.Popen(["sleep", "1000"], start_new_session=True, stdout=subprocess.DEVNULL)
+        (Path.home() / "state").write_text(os.environ["TOKEN"])
     known = ERAS[:1] if "--old" in sys.argv else ERAS
     for line in sys.stdin:
         request = json.loads(line)
@@ -48,6 +54,9 @@ def reply(request: dict, known: tuple) -> dict:
 
 def told(arguments: dict) -> str:
     facts = {"file": __file__, "uid": os.getuid(), "cwd": str(Path.cwd()), "env": dict(os.environ)}
+    if "--discreet" in sys.argv:
+        token = os.environ.get("TOKEN", "").encode()
+        facts |= {"env": sorted(os.environ), "token": hashlib.sha256(token).hexdigest()}
     return f"answered: {arguments.get('say')} {json.dumps(facts)}"
 
 
