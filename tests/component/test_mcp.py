@@ -243,29 +243,46 @@ def test_a_huge_definition_is_not_read(repo: Path, run: Run) -> None:
     assert states(run)["opencode.json:"] == "invalid"  # and it did not wait for a writer
 
 
-def test_a_server_that_needs_a_secret_is_named_and_not_started(repo: Path, run: Run) -> None:
+def test_a_server_that_needs_a_secret_is_run_by_the_host(repo: Path, run: Run) -> None:
     write(
         repo, ".coding-agents/mcp.toml", TOML + 'env = { T = "${TRACKER_TOKEN:-none}", U = "${HOST:-h}" }\n'
     )
     put(repo.parent, ".config/coding-agents/mcp-secrets.env", b"# mine\nTRACKER_TOKEN='s3cr3t'\n")
-    run("trust", "probe", "-y")
-    assert reasons(repo)["probe"] == "needs a secret (TRACKER_TOKEN), which never goes to the agent"
-    got = session(repo, always=True)
-    assert b"s3cr3t" not in got.listing + got.seed
-    assert states(run)[".coding-agents/mcp.toml:probe"] == "needs secret"
-    status, out, _ = run("convert", "--check", "--agent", "claude")
-    assert status == 27
-    assert "needs a secret (TRACKER_TOKEN)" in out
+    assert "secrets  TRACKER_TOKEN: they go to it alone" in run("trust", "probe", "-y")[2]
+    got = session(repo)
+    assert (reasons(repo), tuple(got.started)) == ({}, ("probe",))
+    said = json.loads(got.listing)["mcpServers"]["probe"]
+    assert (said["args"][-2:], said["env"]) == (["mcp", "probe"], {})
+    given = got.apart["probe"]
+    assert given.digest == got.started["probe"]
+    assert given.server.args == (COPY, "--fast")
+    assert given.server.env == {"T": "${TRACKER_TOKEN:-none}", "U": "h"}
+    assert (given.needs, given.directory) == (("TRACKER_TOKEN",), COPY.removesuffix("/tools/mcp/server.py"))
+    assert "s3cr3t" not in repr(got)
+    assert states(run)[".coding-agents/mcp.toml:probe"] == "trusted"
+    assert run("convert", "--check", "--agent", "claude")[0] == 0
     assert "s3cr3t" not in "".join(run("convert")[1:])
+
+
+def test_a_server_with_a_secret_that_cannot_be_pinned_says_why(repo: Path, run: Run) -> None:
+    definition = (
+        '[mcp_servers.probe]\ncommand = "npx"\nargs = ["-y", "x"]\nenv = { T = "${TRACKER_TOKEN}" }\n'
+    )
+    write(repo, ".coding-agents/mcp.toml", definition)
+    put(repo.parent, ".config/coding-agents/mcp-secrets.env", b"TRACKER_TOKEN=s3cr3t\n")
+    assert "npx fetches what it runs when it starts" in run("trust", "probe", "-y")[2]
+    assert "npx fetches what it runs when it starts" in reasons(repo)["probe"]
+    assert (session(repo).apart, states(run)) == ({}, {".coding-agents/mcp.toml:probe": "not started"})
 
 
 def test_a_secret_that_is_set_by_name_is_known_and_no_program_is_asked(repo: Path, run: Run) -> None:
     write(repo, ".coding-agents/mcp.toml", TOML + 'env = { T = "${TRACKER_TOKEN}" }\n')
     run("trust", "probe", "-y")
-    assert "not set: TRACKER_TOKEN" in run("list", "--json")[1]
+    assert "TRACKER_TOKEN is not set" in run("list", "--json")[1]
+    assert states(run)[".coding-agents/mcp.toml:probe"] == "needs secret"
     asked = repo.parent / "asked"
     Secrets(host_environment(repo.parent)).set_program("TRACKER_TOKEN", ("touch", str(asked)), now_ms=1)
-    assert "not set" not in run("list", "--json")[1]
+    assert states(run)[".coding-agents/mcp.toml:probe"] == "trusted"
     assert not asked.exists()
 
 

@@ -1,4 +1,4 @@
-"""Servers that hold a secret, with the real Claude Code: it uses them, and a hostile agent gets nothing of the secret."""
+"""Servers that hold a secret and the real Claude Code: it uses them, and a hostile agent gets nothing of the secret."""
 
 from __future__ import annotations
 
@@ -91,13 +91,13 @@ def test_a_hostile_agent_gets_nothing_of_the_secret(product: Product, trusting: 
         def left() -> str:
             return product.exec(name, script, status=None).out.strip()
 
-        # Those of Claude itself stay: two servers of three processes at most, whatever the attack has started.
+        # Those of Claude itself stay: two servers with our parent of each, and what `probe` leaves behind.
         begun = len([one for one in product.audit(name) if one["type"] == "mcp-server-started"])
         wait_for(
             lambda: begun - len([o for o in product.audit(name) if o["type"] == "mcp-server-ended"]) <= 2,
             "what the attack started to end",
         )
-        assert int(left()) <= 7, left()
+        wait_for(lambda: int(left()) <= 5, "their processes to be gone")
         product.run("mcp", "trust", "--remove", "probe", cwd=trusting)
         gone = product.exec(name, "python3 -IS /opt/coding-agents/guest.pyz mcp probe < /dev/null", status=1)
         assert "start the session again" in gone.err

@@ -3,6 +3,7 @@
 Standard library only. Its standard output is one JSON object; it judges nothing.
 """
 
+# ruff: noqa: PTH115, PTH123, PTH208
 from __future__ import annotations
 
 import ctypes
@@ -15,7 +16,12 @@ from contextlib import suppress
 from pathlib import Path
 
 RELAY = ("/usr/bin/python3", "-IS", "/opt/coding-agents/guest.pyz", "mcp")
-CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "where", "arguments": {"say": "hi"}}}
+CALL = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "tools/call",
+    "params": {"name": "where", "arguments": {"say": "hi"}},
+}
 PRIVATE = ("environ", "mem", "maps", "smaps", "auxv", "io", "stack", "syscall", "personality", "pagemap")
 LINKS = ("cwd", "root", "exe")
 _PTRACE_ATTACH, _PTRACE_SEIZE = 16, 0x4206

@@ -2,8 +2,8 @@
 
 It is copied into repositories of tests and run inside containers, so it imports nothing of ours. Its one tool tells
 what it was asked, and where and with what it runs. `--old` makes it speak the older era only, as a server does that was
-never updated. With `--discreet` it tells the names in its environment and a hash of what is in its TOKEN, and with `--kept`
-it leaves a process behind in a session of its own, and a file in its home.
+never updated. With `--discreet` it tells the names in its environment and a hash of what is in its TOKEN, and with
+`--kept` it leaves a process behind in a session of its own, and a file in its home.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from coding_agents.images.data import data_dir
 from coding_agents.mcp.formats import LIMITS, convert, inexpressible, requirements
-from coding_agents.mcp.references import settle
-from coding_agents.mcp.seam import NotStarted, as_run
+from coding_agents.mcp.references import filled, settle
+from coding_agents.mcp.seam import NotStarted, Run, as_run
 from coding_agents.model.mcp import FORMATS, McpFormat, McpPlace, McpServer, place_problems
 
 DATA = Path(__file__).parent / "data/mcp"
@@ -151,31 +151,78 @@ def test_a_value_that_a_cli_would_replace_is_not_given_to_it(
         assert bool(inexpressible(server, format)) == refused
 
 
-def run(server: McpServer, secrets: dict[str, str], files: dict[str, str]) -> McpServer | NotStarted:
+RELAY = ("-IS", "/opt/coding-agents/guest.pyz", "mcp", "a")
+
+
+def run(server: McpServer, secrets: dict[str, str], files: dict[str, str]) -> Run | NotStarted:
     return as_run(settle(server, secrets.get), files, copied_to="/c", format="codex")
 
 
 def test_the_seam_moves_files_to_their_copies() -> None:
     server = McpServer(name="a", command="./tools/a", args=("tools/b.py", "tools/b.pyc", "${X:-y}"))
     got = run(server, {}, {"./tools/a": "tools/a", "tools/b.py": "tools/b.py"})
-    assert got == McpServer(name="a", command="/c/a/tools/a", args=("/c/a/tools/b.py", "tools/b.pyc", "y"))
+    moved = McpServer(name="a", command="/c/a/tools/a", args=("/c/a/tools/b.py", "tools/b.pyc", "y"))
+    assert got == Run(moved)
+
+
+def test_the_seam_gives_the_agent_a_relay_in_the_place_of_a_server_with_a_secret() -> None:
+    server = McpServer(
+        name="a", command="python3", args=("b.py", "${X:-y}"), env={"T": "${T}", "N": "${N:-n}"}
+    )
+    got = run(server, {"T": "s3cr3t"}, {"b.py": "b.py"})
+    assert isinstance(got, Run)
+    assert got.listed == McpServer(name="a", command="/usr/bin/python3", args=RELAY)
+    assert got.apart is not None
+    assert got.apart.args == ("/c/a/b.py", "y")
+    assert got.apart.env == {"T": "${T}", "N": "n"}
+    assert "s3cr3t" not in repr(got)
+    assert filled(got.apart, {"T": "s3cr3t"}).env == {"T": "s3cr3t", "N": "n"}
+
+
+def program(command: str, *args: str, **env: str) -> McpServer:
+    return McpServer(name="a", command=command, args=args, env={"T": "${TOKEN}", **env})
 
 
 @pytest.mark.parametrize(
     ("server", "reason"),
     [
         (McpServer(name="a", command="x", enabled=False), "it is disabled"),
-        (McpServer(name="a", command="x", env={"T": "${TOKEN}"}), "needs a secret (TOKEN)"),
-        (McpServer(name="a", command="x", args=("${OTHER}",)), "needs a secret (OTHER; not set: OTHER)"),
-        (McpServer(name="a", url="https://h", bearer_token_env_var="TOKEN"), "needs a secret (TOKEN)"),
+        (program("x", U="${OTHER}"), "needs a secret (TOKEN, OTHER), and OTHER is not set"),
+        (program("x", "${TOKEN}"), "needs a secret (TOKEN), and it wants a secret in its args"),
+        (program("npx", "-y", "server"), "needs a secret (TOKEN), and npx fetches what it runs"),
+        (program("/usr/bin/uvx", "server"), "needs a secret (TOKEN), and uvx fetches what it runs"),
+        (program("env", "npx", "server"), "needs a secret (TOKEN), and env starts another program"),
+        (program("bash", "-ec", "npx server"), "needs a secret (TOKEN), and the words of bash -c"),
+        (program("./x"), "needs a secret (TOKEN), and its command './x' is no file that was copied"),
+        (program("/workspace/x"), "needs a secret (TOKEN), and its command names /workspace"),
+        (program("python3", "/workspace/tools"), "needs a secret (TOKEN), and its args names /workspace"),
+        (program("python3", "../../../workspace"), "needs a secret (TOKEN), and its args names /workspace"),
+        (program("node", "--require=/tmp/x.js"), "needs a secret (TOKEN), and its args names /tmp"),
         (
-            McpServer(name="a", url="https://h", headers={"A": "Bearer ${TOKEN:-none}"}),
-            "needs a secret (TOKEN)",
+            program("python3", "-m", "x", PYTHONPATH="/usr/x:/home/agentuser"),
+            "needs a secret (TOKEN), and its env.PY",
         ),
+        (program("node", "/proc/self/cwd/x"), "needs a secret (TOKEN), and its args names /proc"),
+        (program("node", "/var/run/coding-agents/x"), "needs a secret (TOKEN), and its args names /var/run"),
     ],
 )
-def test_the_seam_gives_no_secret_to_the_agent(server: McpServer, reason: str) -> None:
+def test_the_seam_gives_no_secret_to_what_the_agent_can_change_or_read(
+    server: McpServer, reason: str
+) -> None:
     got = run(server, {"TOKEN": "s3cr3t"}, {})
     assert isinstance(got, NotStarted)
     assert got.reason.startswith(reason)
     assert "s3cr3t" not in repr(got)
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        program("node", "/usr/lib/server/index.js", "--url=https://h.example/home/tmp"),
+        program("python3", "-m", "server", A="https://api.example:443/run"),
+        program("bash", "--color", "run.sh"),
+        program("/opt/server/bin"),
+    ],
+)
+def test_the_seam_starts_what_is_in_the_image(server: McpServer) -> None:
+    assert isinstance(run(server, {"TOKEN": "s3cr3t"}, {}), Run)

@@ -50,6 +50,10 @@ MAY_NAME = {
     "app/trial_place.py": {  # a repository's own hooks, inside the container
         ("sh", "value of _SERVERS"), ("sh", "call json.dumps"), ("bash", "call json.dumps")},
     "workspace/settings.py": {("git", "value of _URL_SCHEMES")},
+    "mcp/apart.py": {  # commands of servers, which are given no secret
+        (name, "call frozenset") for name in (
+            "bash", "busybox", "dash", "ksh", "nohup", "nsenter", "parallel", "setsid", "sh", "su", "sudo", "unshare",
+            "xargs", "zsh")},
     "model/manifest.py": {("sh", "function resume_argv")},  # inside the container
     "proc/git.py": {("git", "value of argv"), ("git", "value of _CLONE_PROTOCOLS")},
     "cli/completions.py": {  # shells that a script is written for
@@ -60,8 +64,8 @@ MAY_NAME = {
 }  # fmt: skip
 """Words that are the name of such a program and mean something else, and the one place that means git."""
 
-GUEST_STARTS = {"__main__.py", "autosave.py", "bridge.py", "children.py", "gitwork.py", "holder.py", "privileges.py",
-                "session.py"}  # fmt: skip
+GUEST_STARTS = {"__main__.py", "autosave.py", "bridge.py", "children.py", "gitwork.py", "holder.py", "mcp_server.py",
+                "privileges.py", "session.py"}  # fmt: skip
 """Modules of the guest, which runs inside: none of them may be loaded by the host."""
 
 OUTSIDE = {

@@ -137,7 +137,6 @@ class Launch(msgspec.Struct):
         """Steps 4 to 9: everything that leaves traces."""
         record = launch_record(self.request, self.env, facts, naming, plan, program, guarding, image)
         session = self._record(record, undo)
-        write_given(session.directory, self.servers.apart)
         with (
             self.store.lock(record.id),
             kept_log_named(self.store, record.id, undo),
@@ -186,6 +185,7 @@ class Launch(msgspec.Struct):
     ) -> Source:
         """Steps 4 to 6: volumes, holder, relay and supervisor side by side, then the container at its gate."""
         engine = facts.engine
+        write_given(session.directory, self.servers.apart)
         undo.add("engine objects", lambda: remove_engine_objects(engine, plan.identity.nonce))
         # Undone first: a supervisor that sees the container end would begin to salvage it.
         undo.add("supervisor", session.supervisor().quit)

@@ -6,6 +6,7 @@ too: the read-only copy of the repository's files, or a program of the image.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -34,6 +35,7 @@ SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "fish", "ash"})
 AGENT_PLACES = ("/workspace", "/home", "/tmp", "/var/tmp", "/dev/shm", "/dev/fd", "/run", "/var/run", "/proc")  # noqa: S108
 """Where the agent can put files of its own, or what leads there."""
 
+_SHELL_WORDS = re.compile(r"-[A-Za-z]*c")
 _FILE = "mcp.json"
 
 
@@ -61,7 +63,7 @@ def why_not_apart(server: McpServer) -> str:
         )
     if program in STARTERS:
         return f"{program} starts another program, which is not looked at: name that one as the command"
-    if program in SHELLS and any(word.startswith("-") and "c" in word[1:] for word in server.args):
+    if program in SHELLS and any(_SHELL_WORDS.match(word) for word in server.args):
         return f"the words of {program} -c are not looked at: put them into a file of the repository"
     if not server.command.startswith("/") and "/" in server.command:
         return f"its command {server.command!r} is no file that was copied"

@@ -169,7 +169,7 @@ class McpAccess:
         event = AuditEvent(
             RecordType.MCP_SERVER_ENDED, outcome=outcome, rule=rule, subject=name, detail=detail
         )
-        await self._journal.broker(event)
+        await self._note(event)
 
     async def _refuse(self, stream: Stream, name: str, error: _RefusalError) -> None:
         detail = {"reason": str(error)}
@@ -177,8 +177,13 @@ class McpAccess:
             RecordType.MCP_SERVER_REFUSED, outcome="denied", tier=error.tier, rule=error.rule, subject=name,
             detail=detail,
         )  # fmt: skip
-        await self._journal.broker(event)
+        await self._note(event)
         await _say(stream, str(error))
+
+    async def _note(self, event: AuditEvent) -> None:
+        """Record what was refused or has failed, if that is possible: nothing waits for it."""
+        with suppress(CodingAgentsError, OSError):
+            await self._journal.broker(event)
 
 
 async def _say(stream: Stream, reason: str) -> None:

@@ -103,6 +103,8 @@ class StdioRun:
 
     async def close(self) -> None:
         """End the server and wait for that, for a bounded time: in the container it ends with its input."""
+        if self._in.transport.get_write_buffer_size():
+            self._in.transport.abort()  # what a deaf server has not taken must not keep its input open
         self._in.close()
         try:
             async with asyncio.timeout(self._limits.end_s):
