@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # asyncio imports ssl where it can, a tenth of our start. No TLS is spoken here.
@@ -19,7 +19,7 @@ import asyncio
 
 from coding_agents_guest import __version__
 from coding_agents_guest.mux import Mux, Stream
-from coding_agents_guest.paths import SOCKETS
+from coding_agents_guest.paths import MCP_PORT, MODEL_PORT, SOCKETS
 from coding_agents_guest.probe import read_facts
 from coding_agents_guest.sockets import (
     Gateway,
@@ -31,21 +31,22 @@ from coding_agents_guest.sockets import (
 from coding_agents_guest.stdio import open_stdio
 from coding_agents_guest.wire import PROTOCOL, Hello, WireError
 
-MODEL_PORT = 8099
+_PORTS = {"--model": MODEL_PORT, "--mcp-web": MCP_PORT}
 # Together no more than wire.MAX_STREAMS: a flood of one service leaves room for the others.
-_LIMITS = {"events": 8, "relay": 16, "model": 32, "mcp": 8}
+_LIMITS = {"events": 8, "relay": 16, "model": 24, "mcp": 8, "mcp-web": 8}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run until standard input ends; `--model` and `--mcp` serve these, too, `--directory` is for tests.
+    """Run until standard input ends; `--model`, `--mcp` and `--mcp-web` serve these, too, `--directory` is for tests.
 
     Returns an exit status; 1 with a line on standard error on refusal.
     """
-    model, sockets, directory, words = False, ["events", "relay"], SOCKETS, list(arguments)
+    ports: dict[str, int] = {}
+    sockets, directory, words = ["events", "relay"], SOCKETS, list(arguments)
     while words:  # argparse would take a tenth of the time until we serve
         word = words.pop(0)
-        if word == "--model":
-            model = True
+        if word in _PORTS:
+            ports[word.removeprefix("--")] = _PORTS[word]
         elif word == "--mcp":
             sockets.append("mcp")
         elif word == "--directory" and words:
@@ -54,18 +55,17 @@ def main(arguments: Sequence[str]) -> int:
             print(f"bridge: unknown argument {word}", file=sys.stderr)
             return 2
     try:
-        asyncio.run(_bridge(directory, sockets, model=model))
+        asyncio.run(_bridge(directory, sockets, ports))
     except (UnsafeDirectoryError, WireError, OSError) as error:
         print(f"bridge: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _bridge(directory: Path, sockets: Sequence[str], *, model: bool) -> None:
+async def _bridge(directory: Path, sockets: Sequence[str], ports: Mapping[str, int]) -> None:
     check_directory(directory, owner_uid=os.geteuid())
     listeners = {service: bind_unix(directory / f"{service}.sock") for service in sockets}
-    if model:
-        listeners["model"] = bind_loopback(MODEL_PORT)
+    listeners |= {service: bind_loopback(port) for service, port in ports.items()}
     reader, writer = await open_stdio()
     mux = Mux(reader, writer, on_open=_refuse, hello=Hello(PROTOCOL, __version__, read_facts()))
     gateway = Gateway(mux)

@@ -7,3 +7,7 @@ from pathlib import Path
 WORKSPACE = Path("/workspace")
 HOME = Path("/home/agentuser")
 SOCKETS = Path("/run/coding-agents")
+
+MODEL_PORT = 8099
+MCP_PORT = 8098
+"""Ports on the container's own 127.0.0.1: the model, and MCP servers at an address that wants a secret."""

@@ -144,7 +144,7 @@ def test_a_server_has_a_home_and_an_environment_of_its_own(program: Path) -> Non
             return dict(json.loads(await carried(run, read_all)))
 
     told = asyncio.run(test())
-    assert told["env"] == ["HOME", "LANG", "PATH", "SHELL", "TMPDIR", "TOKEN", "USER"]
+    assert told["env"] == ["GIT_CONFIG_NOSYSTEM", "HOME", "LANG", "PATH", "SHELL", "TMPDIR", "TOKEN", "USER"]
     assert (told["mode"], told["owner"], told["umask"]) == ("0o40700", 1001, "0o77")
     assert told["cwd"].startswith("/tmp/mcp-")
     assert not Path(told["cwd"]).exists()

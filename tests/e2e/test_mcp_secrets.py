@@ -12,6 +12,7 @@ import pytest
 
 from model_stub.server import ModelStub, serving
 from support.logins import put
+from support.mcp_web import as_mcp, web_server
 from support.product import ROOT, Product, wait_for
 
 pytestmark = pytest.mark.engine
@@ -60,6 +61,25 @@ def test_claude_uses_a_server_that_holds_a_secret(product: Product, trusting: Pa
     records = [one for one in product.audit(name) if one["subject"] == "probe"]
     assert {one["type"] for one in records} == {"mcp-server-started", "mcp-server-ended"}
     assert records[0]["detail"]["secrets"] == "TRACKER_TOKEN"
+    assert_nowhere_on_the_host(product, name)
+
+
+def test_claude_uses_an_address_that_wants_a_secret(product: Product, repo: Path) -> None:
+    """In `restricted`: the container has no network, the host asks exactly this address."""
+    with web_server() as web, serving("mcp") as model:
+        web.reply = as_mcp
+        (repo / ".coding-agents").mkdir()
+        (repo / ".coding-agents/mcp.toml").write_text(
+            f'[mcp_servers.probe]\nurl = "{web.url}/mcp"\nbearer_token_env_var = "TRACKER_TOKEN"\n'
+        )
+        put(product.home, ".config/coding-agents/mcp-secrets.env", f"TRACKER_TOKEN={SECRET}\n".encode())
+        product.run("mcp", "trust", "probe", "-y", cwd=repo)
+        name = claude(product, repo, model, "-p", "ask the server")
+    assert [one.problem for one in model.conversation] == ["", ""], model.conversation[-1].question
+    assert {(path, asked["authorization"]) for _, path, asked, _ in web.asked} == {
+        ("/mcp", f"Bearer {SECRET}")
+    }
+    assert "mcp-request" in {one["type"] for one in product.audit(name)}
     assert_nowhere_on_the_host(product, name)
 
 

@@ -60,4 +60,5 @@ def told(arguments: dict) -> str:
     return f"answered: {arguments.get('say')} {json.dumps(facts)}"
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -215,6 +215,42 @@ def test_the_seam_gives_no_secret_to_what_the_agent_can_change_or_read(
     assert "s3cr3t" not in repr(got)
 
 
+def address(url: str, **headers: str) -> McpServer:
+    return McpServer(name="a", url=url, headers={"A": "${TOKEN}", **headers})
+
+
+def test_the_seam_gives_the_agent_our_address_in_the_place_of_one_that_wants_a_secret() -> None:
+    for url in (
+        "https://h.example/mcp?x=${TOKEN}",
+        "http://127.0.0.1:9/",
+        "http://[::1]/",
+        "http://localhost/",
+    ):
+        got = run(address(url), {"TOKEN": "s3cr3t"}, {})
+        assert isinstance(got, Run)
+        assert got.listed == McpServer(name="a", url="http://127.0.0.1:8098/a")
+        assert got.apart == address(url)
+
+
+@pytest.mark.parametrize(
+    ("server", "reason"),
+    [
+        (address("http://h.example/mcp"), "http would show it"),
+        (address("http://127.0.0.1.h.example/"), "http would show it"),
+        (address("https://h.example/#x"), "its url has a fragment"),
+        (address("https://h.example/", Host="x"), "its header Host is one that"),
+        (
+            address("https://h.example/", **{"transfer-encoding": "x"}),
+            "its header transfer-encoding is one that",
+        ),
+    ],
+)
+def test_the_seam_sends_no_secret_where_others_could_read_it(server: McpServer, reason: str) -> None:
+    got = run(server, {"TOKEN": "s3cr3t"}, {})
+    assert isinstance(got, NotStarted)
+    assert got.reason.startswith(f"needs a secret (TOKEN), and {reason}")
+
+
 @pytest.mark.parametrize(
     "server",
     [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -36,6 +37,13 @@ AGENT_PLACES = ("/workspace", "/home", "/tmp", "/var/tmp", "/dev/shm", "/dev/fd"
 """Where the agent can put files of its own, or what leads there."""
 
 _SHELL_WORDS = re.compile(r"-[A-Za-z]*c")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_OURS = frozenset(
+    {
+        "host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer", "expect",
+        "accept-encoding", "content-encoding", "proxy-authorization", "proxy-connection",
+    }
+)  # fmt: skip
 _FILE = "mcp.json"
 
 
@@ -71,6 +79,22 @@ def why_not_apart(server: McpServer) -> str:
     for key, text in texts:
         if place := next((place for place in AGENT_PLACES if _names(text, place)), ""):
             return f"its {key} names {place}, where the agent can put files of its own"
+    return ""
+
+
+def why_not_sent(server: McpServer) -> str:
+    """Why no secret is sent to the address of `server`; "" when it can be. Pure."""
+    try:
+        parts = urlsplit(server.url)
+        host = parts.hostname or ""
+    except ValueError:
+        return "its url is none"
+    if parts.scheme != "https" and host not in _LOOPBACK:
+        return "http would show it to everybody on the way: its url must be one of https"
+    if parts.fragment:
+        return "its url has a fragment, which is never sent"
+    if name := next((name for name in server.headers if name.lower() in _OURS), ""):
+        return f"its header {name} is one that every request has by itself"
     return ""
 
 

@@ -81,7 +81,13 @@ def filled(server: McpServer, secrets: Mapping[str, str]) -> McpServer:
     def fill(text: str) -> str:
         return _OPENED.sub(lambda match: secrets[match[1].partition(":-")[0]], text)
 
-    return replace(server, args=tuple(map(fill, server.args)), env=_filled(server.env, fill))
+    return replace(
+        server,
+        args=tuple(map(fill, server.args)),
+        env=_filled(server.env, fill),
+        url=fill(server.url),
+        headers=_filled(server.headers, fill),
+    )
 
 
 def values(server: McpServer) -> Iterator[tuple[str, str]]:

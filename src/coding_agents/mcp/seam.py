@@ -1,7 +1,7 @@
 """The one place where a trusted server becomes what an agent's CLI runs. Pure.
 
-That is the server's own program, from the read-only copy of its files; or, for one that needs a secret, our relay to
-where the host runs it. A gateway that checks calls would take its place here, too.
+That is the server's own program, from the read-only copy of its files; or, for one that needs a secret, our way to
+where the host runs or asks it. A gateway that checks calls would take its place here, too.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from collections.abc import Mapping
 import msgspec
 from msgspec.structs import replace
 
-from coding_agents.mcp.apart import why_not_apart
+from coding_agents.mcp.apart import why_not_apart, why_not_sent
 from coding_agents.mcp.formats import inexpressible
 from coding_agents.mcp.references import Settled
 from coding_agents.model.mcp import McpFormat, McpServer
 from coding_agents.sandbox.guest import GUEST_ZIPAPP, PYTHON
+from coding_agents_guest.paths import MCP_PORT
 
 
 class NotStarted(msgspec.Struct, frozen=True):
@@ -26,7 +27,7 @@ class NotStarted(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """`listed` is what the CLI is told to run, `apart` what the host runs behind it (None: nothing)."""
+    """`listed` is what the CLI is told to run, `apart` what the host runs or asks behind it (None: nothing)."""
 
     listed: McpServer
     apart: McpServer | None = None
@@ -50,7 +51,7 @@ def as_run(
     )
     if settled.needs and (reason := _without_its_secret(moved, settled)):
         return NotStarted(server.name, f"needs a secret ({', '.join(settled.needs)}), and {reason}")
-    run = Run(_relay(server.name), moved) if settled.needs else Run(moved)
+    run = Run(_way_to(moved), moved) if settled.needs else Run(moved)
     reason = inexpressible(run.listed, format)
     return NotStarted(server.name, reason) if reason else run
 
@@ -59,14 +60,14 @@ def _without_its_secret(moved: McpServer, settled: Settled) -> str:
     if settled.missing:
         name = settled.missing[0]
         return f"{', '.join(settled.missing)} is not set: `coding-agents secrets set {name}`"
-    if moved.url:
-        return "this version sends none to an address"
-    return why_not_apart(moved)
+    return why_not_sent(moved) if moved.url else why_not_apart(moved)
 
 
-def _relay(name: str) -> McpServer:
-    """The guest's end of the way to a server that the host runs: no word of that server, and no file of the agent's."""
-    return McpServer(name=name, command=PYTHON, args=("-IS", GUEST_ZIPAPP, "mcp", name))
+def _way_to(server: McpServer) -> McpServer:
+    """The guest's end of the way to what the host runs or asks: no word of that, and no file of the agent's."""
+    if server.url:
+        return McpServer(name=server.name, url=f"http://127.0.0.1:{MCP_PORT}/{server.name}")
+    return McpServer(name=server.name, command=PYTHON, args=("-IS", GUEST_ZIPAPP, "mcp", server.name))
 
 
 def _moved(word: str, files: Mapping[str, str], place: str) -> str:

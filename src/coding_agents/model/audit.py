@@ -55,6 +55,7 @@ class RecordType(StrEnum):
     MCP_SERVER_STARTED = "mcp-server-started"
     MCP_SERVER_REFUSED = "mcp-server-refused"
     MCP_SERVER_ENDED = "mcp-server-ended"
+    MCP_REQUEST = "mcp-request"
     BUDGET_USED = "budget-used"
     NOTIFIED = "notified"
     TOLD = "told"

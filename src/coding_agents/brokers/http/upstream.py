@@ -166,7 +166,7 @@ class Upstream:
                 return kept, await _ask(kept, head, body, silence_s)
             kept.link.close()
             if kept.spoke:
-                raise UpstreamError("the model's service broke off")
+                raise UpstreamError("the service broke off")
         new = await self._connect()
         try:
             return new, await _ask(new, head, body, silence_s)
@@ -239,9 +239,9 @@ async def _ask(connection: _Connection, head: h11.Request, body: bytes, silence_
                 if isinstance(event, h11.Response):
                     return event
                 if not isinstance(event, h11.InformationalResponse):
-                    raise UpstreamError("the model's service broke off before it answered")
+                    raise UpstreamError("the service broke off before it answered")
     except TimeoutError:
-        raise UpstreamError(f"the model's service has not answered for {silence_s:.0f} s") from None
+        raise UpstreamError(f"the service has not answered for {silence_s:.0f} s") from None
 
 
 async def _body(connection: _Connection, silence_s: float) -> AsyncIterator[bytes]:
@@ -252,7 +252,7 @@ async def _body(connection: _Connection, silence_s: float) -> AsyncIterator[byte
         elif isinstance(event, h11.EndOfMessage):
             return
         else:
-            raise UpstreamError("the model's service broke off")
+            raise UpstreamError("the service broke off")
 
 
 async def _next_event(connection: _Connection, silence_s: float) -> object:
@@ -266,9 +266,9 @@ async def _next_event(connection: _Connection, silence_s: float) -> object:
             connection.spoke = connection.spoke or bool(data)
             connection.http.receive_data(data)
     except TimeoutError:
-        raise UpstreamError(f"the model's service was silent for {silence_s:.0f} s") from None
+        raise UpstreamError(f"the service was silent for {silence_s:.0f} s") from None
     except (OSError, h11.RemoteProtocolError) as error:
-        raise UpstreamError(f"the model's service broke off: {error}") from error
+        raise UpstreamError(f"the service broke off: {error}") from error
 
 
 async def _tunnel(
