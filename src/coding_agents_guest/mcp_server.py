@@ -87,7 +87,9 @@ def run(order: Order, home: str, signals: Signals) -> int:
         raise RefusedError(f"{order.argv[0]} is no program of the image")
     require_out_of_reach(program, order)
     ours = {"PATH": _PATH, "HOME": home, "TMPDIR": home, "USER": "mcpuser", "SHELL": "/bin/sh"}
-    ours["GIT_CONFIG_NOSYSTEM"] = "1"  # else git takes the agent's repository for its own, with all that it names
+    ours["GIT_CONFIG_NOSYSTEM"] = (
+        "1"  # else git takes the agent's repository for its own, with all that it names
+    )
     child = subprocess.Popen(
         tuple(order.argv),
         executable=program,
