@@ -257,3 +257,16 @@ def test_without_what_was_trusted_nothing_is_sent(
     assert status == 403
     assert reason in json.loads(text.partition("\r\n\r\n")[2])["error"]["message"]
     assert web.asked == []
+
+
+def test_each_kind_of_server_has_its_own_way(session: SessionContext, web: Web) -> None:
+    """An address is no program: nothing is started for it; and a program is no address."""
+    server = McpServer(name="docs", command="python3", env={"TOKEN": "${TOKEN}"})
+    trusted = TrustStore(session.env.data_dir, session.record.repo.repo_id).save(
+        "r", "f", server, Pinned(), now_ms=1
+    )
+    write_given(
+        session.directory, {"docs": ApartServer(digest=trusted.digest, server=server, needs=("TOKEN",))}
+    )
+    assert answered(session, request())[0][0] == 403
+    assert records(session) == [("mcp-server-refused", "denied", "mcp-other-server")]

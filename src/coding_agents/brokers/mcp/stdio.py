@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import msgspec
@@ -76,10 +77,11 @@ class StdioRun:
         body = json.dumps({"argv": list(argv), "env": dict(env), "directory": directory}).encode()
         try:
             async with asyncio.timeout(self._limits.start_s):
-                self._in.write(len(body).to_bytes(4, "big") + body)
-                await self._in.drain()
+                with suppress(OSError):  # who refuses it may not read it, and says why
+                    self._in.write(len(body).to_bytes(4, "big") + body)
+                    await self._in.drain()
                 answer = await self._out.readuntil(b"\n")
-        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             raise NotStartedError("the container did not start it") from None
         text = answer[:_MAX_ANSWER].decode("utf-8", "replace").strip()
         if text != STARTED:
