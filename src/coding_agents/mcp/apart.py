@@ -15,7 +15,7 @@ import msgspec
 
 from coding_agents.errors import StoreError
 from coding_agents.mcp.references import values
-from coding_agents.model.mcp import McpServer
+from coding_agents.model.mcp import GIVEN_FILE, McpServer
 from coding_agents.store.files import read_record, write_atomic
 
 FETCHERS = frozenset(
@@ -44,7 +44,6 @@ _OURS = frozenset(
         "accept-encoding", "content-encoding", "proxy-authorization", "proxy-connection",
     }
 )  # fmt: skip
-_FILE = "mcp.json"
 
 
 class ApartServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -100,7 +99,7 @@ def why_not_sent(server: McpServer) -> str:
 
 def write_given(directory: Path, given: Mapping[str, ApartServer]) -> None:
     """Keep in a session's directory which servers it was given to be run apart. Raises StoreError."""
-    path = directory / _FILE
+    path = directory / GIVEN_FILE
     if given or path.exists():
         write_atomic(path, msgspec.json.format(msgspec.json.encode(given), indent=2) + b"\n")
 
@@ -108,7 +107,7 @@ def write_given(directory: Path, given: Mapping[str, ApartServer]) -> None:
 def read_given(directory: Path) -> Mapping[str, ApartServer]:
     """The servers that a session was given to be run apart; none where there is no whole list."""
     try:
-        return msgspec.json.decode(read_record(directory / _FILE), type=dict[str, ApartServer])
+        return msgspec.json.decode(read_record(directory / GIVEN_FILE), type=dict[str, ApartServer])
     except (OSError, ValueError, StoreError):
         return {}
 

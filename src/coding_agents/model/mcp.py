@@ -19,6 +19,9 @@ FILE = "{file}"
 SERVERS = "{servers}"
 """Stands in `mcp.args` for the names of the servers that a session gets, with commas between them."""
 
+GIVEN_FILE = "mcp.json"
+"""In a session's directory: the servers with a secret that it was given. Without any there is none."""
+
 _SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _FILE_NAME = re.compile(r"[a-z0-9][a-z0-9-]*(\.[a-z0-9]+)+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coding_agents.model.audit import RecordType
+from coding_agents.model.audit import Outcome, RecordType
 from coding_agents.model.turns import Turns
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.journal import Journal
@@ -78,5 +78,5 @@ class McpWeb:
             raise
 
     async def _ended(self, name: str, reason: str, reflected: bool) -> None:
-        outcome = "denied" if reflected else "failed"
+        outcome: Outcome = "denied" if reflected else "failed"
         await self._judge.ended(RecordType.MCP_REQUEST, name, outcome, {"reason": reason})

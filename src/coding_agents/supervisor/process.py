@@ -38,8 +38,7 @@ from coding_agents.supervisor.ending import Ending
 from coding_agents.supervisor.guest_config import parse_config
 from coding_agents.supervisor.guest_link import GuestLink, Service
 from coding_agents.supervisor.journal import Journal
-from coding_agents.supervisor.mcp_access import McpAccess
-from coding_agents.supervisor.mcp_web import McpWeb
+from coding_agents.supervisor.mcp_services import McpServices
 from coding_agents.supervisor.model_access import ModelAccess
 from coding_agents.supervisor.notify import Notifier
 from coding_agents.supervisor.protocol import Op, told
@@ -89,8 +88,7 @@ class Supervisor:
             session, lambda: self._notifier.tell("waiting", "the agent waits for you")
         )
         self._model = ModelAccess(session, journal, self._end_for, self._activity)
-        self._mcp = McpAccess(session, journal)
-        self._mcp_web = McpWeb(session, journal)
+        self._mcp = McpServices(session, journal)
         self._autosaving = Autosaving(session, journal, self._relay, self._open_again, self._homing)
         self._ending = Ending(session, journal, self._relay, self._homing)
 
@@ -113,7 +111,7 @@ class Supervisor:
         if self._link is not None:
             await self._link.close()
         await self._model.close()
-        await self._mcp_web.close()
+        await self._mcp.close()
         await self._notifier.finish()
 
     def leave(self) -> None:
@@ -223,12 +221,9 @@ class Supervisor:
         if self._model.served:
             services["model"] = self._model.serve
             options.append("--model")
-        if self._mcp.served:
-            services["mcp"] = self._mcp.serve
-            options.append("--mcp")
-        if self._mcp_web.served:
-            services["mcp-web"] = self._mcp_web.serve
-            options.append("--mcp-web")
+        mcp = self._mcp.services()
+        services |= mcp
+        options += [f"--{name}" for name in mcp]
         link = GuestLink(services, self._journal.guest)
         command = engine.exec_command(
             record.container_id,
