@@ -33,7 +33,7 @@ from coding_agents_guest.wire import PROTOCOL, Hello, WireError
 
 _PORTS = {"--model": MODEL_PORT, "--mcp-web": MCP_PORT}
 # Together no more than wire.MAX_STREAMS: a flood of one service leaves room for the others.
-_LIMITS = {"events": 8, "relay": 16, "model": 24, "mcp": 8, "mcp-web": 8}
+_LIMITS = {"events": 8, "relay": 16, "model": 20, "mcp": 8, "mcp-web": 12}
 
 
 def main(arguments: Sequence[str]) -> int:
