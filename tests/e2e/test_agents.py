@@ -96,6 +96,25 @@ def test_headless_task_comes_back_as_a_commit(product: Product, repo: Path, agen
         assert host_only not in second.last_result
 
 
+@pytest.mark.parametrize("agent", AGENTS[:2], ids=lambda agent: agent.name, indirect=True)
+def test_a_model_in_trouble_delays_a_task_and_does_not_end_it(
+    product: Product, repo: Path, agent: Agent
+) -> None:
+    """A refusal, an error, an answer that breaks off, and slow ones, all by way of the broker.
+
+    Copilot and OpenCode get through the same, in 25 s together; Gemini CLI gives up when an answer breaks off.
+    """
+    with serving("recover") as model:
+        launch(product, repo, model, agent, "-p", "go on whatever comes")
+    asked = model.conversation
+    assert [one.question.assistant_turns for one in asked if one.question] == [0, 0, 0, 0, 1]
+    assert [one.problem for one in asked] == [""] * 5
+    assert asked[1].at - asked[0].at >= 1  # what retry-after asks for; of themselves they try sooner
+    assert git(repo, "log", "--format=%s", f"main..{agent.name}/session-1") == "Recover"
+    records = product.audit(f"{agent.name}-{repo.name}-session-1")
+    assert len([one for one in records if one["type"] == "model-request"]) == len(model.asked)
+
+
 def test_only_the_agents_own_api_leads_to_its_model(product: Product, repo: Path) -> None:
     probe = "curl -s -m 5 -o /dev/null -w '%{http_code}\\n' http://127.0.0.1:8099"
     with serving("hello") as model:

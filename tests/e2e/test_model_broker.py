@@ -94,7 +94,7 @@ def test_no_trick_reaches_the_models_service(product: Product, repo: Path) -> No
 
 
 def test_the_credential_is_nowhere_inside(product: Product, repo: Path) -> None:
-    """Not for root of the container either: in no environment, argument, file, screen or memory."""
+    """Not for root of the container either: in no environment, argument, file, screen, memory or core dump."""
     with serving("commit") as model:
         by_way_of(product, model)
         name = launch(product, repo, "-d", "--name", "hold").strip()
@@ -112,6 +112,15 @@ def test_the_credential_is_nowhere_inside(product: Product, repo: Path) -> None:
         assert (
             product.exec(name, f"tmux capture-pane -p -S - -t agent | grep -c '{KEY}'", status=1).out == "0\n"
         )
+
+        # Whoever speaks with the broker leaves no core dump, however it dies and whatever it asks for.
+        assert inside.cores() == []
+        product.exec(name, "ulimit -c 1000000; cd /tmp && sh -c 'kill -ABRT $$'", status=134)
+        assert inside.cores() == []
+        product.exec(name, "pkill -ABRT -x claude")
+        wait_for(lambda: product.state(name) == "stopped", "the end of the aborted agent")
+        branch = product.session(name)["branch"]
+        assert git(repo, "diff", "--name-only", f"main..{branch}") == "src/app.py"
         product.run("remove", "--force", name)
 
 

@@ -6,15 +6,17 @@ A scenario is `{"turns": [TURN, ...]}`. A turn has any of
 - `shell`: a command that it runs through the agent's own shell tool;
 - `mcp`: `{"tool": "SERVER/TOOL", "input": {...}}`, a tool of an MCP server, however the agent spells it;
 - `expect`: a regular expression that the last tool result must match;
-- `error`: `{"status": 429, "times": 1}`, an HTTP error that comes first, so many times;
-- `delay`: seconds before the answer; `usage`: `[input tokens, output tokens]`.
+- `troubles`: what comes first, each once and in this order: `{"status": 429, "retry-after": 1}`, an HTTP error, or
+  `{"cut": 3}`, a stream that breaks off after so many events;
+- `delay`: seconds before the answer; `pace`: seconds before each event of its stream;
+- `usage`: `[input tokens, output tokens]`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,8 +40,9 @@ class Turn:
     shell: str = ""
     mcp: Mapping[str, Any] = field(default_factory=dict)
     expect: str = ""
-    error: Mapping[str, int] = field(default_factory=dict)
+    troubles: Sequence[Mapping[str, int]] = ()
     delay: float = 0
+    pace: float = 0
     usage: tuple[int, int] = (100, 20)
 
     def said(self, tools: Mapping[ToolName, Any]) -> Said:
@@ -74,7 +77,7 @@ class Scenario:
     """One conversation.
 
     Turn N answers the request whose history holds N assistant turns already: the server keeps no state but the
-    number of errors given, so that agents may run in parallel, retry and resume.
+    number of troubles given, so that agents may run in parallel, retry and resume.
     """
 
     turns: tuple[Turn, ...]

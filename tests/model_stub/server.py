@@ -9,8 +9,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from typing import Any, Protocol
 
 from model_stub import anthropic, chat, gemini, responses
@@ -42,13 +43,14 @@ class Asked:
     """One request that arrived.
 
     `problem` says what was not as the scenario expects. What an agent asks for itself (titles and the like) is
-    answered beside the scenario.
+    answered beside the scenario. `at` is of the monotonic clock.
     """
 
     path: str
     headers: dict[str, str]
     question: Question | None = None
     problem: str = ""
+    at: float = field(default_factory=time.monotonic)
 
     @property
     def credentials(self) -> dict[str, str]:
@@ -64,7 +66,7 @@ class ModelStub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.scenario = scenario
         self.asked: list[Asked] = []
-        self._errors: Counter[int] = Counter()
+        self._troubles: Counter[int] = Counter()
 
     @property
     def url(self) -> str:
@@ -84,12 +86,13 @@ class ModelStub(ThreadingHTTPServer):
         turn.require(question.last_result)
         return turn
 
-    def error(self, question: Question, turn: Turn) -> int:
-        """The HTTP status of the error that comes before this answer, 0 for none."""
-        if question.is_aside or self._errors[question.assistant_turns] >= turn.error.get("times", 0):
-            return 0
-        self._errors[question.assistant_turns] += 1
-        return int(turn.error["status"])
+    def trouble(self, question: Question, turn: Turn) -> Mapping[str, int]:
+        """What comes before this answer, empty for nothing."""
+        given = self._troubles[question.assistant_turns]
+        if question.is_aside or given >= len(turn.troubles):
+            return {}
+        self._troubles[question.assistant_turns] += 1
+        return turn.troubles[given]
 
 
 @contextmanager
@@ -143,8 +146,9 @@ class _Handler(BaseHTTPRequestHandler):
             problem = str(error)
             said = Said(f"STUB PROBLEM: {error}")
         self._log(path, question, problem)
-        if status := self.server.error(question, turn):
-            self._send_error(status, "scripted")
+        trouble = self.server.trouble(question, turn)
+        if "status" in trouble:
+            self._send_error(trouble["status"], "scripted", retry_after=trouble.get("retry-after"))
             return
         time.sleep(turn.delay)
         message = api.answer(question, said)
@@ -153,13 +157,20 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
         self.send_header("connection", "close")
         self.end_headers()
-        for event in api.events(message):
+        self.close_connection = True
+        for event in islice(api.events(message), trouble.get("cut")):
+            time.sleep(turn.pace)
             name = f"event: {event.name}\n" if event.name else ""
             data = event.data if isinstance(event.data, str) else json.dumps(event.data)
-            self.wfile.write(f"{name}data: {data}\n\n".encode())
-        self.close_connection = True
+            self._send_chunk(f"{name}data: {data}\n\n".encode())
+        if not trouble:  # without its last chunk the body is not whole
+            self._send_chunk(b"")
+
+    def _send_chunk(self, data: bytes) -> None:
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
     def _refuse(self) -> None:
         """Also a WebSocket, with the status that sends Codex to plain HTTP at once."""
@@ -170,15 +181,17 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.asked.append(Asked(path, headers, question, problem))
 
-    def _send_error(self, status: int, message: str) -> None:
+    def _send_error(self, status: int, message: str, *, retry_after: int | None = None) -> None:
         error = {"type": "api_error", "message": message, "code": status, "status": "UNAVAILABLE"}
-        self._send_json(status, {"type": "error", "error": error})
+        self._send_json(status, {"type": "error", "error": error}, retry_after=retry_after)
 
-    def _send_json(self, status: int, body: dict[str, Any]) -> None:
+    def _send_json(self, status: int, body: dict[str, Any], *, retry_after: int | None = None) -> None:
         raw = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(raw)))
+        if retry_after is not None:
+            self.send_header("retry-after", str(retry_after))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(raw)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from pathlib import Path
 
 from support.product import Product
+
+_WRITABLE = ("home", "tmp", "workspace", "run", "var", "dev")
 
 
 class Inside:
@@ -30,12 +33,36 @@ class Inside:
             if word in _of_process(pid, kind)
         ]
         found += [f"memory {pid}" for pid in self.pids if _in_memory(pid, word)]
-        for top in ("home", "tmp", "workspace", "run", "etc", "opt", "var"):
+        for top in (*_WRITABLE, "etc", "opt"):
             for path in (self.root / top).rglob("*"):
                 with suppress(OSError):
                     if path.is_file() and not path.is_symlink() and word in path.read_bytes():
                         found.append(f"file {path}")
         return found
+
+    def cores(self) -> list[str]:
+        """What of a core dump there is: limits that would let a process write one, and files that look like one."""
+        found = [f"limit {pid}" for pid in self.pids if not _forbids_cores(pid)]
+        for top in _WRITABLE:
+            found += [f"file {path}" for path in (self.root / top).rglob("core*") if _is_core(path)]
+        return found
+
+
+def _forbids_cores(pid: int) -> bool:
+    try:
+        limits = Path(f"/proc/{pid}/limits").read_text()
+    except OSError:  # it has ended meanwhile
+        return True
+    return re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE) is not None
+
+
+def _is_core(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(18)
+    except OSError:
+        return False
+    return head[:4] == b"\x7fELF" and head[16:18] == b"\x04\x00"  # ET_CORE
 
 
 def _space(process: Path) -> str:
