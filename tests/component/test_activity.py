@@ -5,42 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from coding_agents.brokers.model.turn import TurnReader
 from coding_agents.cli.watch import age_text
 from coding_agents.model.audit import RecordType
-from coding_agents.store.sessions import SessionStore
+from coding_agents.model.notice import Notice
 from coding_agents.supervisor import activity as watched
 from coding_agents.supervisor.activity import ActivityWatch
-from coding_agents.supervisor.context import SessionContext
-from coding_agents.supervisor.journal import Journal
 from coding_agents.supervisor.notify import Notifier
-from support.host import host_environment
-from support.sessions import REPO, session_record
-
-
-class Records(Journal):
-    """A journal in memory."""
-
-    def __init__(self) -> None:
-        self.noted: list[tuple[RecordType, str, str]] = []
-
-    def note(
-        self, kind: RecordType, *, subject: str = "", outcome: str = "allowed", detail: object = None
-    ) -> None:
-        self.noted.append((kind, subject, outcome))
-
-
-def stored_session(home: Path, *, environ: dict[str, str] | None = None, **changes: Any) -> SessionContext:
-    store = SessionStore(home / "state")
-    record = session_record(repo=replace(REPO, work_tree=""), **changes)
-    store.create(record.id)
-    store.register(record)
-    return SessionContext(host_environment(home, **(environ or {})), store, record)
+from support.stored import Records, stored_session
 
 
 @pytest.mark.parametrize(
@@ -128,8 +103,8 @@ def _notified(tmp_path: Path, script: str) -> tuple[Records, str]:
 
     async def main() -> None:
         notifier = Notifier(session, records)
-        notifier.tell("waiting", "it is; $(touch /tmp/never) your turn")
-        notifier.tell("failed", "status 3")
+        notifier.tell(Notice("waiting", "it is; $(touch /tmp/never) your turn"))
+        notifier.tell(Notice("failed", "status 3"))
         await notifier.finish()
 
     asyncio.run(main())

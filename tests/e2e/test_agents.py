@@ -14,6 +14,7 @@ from model_stub.server import ModelStub, serving
 from support.autostart import MARKERS, add_autostart
 from support.engines import EngineUnderTest
 from support.product import Product, git, wait_for
+from support.ptys import on_terminal
 
 pytestmark = pytest.mark.engine
 
@@ -144,6 +145,7 @@ def test_an_interactive_start_asks_nothing_and_a_later_one_goes_on(
         wait_for(lambda: answer in product.screen(name), f"{answer!r} on the screen of {agent.name}")
 
     with serving("resume") as model:
+        product.extra["CODING_AGENTS_NOTIFY_TERMINAL"] = "osc9"
         launch(product, repo, model, agent, "-d")
         first = wait_for(settled, f"the first screen of {agent.name}")
         assert [question for question in QUESTIONS if question in first] == []
@@ -155,7 +157,16 @@ def test_an_interactive_start_asks_nothing_and_a_later_one_goes_on(
         product.run("start", name)
         again = partial(settled, "Hello from the scripted model.")
         wait_for(again, f"the screen of {agent.name} after its second start")
-        say("say it again", "Hello again from the scripted model.")
+        if agent is AGENTS[0]:
+            with on_terminal(product, "connect", name) as shown:
+                shown.sees("[agent]")  # tmux's own line
+                say("say it again", "Hello again from the scripted model.")
+                shown.sees(f"\x1b]9;coding-agents: {name}: waiting: the agent waits for you\x07\x07")
+                product.run("stop", name)
+                shown.sees(f"\x1b]9;coding-agents: {name}: f")  # finished or failed
+                shown.ends()
+        else:
+            say("say it again", "Hello again from the scripted model.")
         asked = [one.question for one in model.conversation if one.question is not None]
         assert any(one.assistant_turns == 1 and "say hello" in one.user_text for one in asked)
         product.run("remove", "--force", name)

@@ -37,6 +37,7 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "model.max_cost": st.sampled_from(["none", "5", "2.50", 3]),
     "model.prices": st.lists(st.sampled_from(["m-*=1,0.5,2", "m-1=1,1,1"]), max_size=2),
     "notify.command": st.lists(st.sampled_from(["notify-send", "-a"]), max_size=2),
+    "notify.terminal": st.sampled_from(["osc9", "bell", "off"]),
     "secrets.age_identity": st.sampled_from(["", "~/id.txt", "/etc/id.txt"]),
     "session.stop_timeout": st.integers(10, 600),
     **{

@@ -8,20 +8,24 @@ from __future__ import annotations
 import secrets
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from typing import BinaryIO, Self
 
 from coding_agents.app.sessions import require_open_gate
 from coding_agents.errors import ReaderGoneError, StoreError
 from coding_agents.model.audit import RecordType
+from coding_agents.model.notice import Shown
 from coding_agents.proc.foreground import Filtered, run_filtered
 from coding_agents.proc.runner import Command
-from coding_agents.proc.terminal import run_on_terminal
+from coding_agents.proc.terminal import Messages, run_on_terminal
 from coding_agents.sandbox.guest import guest_argv
 from coding_agents.sandbox.spec import AGENT_USER, HOME, WORKSPACE
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.notice_feed import NoticeFeed
 from coding_agents.supervisor.protocol import Op
 from coding_agents.terminal.escape import StreamEscaper
 from coding_agents.terminal.filter import TerminalFilter
+from coding_agents.terminal.notice import notice_sequence
 from coding_agents.terminal.streams import unwritten
 
 _ENVIRONMENT = (("HOME", HOME), ("LANG", "C.UTF-8"))
@@ -50,18 +54,40 @@ def run_inside(session: SessionContext, argv: Sequence[str], *, raw: bool) -> in
     return show_output(command, raw=raw, stdin=True)
 
 
-def attach(session: SessionContext, *, control: bool) -> int:
-    """Attach this terminal to the session's tmux; read-only when somebody else is attached, unless `control`."""
+def attach(session: SessionContext, *, control: bool, notices: Shown) -> int:
+    """Attach this terminal to the session's tmux; read-only when somebody else is attached, unless `control`.
+
+    Meanwhile it tells of the session's notices, as `notices` says how.
+    """
     require_open_gate(session)
     clients = session.engine.exec(
         session.record.container_id, ("tmux", "list-clients", "-t", "agent"), user=AGENT_USER
     )
     read_only = ("-r",) if clients.ok and clients.stdout.strip() and not control else ()
     _record(session, RecordType.ATTACHED, "read-only" if read_only else "control")
-    return _on_terminal(session, ("tmux", "attach-session", *read_only, "-t", "agent"))
+    argv = ("tmux", "attach-session", *read_only, "-t", "agent")
+    if notices == "off":
+        return _on_terminal(session, argv)
+    with closing(NoticeFeed(session.store.control_socket(session.record.id))) as feed:
+        return _on_terminal(session, argv, TerminalNotices(session.record.name, feed, notices))
 
 
-def _on_terminal(session: SessionContext, argv: Sequence[str]) -> int:
+class TerminalNotices:
+    """The notices of a session as bytes for the terminal that is attached to it."""
+
+    def __init__(self, session: str, feed: NoticeFeed, shown: Shown) -> None:
+        self._session, self._feed, self._shown = session, feed, shown
+
+    @property
+    def fd(self) -> int | None:
+        return self._feed.fd
+
+    def take(self) -> bytes:
+        told = (notice_sequence(self._shown, self._session, notice) for notice in self._feed.take())
+        return "".join(told).encode()
+
+
+def _on_terminal(session: SessionContext, argv: Sequence[str], messages: Messages | None = None) -> int:
     """Run a command as the agent's user on our terminal, filtered; what interrupts us hangs it up."""
     name, value = _MARK, secrets.token_hex(8)
     term = session.env.environ.get("TERM", "")
@@ -71,7 +97,7 @@ def _on_terminal(session: SessionContext, argv: Sequence[str]) -> int:
         container, argv, user=AGENT_USER, interactive=True, tty=True, workdir=WORKSPACE, env=env
     )
     try:
-        return run_on_terminal(command, TerminalFilter())
+        return run_on_terminal(command, TerminalFilter(), messages)
     except BaseException:
         # The engine lets it run on when its client is gone, and a tmux client would make the next viewer read only.
         session.engine.exec(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # a sixth of the start-up time of a `list` that has no engine
     from coding_agents.engine.api import ContainerState
     from coding_agents.supervisor.context import SessionContext
 
-_ENDED = ("stopped", "lost", "failed")
+ENDED = ("stopped", "lost", "failed")
 
 
 class Observed(msgspec.Struct, frozen=True):
@@ -34,7 +34,7 @@ def observe_all(env: HostEnvironment, store: SessionStore, *, ended: bool) -> tu
     """All sessions of this user, oldest first; those that have ended only with `ended`."""
     entries = store.list()
     records = [entry for entry in entries if isinstance(entry, SessionRecord)]
-    containers = _containers(env, store, [record for record in records if record.phase not in _ENDED])
+    containers = _containers(env, store, [record for record in records if record.phase not in ENDED])
     found = []
     for entry in entries:
         if isinstance(entry, BrokenSession):
@@ -44,7 +44,7 @@ def observe_all(env: HostEnvironment, store: SessionStore, *, ended: bool) -> tu
             container = containers.get(entry.id)
             state = decide_state(entry, container, busy=busy)
             found.append(Observed(entry, state, container if isinstance(container, str) else ""))
-    return tuple(one for one in found if ended or one.state not in _ENDED)
+    return tuple(one for one in found if ended or one.state not in ENDED)
 
 
 def decide_state(record: SessionRecord, container: ContainerState | str | None, *, busy: bool) -> State:
@@ -52,7 +52,7 @@ def decide_state(record: SessionRecord, container: ContainerState | str | None, 
 
     `busy` tells that a living process is bringing the session up.
     """
-    if record.phase in _ENDED or isinstance(container, str):
+    if record.phase in ENDED or isinstance(container, str):
         return record.phase
     if record.phase == "starting" and (container is None or not container.running):
         return "starting" if busy else "failed"  # the launch was killed before it got further

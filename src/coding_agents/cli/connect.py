@@ -17,6 +17,8 @@ def command(app: AppContext, name: str, control: bool) -> int:
     from coding_agents.app.inside import attach
     from coding_agents.app.start import start
     from coding_agents.app.steps import Trace
+    from coding_agents.cli.launch_view import after_leaving
+    from coding_agents.cli.ringing import notices_shown
     from coding_agents.errors import UsageError
 
     if not (app.env.stdin_tty and app.env.stdout_tty):
@@ -24,4 +26,6 @@ def command(app: AppContext, name: str, control: bool) -> int:
     session = find_session(app, name)
     if start(session, Trace()) is not None:
         app.output.say(f"started session {session.record.name}")
-    return attach(session, control=control)
+    status = attach(session, control=control, notices=notices_shown(app))
+    after_leaving(app, session)
+    return status

@@ -104,8 +104,10 @@ def _stay(
     if not (app.env.stdin_tty and app.env.stdout_tty):
         app.output.say(f"no terminal here: connect with `coding-agents connect {session.record.name}`")
         return 0
-    attach(session, control=True)
-    return _after_leaving(app, session)
+    from coding_agents.cli.ringing import notices_shown
+
+    attach(session, control=True, notices=notices_shown(app))
+    return after_leaving(app, session)
 
 
 def _report_detached(app: AppContext, session: SessionContext, *, as_json: bool) -> int:
@@ -122,6 +124,13 @@ def _show_end(app: AppContext, session: SessionContext, ended: Ended) -> None:
     show_end(app, session, ended)
 
 
+def _tell_end(app: AppContext, session: SessionContext, ended: Ended) -> None:
+    from coding_agents.cli.ringing import ring_end
+
+    _show_end(app, session, ended)
+    ring_end(app, session, ended)
+
+
 def _follow(app: AppContext, session: SessionContext, follower: Follower) -> int:
     """Pass the command's output on and, at the end, its status. Ctrl-C saves and stops."""
     try:
@@ -131,13 +140,13 @@ def _follow(app: AppContext, session: SessionContext, follower: Follower) -> int
         app.output.say(f"interrupted: saving and stopping {session.record.name}")
         _show_end(app, session, stop(session, timeout_s=app.settings().session_stop_timeout))
         raise
-    _show_end(app, session, ended)
+    _tell_end(app, session, ended)
     if unwritten is not None:
         raise unwritten
     return _STATUS_UNKNOWN if ended.exit_status is None else ended.exit_status
 
 
-def _after_leaving(app: AppContext, session: SessionContext) -> int:
+def after_leaving(app: AppContext, session: SessionContext) -> int:
     """The terminal was left: say whether the session goes on, or how it ended."""
     state = session.container_state()
     if state is not None and state.running and not _ending(session):
@@ -145,7 +154,7 @@ def _after_leaving(app: AppContext, session: SessionContext) -> int:
         app.output.say(f"session {name} goes on; come back with `coding-agents connect {name}`")
         return 0
     ended = wait(session)
-    _show_end(app, session, ended)
+    _tell_end(app, session, ended)
     return 0 if ended.exit_status is None else ended.exit_status
 
 

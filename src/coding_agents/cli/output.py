@@ -45,6 +45,12 @@ class Output:
         line = escape(text)
         self._narrate(f"{_DIM}{line}{_PLAIN}\n" if self._err.isatty() else f"{line}\n")
 
+    def ring(self, sequence: str) -> None:
+        """A notice as `terminal.notice` makes it; on a terminal only."""
+        if sequence and self._err.isatty():
+            self.clear_progress()
+            self._narrate(sequence)
+
     def progress(self, text: str) -> None:
         """What is being done right now, in place; on a terminal only."""
         if self._err.isatty():

@@ -14,6 +14,10 @@ from coding_agents.cli.session_arg import find_session, session_argument
 def command(app: AppContext, name: str) -> int:
     """Wait for a session to end, then exit with its agent's status (125 when that is not known)."""
     from coding_agents.app.stop import wait
+    from coding_agents.cli.ringing import ring_end
 
-    status = wait(find_session(app, name)).exit_status
+    session = find_session(app, name)
+    end = wait(session)
+    ring_end(app, session, end)
+    status = end.exit_status
     return 125 if status is None else status

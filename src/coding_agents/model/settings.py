@@ -22,6 +22,7 @@ from coding_agents.model.limits import (
     parse_relay_refs,
     parse_relay_size,
 )
+from coding_agents.model.notice import SHOWN, Shown
 from coding_agents.model.spending import NO_COST, NO_TOKENS, NONE, parse_cost, parse_tokens
 from coding_agents.model.values import (
     Value,
@@ -196,6 +197,11 @@ SETTINGS: tuple[Setting, ...] = (
         parse_words, _STRINGS, example='["notify-send", "-a", "coding-agents"]',
     ),
     Setting(
+        "notify.terminal", "bell",
+        "How terminals of yours tell it: osc9, a notification and the bell; bell; off.",
+        parse_choice(*SHOWN), {"enum": list(SHOWN)}, choices=SHOWN, example='"osc9"',
+    ),
+    Setting(
         "secrets.age_identity", "", "File of an age identity for which secrets are encrypted; empty for none.",
         parse_file, {"type": "string"}, example='"~/.config/age/identity.txt"',
     ),
@@ -264,6 +270,7 @@ class Settings(msgspec.Struct, frozen=True):
     model_max_cost: Decimal
     model_prices: tuple[str, ...]
     notify_command: tuple[str, ...]
+    notify_terminal: Shown
     secrets_age_identity: str
     session_stop_timeout: int
     relay_push: int

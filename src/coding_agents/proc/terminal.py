@@ -36,13 +36,27 @@ class Screen(Protocol):
     def finish(self) -> bytes: ...
 
 
-def run_on_terminal(command: Command, screen: Screen, *, stdin: int = 0, stdout: int = 1) -> int:
+class Messages(Protocol):
+    """What we have to say on the user's terminal ourselves, between what the command writes."""
+
+    @property
+    def fd(self) -> int | None:
+        """Readable when there may be something; None while nothing can come."""
+
+    def take(self) -> bytes:
+        """What is to be written now. Never waits."""
+
+
+def run_on_terminal(
+    command: Command, screen: Screen, messages: Messages | None = None, *, stdin: int = 0, stdout: int = 1
+) -> int:
     """Run `command` on a terminal of its own, shown on ours; returns its exit status (128+n on a signal).
 
+    Messages are written between whole pieces of the screen's: nothing that the command has begun can take them in.
     `stdin` and `stdout` are terminals. Raises KeyboardInterrupt on SIGINT from outside, Terminated on SIGTERM, on
     SIGHUP and when our terminal has gone; the command is ended then. Its time limit does not count: the user ends it.
     """
-    relay = _Relay(screen, stdin=stdin, stdout=stdout)
+    relay = _Relay(screen, messages, stdin=stdin, stdout=stdout)
     with _handling(relay.handlers):
         status = relay.run(command)
     return 128 - status if status < 0 else status
@@ -55,7 +69,8 @@ class _Relay:
     subprocess, whose lock would then stay taken.
     """
 
-    def __init__(self, screen: Screen, *, stdin: int, stdout: int) -> None:
+    def __init__(self, screen: Screen, messages: Messages | None, *, stdin: int, stdout: int) -> None:
+        self._messages = messages
         self._screen, self._stdin, self._stdout = screen, stdin, stdout
         self._found = termios.tcgetattr(stdin)
         self._typed = b""
@@ -119,12 +134,16 @@ class _Relay:
         """Wait for something to do and do it; False when nothing more can come."""
         self._require_no_end()
         ended = self._process.poll() is not None  # asked first: what it wrote before that is readable by now
-        reading = [self._master, *([self._stdin] if len(self._typed) < _MAX_TYPED else [])]
+        said = None if self._messages is None else self._messages.fd
+        typing = len(self._typed) < _MAX_TYPED
+        reading = [self._master, *([self._stdin] if typing else []), *([] if said is None else [said])]
         readable, writable, _ = select.select(reading, [self._master] if self._typed else [], [], TURN_S)
         if self._master in writable:
             self._pass_typed()
         if self._stdin in readable:
             self._take_typed()
+        if self._messages is not None and said in readable:
+            self._write(self._messages.take())
         return self._show() if self._master in readable else not ended
 
     def _show(self) -> bool:

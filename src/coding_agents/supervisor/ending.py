@@ -11,13 +11,13 @@ from coding_agents.engine.api import ContainerState
 from coding_agents.errors import CodingAgentsError, SessionStateError, StoreError
 from coding_agents.gitsync.relay import RelayService
 from coding_agents.model.audit import RecordType
+from coding_agents.model.notice import Notice, ended
 from coding_agents.model.session import Saved
 from coding_agents.supervisor.adoption import State, adopt_found, adopt_saves, make_room, set_aside
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.guest_config import salvage_config
 from coding_agents.supervisor.guest_link import GuestLink
 from coding_agents.supervisor.journal import Journal
-from coding_agents.supervisor.notify import Notice
 from coding_agents.supervisor.protocol import told
 from coding_agents.supervisor.relay_budgets import relay_limits
 from coding_agents.supervisor.removal import remove_engine_objects
@@ -96,15 +96,11 @@ class Ending:
         except CodingAgentsError as error:
             self._journal.note(RecordType.BUDGET_USED, outcome="failed", detail={"reason": error.message})
 
-    def notice(self) -> tuple[Notice, str]:
+    def notice(self) -> Notice:
         """How the session ended, for its user."""
         record = self._session.record
-        status = record.exit_status
-        if record.phase == "lost" or status is None:
-            return "failed", "the container is gone"
-        where = {"branch": f"its work is on {record.branch}", "none": "it made no commits"}
-        text = where.get(record.saved.where, f"see `coding-agents recover {record.name}`")
-        return ("finished", text) if status == 0 else ("failed", f"status {status}; {text}")
+        status = None if record.phase == "lost" else record.exit_status
+        return ended(record.name, status=status, where=record.saved.where, branch=record.branch)
 
     def _not_settled(self, error: CodingAgentsError) -> Saved:
         """What is known of the work when the end could not be settled: it is in the volume."""

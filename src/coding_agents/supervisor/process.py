@@ -29,6 +29,7 @@ from coding_agents.gitsync.relay_events import TipChange
 from coding_agents.gitsync.relay_repo import Identity
 from coding_agents.gitsync.rules import load_policy
 from coding_agents.model.audit import Outcome, RecordType
+from coding_agents.model.notice import WAITING, Notice
 from coding_agents.sandbox.guest import guest_argv
 from coding_agents.sandbox.spec import BRIDGE_USER
 from coding_agents.supervisor.activity import ActivityWatch
@@ -84,9 +85,7 @@ class Supervisor:
             limits=relay_limits(session),
         )
         self._notifier = Notifier(session, journal)
-        self._activity = ActivityWatch(
-            session, lambda: self._notifier.tell("waiting", "the agent waits for you")
-        )
+        self._activity = ActivityWatch(session, lambda: self._notifier.tell(Notice("waiting", WAITING)))
         self._model = ModelAccess(session, journal, self._end_for, self._activity)
         self._mcp = McpServices(session, journal)
         self._autosaving = Autosaving(session, journal, self._relay, self._open_again, self._homing)
@@ -127,9 +126,15 @@ class Supervisor:
         """Answer one request of the control socket. Raises the error that the answer carries."""
         if self._quit.is_set():
             raise SupervisorGoneError("the supervisor is leaving")
+        if op is Op.NOTICES:  # for as long as it takes: nobody stays for it
+            after = request.get("after")
+            return await self._notifier.after(after if isinstance(after, int) else None)
+        if op is Op.QUIT:
+            self.leave()
+            return {}
         self._questions += 1
         try:
-            if op not in (Op.STATUS, Op.RECORD, Op.QUIT):
+            if op not in (Op.STATUS, Op.RECORD):
                 await self._resumed.wait()  # a stop must not overtake the channel that is being opened
             return await self._answer(op, request)
         finally:
@@ -159,9 +164,8 @@ class Supervisor:
                 return await self._wait()
             case Op.SALVAGE:
                 return await self._salvage()
-            case Op.QUIT:
-                self.leave()
-                return {}
+            case Op.NOTICES | Op.QUIT:
+                raise AssertionError("answered by handle")
 
     async def _resume(self) -> None:
         """After our own restart: go on serving a running container, or settle one that ended meanwhile.
@@ -291,7 +295,7 @@ class Supervisor:
 
     def _end_for(self, reason: str) -> None:
         """A budget is used up: the work is saved and the session stopped, as `stop` does it."""
-        self._notifier.tell("budget", reason)
+        self._notifier.tell(Notice("budget", reason))
         task = asyncio.create_task(self._ending.stop_for(reason))
         self._arrivals.add(task)
         task.add_done_callback(self._arrivals.discard)
@@ -415,7 +419,7 @@ class Supervisor:
             await asyncio.gather(*self._arrivals, return_exceptions=True)
             self._activity.stop()
             await self._ending.settle(state, link)
-            self._notifier.tell(*self._ending.notice())
+            self._notifier.tell(self._ending.notice())
         finally:
             if link is not None:
                 await link.close()

@@ -12,8 +12,11 @@ import traceback
 from enum import Enum
 from typing import Any
 
+import msgspec
+
 from coding_agents import errors
 from coding_agents.errors import CodingAgentsError, SupervisorError
+from coding_agents.model.notice import Notice
 
 MAX_LINE = 1 << 20
 
@@ -32,6 +35,9 @@ class Op(Enum):
     STOP = "stop"  # {"stop_timeout_s"}: save, stop, settle → {"saved": …}
     WAIT = "wait"  # answer when the session has ended and its work is settled → {"exit_status", "saved": …}
     SALVAGE = "salvage"  # bring the volume's work into the relay and the repository → {"saved": …}
+    NOTICES = (
+        "notices"  # {"after": number or null}: the notices from there on, when there are any → `read_notices`
+    )
     QUIT = "quit"  # leave (a launch that is being undone)
 
 
@@ -49,6 +55,14 @@ def decode(line: bytes) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise SupervisorError("malformed message on the control socket")
     return message
+
+
+def read_notices(answer: dict[str, Any]) -> tuple[tuple[Notice, ...], int]:
+    """The notices of an answer, and the number to ask from next time. Raises SupervisorError."""
+    try:
+        return msgspec.convert((answer["notices"], answer["number"]), tuple[tuple[Notice, ...], int])
+    except (KeyError, msgspec.ValidationError) as error:
+        raise SupervisorError("malformed notices on the control socket") from error
 
 
 def failure(error: CodingAgentsError) -> dict[str, Any]:
