@@ -27,7 +27,18 @@ from coding_agents_guest.relay_client import main
 
 sys.exit(main())
 EOF
-chmod 0755 /usr/lib/coding-agents/git-relay
+cat > /usr/lib/coding-agents/tool-hook <<'EOF'
+#!/usr/bin/python3 -IS
+import sys
+
+sys.path.insert(0, "/opt/coding-agents/guest.pyz")
+try:
+    from coding_agents_guest.toolhook import main
+except ImportError:  # the program of a session is as old as the session
+    sys.exit(0)
+sys.exit(main())
+EOF
+chmod 0755 /usr/lib/coding-agents/git-relay /usr/lib/coding-agents/tool-hook
 
 # git asks one program for every git:// connection: the guest's end of the relay. The LFS filter belongs to
 # the system, because a repository that uses it must look as clean inside as it does on the host.

@@ -33,7 +33,7 @@ from coding_agents_guest.wire import PROTOCOL, Hello, WireError
 
 _PORTS = {"--model": MODEL_PORT, "--mcp-web": MCP_PORT}
 # Together no more than wire.MAX_STREAMS: a flood of one service leaves room for the others.
-_LIMITS = {"events": 8, "relay": 16, "model": 20, "mcp": 8, "mcp-web": 12}
+_LIMITS = {"events": 8, "relay": 16, "tools": 4, "model": 20, "mcp": 8, "mcp-web": 8}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     Returns an exit status; 1 with a line on standard error on refusal.
     """
     ports: dict[str, int] = {}
-    sockets, directory, words = ["events", "relay"], SOCKETS, list(arguments)
+    sockets, directory, words = ["events", "relay", "tools"], SOCKETS, list(arguments)
     while words:  # argparse would take a tenth of the time until we serve
         word = words.pop(0)
         if word in _PORTS:

@@ -207,7 +207,7 @@ def test_a_full_disk_refuses_releases_but_never_the_saving_of_work(path: Path, d
         log.note(_END, time_ms=8)
     records = _records(path)
     assert [record.type.value for record in records] == ["saved", "saved", "gap", "session-ended"]
-    assert records[2].detail == {"lost": 2, "guest_dropped": 1, "refused_dropped": 0}
+    assert records[2].detail == {"lost": 2, "guest_dropped": 1, "refused_dropped": 0, "tool_calls_dropped": 0}
     assert _verdict(path).state == "sealed"
 
 

@@ -58,6 +58,10 @@ AGENTS = (
 )
 
 
+# Those that can be given a hook which no repository can take away.
+TELL_OF_TOOLS = ("claude", "codex", "copilot")
+
+
 @pytest.fixture(params=AGENTS, ids=lambda agent: agent.name)
 def agent(request: pytest.FixtureRequest, engine: EngineUnderTest) -> Agent:
     """Each agent on Docker; Podman has Claude Code alone, to keep the run short."""
@@ -89,6 +93,12 @@ def test_headless_task_comes_back_as_a_commit(product: Product, repo: Path, agen
     assert "made by the agent" in git(repo, "show", f"{branch}:src/app.py")
     assert git(repo, "status", "--porcelain") == ""
     assert f"1 commit(s) on branch {branch}" in shown
+
+    # Its hook has said what it was about to do; nothing but its word, and in none of the host's records.
+    if agent.name in TELL_OF_TOOLS:
+        told = [one for one in product.audit(f"{agent.name}-{repo.name}-session-1") if one["type"] == "tool-call"]
+        assert {one["source"] for one in told} == {"guest"}
+        assert ["git commit" in one["detail"]["about"] for one in told] == [False, True]
 
     # Every request, also those beside the conversation, arrives with the host's key, which is nowhere inside.
     assert {tuple(one.credentials.items()) for one in model.asked} == {(agent.credential,)}

@@ -8,6 +8,9 @@ RATE_PER_S = 100
 # What is refused or fails comes one by one from somebody at work, and one a second tells as much of a flood.
 REFUSALS_PER_S = 1
 REFUSALS_AT_ONCE = 200
+# Hooks tell of tools one by one; a burst is what several agents at work in one session make.
+TOOL_CALLS_PER_S = 10
+TOOL_CALLS_AT_ONCE = 200
 TOTAL_BYTES = 16 << 20
 _COST = 1000  # one record in thousandths, so that the arithmetic stays in whole milliseconds
 

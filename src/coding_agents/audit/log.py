@@ -16,8 +16,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from coding_agents.audit.budget import REFUSALS_AT_ONCE, REFUSALS_PER_S, GuestBudget
-from coding_agents.audit.tail import find_tail
+from coding_agents.audit.budget import (
+    REFUSALS_AT_ONCE,
+    REFUSALS_PER_S,
+    TOOL_CALLS_AT_ONCE,
+    TOOL_CALLS_PER_S,
+    GuestBudget,
+)
+from coding_agents.audit.tail import Tail, find_tail
 from coding_agents.errors import AuditError, StoreError
 from coding_agents.model.audit import AuditEvent, AuditRecord, RecordType, encode_record, make_record
 from coding_agents.proc.sync import sync_dir
@@ -40,7 +46,7 @@ def open_log(path: Path, *, session: str, time_ms: int, timeout_s: float = 10.0)
             raise AuditError(f"{path} is the log of session {tail.session}, not of {session}")
         if tail.seq == 0:  # the first record must not be lost because the file has no durable name
             _sync_name(path)
-        log = AuditLog(path, fd, session=session, seq=tail.seq, head=tail.hash, guest_bytes=tail.guest_bytes)
+        log = AuditLog(path, fd, session=session, tail=tail)
         if tail.torn:
             log.seal_torn(tail.torn, good_bytes=tail.good_bytes, time_ms=time_ms)
         try:
@@ -52,18 +58,19 @@ def open_log(path: Path, *, session: str, time_ms: int, timeout_s: float = 10.0)
 class AuditLog:
     """An open log; made by `open_log`. Safe to use from several threads. `time_ms`: ms since the epoch."""
 
-    def __init__(
-        self, path: Path, fd: int, *, session: str, seq: int, head: str, guest_bytes: int = 0
-    ) -> None:
+    def __init__(self, path: Path, fd: int, *, session: str, tail: Tail) -> None:
         self._path = path
         self._fd = fd
         self._session = session
-        self._seq = seq
-        self._head = head
-        self._budget = GuestBudget(guest_bytes)
+        self._seq = tail.seq
+        self._head = tail.hash
+        self._budget = GuestBudget(tail.guest_bytes)
+        self._tool_calls = GuestBudget(
+            tail.tool_bytes, per_second=TOOL_CALLS_PER_S, at_once=TOOL_CALLS_AT_ONCE
+        )
         self._refusals = GuestBudget(per_second=REFUSALS_PER_S, at_once=REFUSALS_AT_ONCE)
         self._lost = 0
-        self._dropped = {"guest": 0, "refused": 0}
+        self._dropped = {"guest": 0, "refused": 0, "tool_calls": 0}
         self._last_ms = 0
         self._last_gap_ms = 0
         self._mutex = threading.Lock()
@@ -105,6 +112,12 @@ class AuditLog:
         if event.source != "guest":
             raise ValueError("only records of the guest are charged to its budget")
         return self._within("guest", self._budget, event, time_ms)
+
+    def tool_call(self, event: AuditEvent, *, time_ms: int) -> AuditRecord | None:
+        """Write what the guest says of a tool that it calls: as `guest`, with a budget of its own."""
+        if event.source != "guest":
+            raise ValueError("only the guest tells of tool calls")
+        return self._within("tool_calls", self._tool_calls, event, time_ms)
 
     def refusal(self, event: AuditEvent, *, time_ms: int) -> AuditRecord | None:
         """Write that the guest was refused something or failed at it, which it can cause at will: as `guest`,

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 import msgspec
 
-from coding_agents.model.audit import GENESIS, decode_record
+from coding_agents.model.audit import GENESIS, RecordType, decode_record
 
 
 class Tail(msgspec.Struct, frozen=True):
     """The end of a log: the last whole record, its session ("" when there is none), the bytes up to it,
-    what stands behind it (a torn line), and what the guest's records took."""
+    what stands behind it (a torn line), and what the guest's records took, tool calls apart."""
 
     seq: int = 0
     hash: str = GENESIS
@@ -19,6 +19,7 @@ class Tail(msgspec.Struct, frozen=True):
     good_bytes: int = 0
     torn: bytes = b""
     guest_bytes: int = 0
+    tool_bytes: int = 0
 
 
 def find_tail(lines: Iterable[bytes]) -> Tail:
@@ -37,9 +38,14 @@ def find_tail(lines: Iterable[bytes]) -> Tail:
         behind.append(line)
         if record is not None:
             size = sum(map(len, behind))
-            guest = tail.guest_bytes + (len(line) if record.source == "guest" else 0)
-            tail = Tail(record.seq, record.hash, record.session, tail.good_bytes + size, guest_bytes=guest)
+            guest, tools = tail.guest_bytes, tail.tool_bytes
+            if record.type is RecordType.TOOL_CALL:
+                tools += len(line)
+            elif record.source == "guest":
+                guest += len(line)
+            good = tail.good_bytes + size
+            tail = Tail(record.seq, record.hash, record.session, good, guest_bytes=guest, tool_bytes=tools)
             behind.clear()
     if not behind:
         return tail
-    return Tail(tail.seq, tail.hash, tail.session, tail.good_bytes, b"".join(behind), tail.guest_bytes)
+    return msgspec.structs.replace(tail, torn=b"".join(behind))

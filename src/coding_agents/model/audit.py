@@ -42,6 +42,7 @@ class RecordType(StrEnum):
     GATE_CLOSED = "gate-closed"
     GUEST_STEP = "guest-step"
     GUEST_EVENT = "guest-event"
+    TOOL_CALL = "tool-call"
     ATTACHED = "attached"
     EXEC = "exec"
     COPIED = "copied"

@@ -185,7 +185,7 @@ class GuestLink:
         try:
             async with self._changed:
                 self._changed.notify_all()
-            async for line in _lines(stream):
+            async for line in lines(stream, MAX_LINE):
                 await self._take(parse_event(line))
         except (ConnectionError, WireError):
             stream.reset("malformed event")
@@ -218,12 +218,13 @@ class GuestLink:
             self._changed.notify_all()
 
 
-async def _lines(stream: Stream) -> AsyncIterator[bytes]:
+async def lines(stream: Stream, limit: int) -> AsyncIterator[bytes]:
+    """The lines of a stream as they come, without their ends. Raises WireError for one of more than `limit` bytes."""
     buffer = bytearray()
     while chunk := await stream.read():
         buffer += chunk
         while (end := buffer.find(b"\n")) >= 0:
             yield bytes(buffer[:end])
             del buffer[: end + 1]
-        if len(buffer) > MAX_LINE:
-            raise WireError("event line too long")
+        if len(buffer) > limit:
+            raise WireError("line too long")

@@ -11,6 +11,8 @@ from coding_agents.gitsync.integrate import Integrated
 from coding_agents.gitsync.relay_events import RelayEvent
 from coding_agents.gitsync.relay_repo import Identity
 from coding_agents.model.audit import AuditEvent, Outcome, RecordType
+from coding_agents.supervisor.tool_calls import ToolCall
+from coding_agents.terminal.escape import escape
 from coding_agents_guest.events import Autosaved, Event, Exit, Failed, Running, Salvaged, Saved, Step
 
 Detail = Mapping[str, str | int]
@@ -108,6 +110,12 @@ class Journal:
                 self._guest(RecordType.GUEST_EVENT, "exit", {"status": status})
             case _:
                 pass
+
+    def tool_call(self, call: ToolCall) -> bool:
+        """Record a call of a tool that the guest tells of, as the guest's; whether its budget had room."""
+        detail: Detail = {"about": escape(call.about), "said_ms": call.ms}
+        event = AuditEvent(RecordType.TOOL_CALL, source="guest", subject=escape(call.tool), detail=detail)
+        return self._log.tool_call(event, time_ms=now_ms()) is not None
 
     def _guest(self, kind: RecordType, subject: str, detail: Detail) -> None:
         event = AuditEvent(kind, source="guest", subject=subject, detail=dict(detail))

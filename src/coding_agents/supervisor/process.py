@@ -45,6 +45,7 @@ from coding_agents.supervisor.notify import Notifier
 from coding_agents.supervisor.protocol import Op, told
 from coding_agents.supervisor.relay_budgets import relay_limits
 from coding_agents.supervisor.settle import bring_home_or_say_why, saved_of
+from coding_agents.supervisor.tool_calls import ToolCalls
 from coding_agents_guest.lfspointer import LFS
 from coding_agents_guest.mux import Stream
 
@@ -88,6 +89,7 @@ class Supervisor:
         self._activity = ActivityWatch(session, lambda: self._notifier.tell(Notice("waiting", WAITING)))
         self._model = ModelAccess(session, journal, self._end_for, self._activity)
         self._mcp = McpServices(session, journal)
+        self._tool_calls = ToolCalls(journal.tool_call)
         self._autosaving = Autosaving(session, journal, self._relay, self._open_again, self._homing)
         self._ending = Ending(session, journal, self._relay, self._homing)
 
@@ -220,7 +222,7 @@ class Supervisor:
 
     async def _open_link(self) -> dict[str, object]:
         record, engine = self._session.record, self._session.engine
-        services: dict[str, Service] = {"relay": self._serve_relay}
+        services: dict[str, Service] = {"relay": self._serve_relay, "tools": self._tool_calls.serve}
         options = []
         if self._model.served:
             services["model"] = self._model.serve
