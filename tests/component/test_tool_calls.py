@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -29,8 +30,10 @@ from coding_agents_guest import toolhook
 from coding_agents_guest.mux import Stream
 from coding_agents_guest.wire import WireError
 from support.guest import ENV, bridge_command, guest_program, short_directory
+from support.product import ROOT
 
 SESSION = "0123456789ab"
+TIMEOUT_S = 40
 _HOOK = "import sys; sys.path.insert(0, {!r}); from coding_agents_guest.toolhook import main; sys.exit(main({!r}))"
 BASH = (
     b'{"hook_event_name":"PreToolUse","tool_name":"Bash","tool_input":{"description":"d","command":"make"}}'
@@ -115,7 +118,7 @@ def test_a_call_arrives_in_the_log_as_the_guests_word(
                 await asyncio.sleep(0.01)
             await channel.close()
 
-    asyncio.run(main())
+    asyncio.run(asyncio.wait_for(main(), TIMEOUT_S))
     (record,) = records(path)
     assert (record.type, record.source, record.subject) == (RecordType.TOOL_CALL, "guest", "Bash")
     assert record.detail["about"] == "make"
@@ -164,7 +167,7 @@ def test_a_flood_leaves_the_hosts_records_whole_and_is_counted(
         writer.close()
 
     began = time.monotonic()
-    asyncio.run(main())
+    asyncio.run(asyncio.wait_for(main(), TIMEOUT_S))
     took_s = time.monotonic() - began
     found = records(path)
     told = [one for one in found if one.type is RecordType.TOOL_CALL]
@@ -212,7 +215,7 @@ def test_another_user_tells_of_no_calls(
         writer.close()
         await channel.close()
 
-    asyncio.run(main())
+    asyncio.run(asyncio.wait_for(main(), TIMEOUT_S))
     assert seen == []
 
 
@@ -230,6 +233,33 @@ def test_a_hook_that_reaches_nobody_holds_up_nothing(tmp_path: Path, sockets: Pa
                 done = run(Command(command.argv, env=ENV, stdin=said, timeout_s=20))
                 assert (done.status, done.stdout, done.stderr) == (0, b"", b"")
                 assert time.monotonic() - began < 5
+
+
+def test_no_agent_is_stopped_by_a_hook_that_is_not_there() -> None:
+    """Copilot CLI takes a status other than 0 for a no, the others 2, which is also Python's for a missing file."""
+    commands = [
+        (
+            found["command"] if "command" in found else found["bash"],
+            found.get("timeout", found.get("timeoutSec")),
+        )
+        for path in sorted((ROOT / "images/agents").rglob("managed/**/*.json"))
+        for found in _handlers(json.loads(path.read_text()))
+    ]
+    assert len(commands) == 3
+    for command, timeout_s in commands:
+        done = run(Command(("sh", "-c", command), env=ENV, stdin=BASH, timeout_s=20))
+        assert (done.status, done.stdout) == (0, b"")
+        assert timeout_s <= 2
+
+
+def _handlers(value: object) -> Iterator[dict[str, Any]]:
+    """Every handler of a hook in a settings file of any agent."""
+    if isinstance(value, dict):
+        if value.get("type") == "command":
+            yield value
+        value = list(value.values())
+    for one in value if isinstance(value, list) else ():
+        yield from _handlers(one)
 
 
 def test_the_hook_loads_nothing_that_takes_time(tmp_path: Path) -> None:

@@ -96,9 +96,11 @@ def test_headless_task_comes_back_as_a_commit(product: Product, repo: Path, agen
 
     # Its hook has said what it was about to do; nothing but its word, and in none of the host's records.
     if agent.name in TELL_OF_TOOLS:
-        told = [one for one in product.audit(f"{agent.name}-{repo.name}-session-1") if one["type"] == "tool-call"]
+        name = f"{agent.name}-{repo.name}-session-1"
+        told = [one for one in product.audit(name) if one["type"] == "tool-call"]
         assert {one["source"] for one in told} == {"guest"}
         assert ["git commit" in one["detail"]["about"] for one in told] == [False, True]
+        assert "git commit" in product.run("logs", "--tools", "--tail", "1", name).out
 
     # Every request, also those beside the conversation, arrives with the host's key, which is nowhere inside.
     assert {tuple(one.credentials.items()) for one in model.asked} == {(agent.credential,)}

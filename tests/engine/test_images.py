@@ -78,7 +78,8 @@ def test_the_base_has_its_users_and_places(engine: EngineUnderTest) -> None:
         engine,
         BASE_REF,
         "getent passwd 1000 1001 1002; stat -c '%u:%g %a %n' /workspace /home/agentuser /opt/coding-agents"
-        " /usr/lib/coding-agents/git-relay; cat /usr/lib/coding-agents/git-relay; echo lang=$LANG",
+        " /usr/lib/coding-agents/git-relay /usr/lib/coding-agents/tool-hook;"
+        " cat /usr/lib/coding-agents/git-relay; echo lang=$LANG",
     )
     assert "agentuser:x:1000:1000::/home/agentuser:/bin/bash" in out
     assert "mcpuser:x:1001:1001::/nonexistent:/usr/sbin/nologin" in out
@@ -86,6 +87,7 @@ def test_the_base_has_its_users_and_places(engine: EngineUnderTest) -> None:
     assert "1000:1000 755 /workspace" in out
     assert "0:0 755 /opt/coding-agents" in out
     assert "0:0 755 /usr/lib/coding-agents/git-relay" in out
+    assert "0:0 755 /usr/lib/coding-agents/tool-hook" in out
     assert "#!/usr/bin/python3 -IS\nimport sys\n" in out
     assert 'sys.path.insert(0, "/opt/coding-agents/guest.pyz")' in out
 

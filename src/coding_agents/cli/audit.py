@@ -45,7 +45,7 @@ def verify(app: AppContext, session: str, as_json: bool) -> None:
     from coding_agents.audit.verify import verify as verify_lines
 
     path = app.store.find_log(session)
-    with _lines(path) as lines:
+    with log_lines(path) as lines:
         verdict = verify_lines(lines)
     if as_json:
         app.output.result_json({**asdict(verdict), "ok": verdict.ok})
@@ -112,7 +112,7 @@ def query(
         _time_ms(until) if until else None,
     )
     path = app.store.find_log(session)
-    with _lines(path) as lines:
+    with log_lines(path) as lines:
         reading = Reading(lines)
         for record in reading.matching(asked):
             if as_json:
@@ -127,7 +127,8 @@ def query(
 
 
 @contextmanager
-def _lines(path: Path) -> Iterator[Iterator[bytes]]:
+def log_lines(path: Path) -> Iterator[Iterator[bytes]]:
+    """The lines of an audit log, for the block. Raises AuditError when it is missing or cannot be read."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -139,12 +140,17 @@ def _lines(path: Path) -> Iterator[Iterator[bytes]]:
 
 
 def _line(record: AuditRecord) -> str:
-    when = datetime.fromtimestamp(record.time / 1000, UTC).isoformat(timespec="milliseconds")
-    parts = [when.removesuffix("+00:00") + "Z", record.source, record.type.value, record.outcome]
+    parts = [time_text(record), record.source, record.type.value, record.outcome]
     parts += [part for part in (record.rule, record.subject) if part]
     if record.detail:
         parts.append(json.dumps(record.detail, sort_keys=True, ensure_ascii=True))
     return "  ".join(part.replace("\n", "\\n").replace("\t", "\\t") for part in parts)
+
+
+def time_text(record: AuditRecord) -> str:
+    """When a record was written, in UTC and to the millisecond."""
+    when = datetime.fromtimestamp(record.time / 1000, UTC).isoformat(timespec="milliseconds")
+    return when.removesuffix("+00:00") + "Z"
 
 
 def _time_ms(text: str) -> int:
