@@ -92,7 +92,7 @@ def test_hello_tells_version_and_facts(tmp_path: Path, sockets: Path) -> None:
         async with channel_to_bridge(guest_program(tmp_path), sockets, refuse) as channel:
             assert channel.hello.version == __version__
             assert channel.hello.facts["kernel"] == platform.release()
-            assert names_in(sockets) == ["events.sock", "relay.sock"]
+            assert names_in(sockets) == ["events.sock", "relay.sock", "tools.sock"]
 
     run(scenario)
 

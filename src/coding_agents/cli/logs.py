@@ -21,7 +21,7 @@ def command(app: AppContext, name: str, follow: bool, tail: int | None, raw: boo
     """Show what a session's command has printed."""
     if tools:
         if follow or raw:
-            raise UsageError("--tools goes with --tail alone")
+            raise UsageError("--tools goes with --tail alone", hint="Leave --follow and --raw out.")
         _show_tools(app, name, tail)
         return 0
     from coding_agents.app.inside import show_output
