@@ -294,6 +294,28 @@ def test_what_is_mounted_below_a_leftover_is_not_removed(tmp_path: Path) -> None
     assert not leftover.exists()
 
 
+def test_builds_that_end_meanwhile_are_in_nobodys_way(tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def others() -> None:
+        while not over.is_set():
+            made = [tmp_path / f"coding-agents-build-{os.geteuid()}-1-{number}" for number in range(50)]
+            for path in made:
+                path.mkdir()
+            for path in made:
+                path.rmdir()
+
+    thread = threading.Thread(target=others)
+    thread.start()
+    try:
+        for _ in range(100):
+            with scratch_dir({"TMPDIR": str(tmp_path)}):
+                pass
+    finally:
+        over.set()
+        thread.join()
+
+
 def test_the_plan_of_an_unknown_agent_touches_no_engine(site: Site) -> None:
     from coding_agents.errors import ManifestError
 

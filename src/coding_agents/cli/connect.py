@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import click
 
 from coding_agents.cli.context import AppContext
@@ -19,7 +21,7 @@ def command(app: AppContext, name: str, control: bool) -> int:
     from coding_agents.app.steps import Trace
     from coding_agents.cli.launch_view import after_leaving
     from coding_agents.cli.ringing import notices_shown
-    from coding_agents.errors import UsageError
+    from coding_agents.errors import CodingAgentsError, UsageError
 
     if not (app.env.stdin_tty and app.env.stdout_tty):
         raise UsageError("connect needs a terminal", hint="Use `coding-agents logs` or `exec` in scripts.")
@@ -27,5 +29,6 @@ def command(app: AppContext, name: str, control: bool) -> int:
     if start(session, Trace()) is not None:
         app.output.say(f"started session {session.record.name}")
     status = attach(session, control=control, notices=notices_shown(app))
-    after_leaving(app, session)
+    with suppress(CodingAgentsError):  # it may have been removed meanwhile
+        after_leaving(app, session)
     return status

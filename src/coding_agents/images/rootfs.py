@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from coding_agents.errors import ImageBuildError
@@ -125,8 +125,9 @@ def scratch_dir(environment: Mapping[str, str]) -> Iterator[Path]:
     prefix = f"{_SCRATCH}{os.geteuid()}-"
     for leftover in parent.glob(f"{prefix}*"):
         pid = leftover.name.removeprefix(prefix).split("-")[0]
-        if leftover.lstat().st_uid == os.geteuid() and pid.isdigit() and not is_alive(int(pid)):
-            _remove(leftover, environment)
+        with suppress(FileNotFoundError):  # another build has just ended
+            if leftover.lstat().st_uid == os.geteuid() and pid.isdigit() and not is_alive(int(pid)):
+                _remove(leftover, environment)
     path = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent))
     path.chmod(0o711)
     try:
