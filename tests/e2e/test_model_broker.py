@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from model_stub.server import ModelStub, serving
-from support.inside import Inside
+from support.inside import Inside, core_limits, supervisor_of
 from support.product import Product, git, wait_for
 
 pytestmark = pytest.mark.engine
@@ -113,7 +113,8 @@ def test_the_credential_is_nowhere_inside(product: Product, repo: Path) -> None:
             product.exec(name, f"tmux capture-pane -p -S - -t agent | grep -c '{KEY}'", status=1).out == "0\n"
         )
 
-        # Whoever speaks with the broker leaves no core dump, however it dies and whatever it asks for.
+        # Neither the broker nor who speaks with it leaves a core dump, however it dies.
+        assert core_limits(supervisor_of(product.session_dir(name)))[0] == "0"
         assert inside.cores() == []
         product.exec(name, "ulimit -c 1000000; cd /tmp && sh -c 'kill -ABRT $$'", status=134)
         assert inside.cores() == []

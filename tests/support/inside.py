@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -42,18 +43,21 @@ class Inside:
 
     def cores(self) -> list[str]:
         """What of a core dump there is: limits that would let a process write one, and files that look like one."""
-        found = [f"limit {pid}" for pid in self.pids if not _forbids_cores(pid)]
+        found = [f"limit {pid}" for pid in self.pids if core_limits(pid) != ("0", "0")]
         for top in _WRITABLE:
             found += [f"file {path}" for path in (self.root / top).rglob("core*") if _is_core(path)]
         return found
 
 
-def _forbids_cores(pid: int) -> bool:
+def core_limits(pid: int) -> tuple[str, str]:
+    """How large a core dump a process may write now, and at most when it asks for more; none when it has ended."""
     try:
         limits = Path(f"/proc/{pid}/limits").read_text()
-    except OSError:  # it has ended meanwhile
-        return True
-    return re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE) is not None
+    except OSError:
+        return "0", "0"
+    found = re.search(r"^Max core file size +(\S+) +(\S+) ", limits, re.MULTILINE)
+    assert found is not None
+    return found[1], found[2]
 
 
 def _is_core(path: Path) -> bool:
@@ -63,6 +67,17 @@ def _is_core(path: Path) -> bool:
     except OSError:
         return False
     return head[:4] == b"\x7fELF" and head[16:18] == b"\x04\x00"  # ET_CORE
+
+
+def supervisor_of(directory: Path) -> int:
+    """The process id of the supervisor of the session in `directory`."""
+    words = b"\0coding_agents.supervisor\0" + os.fsencode(directory) + b"\0"
+    (found,) = (
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and words in _of_process(int(entry.name), "cmdline")
+    )
+    return found
 
 
 def _space(process: Path) -> str:

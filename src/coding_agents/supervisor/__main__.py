@@ -12,6 +12,7 @@ sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
 
 import asyncio
 import os
+import resource
 import signal
 import traceback
 from contextlib import suppress
@@ -35,6 +36,8 @@ _LOCK_WAIT_S = 15.0
 def main() -> int:
     gc.freeze()
     gc.enable()
+    # Our memory holds the user's credentials for the model; no dump of it is to lie anywhere.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     directory, ready = Path(sys.argv[1]), int(sys.argv[2])
     _redirect_output(directory / "supervisor.log")
     try:
