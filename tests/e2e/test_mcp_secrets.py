@@ -52,9 +52,9 @@ def test_claude_uses_a_server_that_holds_a_secret(product: Product, trusting: Pa
     assert [one["state"] for one in listed.json] == ["trusted", "trusted"]
     with serving("mcp") as model:
         name = claude(product, trusting, model, "-p", "ask the server")
-    assert [one.problem for one in model.conversation] == ["", ""], model.conversation[-1].question
-    assert model.conversation[-1].question is not None
-    told = json.loads(model.conversation[-1].question.last_result.partition("scripted words ")[2])
+    assert [one.problem for one in model.conversation] == ["", "", ""], model.conversation[-1].question
+    assert model.conversation[1].question is not None
+    told = json.loads(model.conversation[1].question.last_result.partition("scripted words ")[2])
     assert (told["file"], told["cwd"]) == (f"{COPIES}/probe/tools/mcp/server.py", f"{COPIES}/probe")
     assert (told["uid"], told["token"]) == (1001, KNOWN)
     assert not {"ANTHROPIC_API_KEY", "TRACKER_TOKEN", "CLAUDE_CONFIG_DIR"} & set(told["env"])
@@ -75,7 +75,7 @@ def test_claude_uses_an_address_that_wants_a_secret(product: Product, repo: Path
         put(product.home, ".config/coding-agents/mcp-secrets.env", f"TRACKER_TOKEN={SECRET}\n".encode())
         product.run("mcp", "trust", "probe", "-y", cwd=repo)
         name = claude(product, repo, model, "-p", "ask the server")
-    assert [one.problem for one in model.conversation] == ["", ""], model.conversation[-1].question
+    assert [one.problem for one in model.conversation] == ["", "", ""], model.conversation[-1].question
     assert {(path, asked["authorization"]) for _, path, asked, _ in web.asked} == {
         ("/mcp", f"Bearer {SECRET}")
     }

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from support.product import git
 
+TELL_OF_TOOLS = ("claude", "codex", "copilot")
+"""The agents that can be given a hook which no repository can take away."""
+
 MARKERS = "/tmp/started-by-the-repository"
 
 _START = "/workspace/evil.sh"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coding_agents.images.data import data_dir
-from coding_agents.mcp.formats import LIMITS, convert, inexpressible, requirements
+from coding_agents.mcp.formats import LIMITS, convert, hooks, inexpressible, requirements
 from coding_agents.mcp.references import filled, settle
 from coding_agents.mcp.seam import NotStarted, Run, as_run
 from coding_agents.model.mcp import FORMATS, McpFormat, McpPlace, McpServer, place_problems
@@ -54,6 +54,8 @@ def test_an_image_allows_by_itself_what_a_session_without_servers_is_allowed(for
         assert (managed / "settings.json").read_bytes() == convert((), format)
     else:
         assert (managed / LIMITS[format]).read_bytes() == requirements((), format)
+    for path, content in hooks(format).items():
+        assert (managed / path).read_bytes() == content
 
 
 def test_copilot_starts_servers_by_name_and_never_a_repositorys_hooks() -> None:

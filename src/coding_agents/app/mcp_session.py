@@ -11,7 +11,7 @@ from coding_agents.config.environ import HostEnvironment
 from coding_agents.errors import McpError
 from coding_agents.mcp.apart import ApartServer
 from coding_agents.mcp.find import Placed
-from coding_agents.mcp.formats import LIMITS, OVERRIDING, convert, requirements
+from coding_agents.mcp.formats import LIMITS, OVERRIDING, convert, hooks, requirements
 from coding_agents.mcp.pin import files_named
 from coding_agents.mcp.seam import NotStarted, Run, as_run
 from coding_agents.mcp.trust import TrustRecord
@@ -43,7 +43,8 @@ class SessionServers(msgspec.Struct, frozen=True):
         if place is None or not (self.started or place.always):
             return {}
         limits = {LIMITS[place.format]: (self.limits, False)} if self.limits else {}
-        return {place.file: (self.listing, False), **limits, **self.copies}
+        rooted = {path: (content, False) for path, content in hooks(place.format).items()}
+        return {place.file: (self.listing, False), **limits, **rooted, **self.copies}
 
     def seeds(self) -> dict[str, bytes]:
         """The files of the agent's home that the seed has, by path."""

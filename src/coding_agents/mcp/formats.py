@@ -76,6 +76,18 @@ def requirements(servers: Sequence[McpServer], format: McpFormat) -> bytes:
 LIMITS: Mapping[McpFormat, str] = {"codex": "requirements.toml", "copilot": "managed-settings.json"}
 """The name of the file for what forbids others, in the configuration volume."""
 
+TOOL_HOOK = "/usr/lib/coding-agents/tool-hook || :"
+"""The command of root's hooks: what a tool call is comes to the host's audit log, and its failure stops no agent."""
+
+
+def hooks(format: McpFormat) -> Mapping[str, bytes]:
+    """Root's hooks by path in the configuration volume, for a CLI that looks for them there."""
+    if format != "copilot":
+        return {}
+    hook = {"type": "command", "bash": TOOL_HOOK, "timeoutSec": 2}
+    return {"policy.d/tool-hook.json": _json({"version": 1, "hooks": {"preToolUse": [hook]}})}
+
+
 # Gemini reads one file of the system's: what keeps the rest of a repository from starting is in it, too.
 _GEMINI: Mapping[str, object] = {
     "general": {"enableAutoUpdate": False},
