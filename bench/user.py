@@ -46,15 +46,22 @@ class User:
         """Launch `demo` on `repo`; the output of its command."""
         return self.run("launch", str(repo), "--agent", "demo", "--engine", self.engine, *args)
 
-    def first_byte_ms(self, repo: Path, *args: str, keep: bool = False) -> float:
+    def first_byte_ms(
+        self,
+        repo: Path,
+        *args: str,
+        keep: bool = False,
+        agent: str = "demo",
+        command: tuple[str, ...] = ("echo", "hello"),
+    ) -> float:
         """From the start of `launch` to the first byte that a command in the session writes.
 
         The session is removed at once, or with `keep` at the end of the user.
         """
         began = time.perf_counter()
         end = () if keep else ("--rm",)
-        launch = ("launch", str(repo), "--agent", "demo", "--engine", self.engine, *end, *args)
-        process = self.command(*launch, "--", "echo", "hello")
+        launch = ("launch", str(repo), "--agent", agent, "--engine", self.engine, *end, *args)
+        process = self.command(*launch, "--", *command)
         if process.stdout is None:
             raise AssertionError("the output is a pipe")
         first = process.stdout.read(1)
