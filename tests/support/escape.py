@@ -20,7 +20,7 @@ PYTHON = ("/usr/bin/python3", "-IS", "-c")
 AGENT = "1000:1000"
 # How the kernel says no. Not EINVAL or EFAULT: then the call was allowed and only badly worded.
 DENIED = frozenset({"EPERM", "EACCES", "EROFS", "ENOSYS"})
-SOCKETS = ("events.sock", "relay.sock")
+SOCKETS = ("events.sock", "relay.sock", "tools.sock")
 
 T = TypeVar("T")
 
