@@ -54,10 +54,6 @@ MAY_NAME = {
         (name, "call frozenset") for name in (
             "bash", "busybox", "dash", "ksh", "nohup", "nsenter", "parallel", "setsid", "sh", "su", "sudo", "unshare",
             "xargs", "zsh")},
-    "mcp/apart.py": {  # what is not started with a secret
-        (word, "call frozenset")
-        for word in ("bash", "busybox", "dash", "ksh", "nohup", "nsenter", "parallel", "setsid", "sh", "su", "sudo",
-                     "unshare", "xargs", "zsh")},
     "mcp/formats.py": {("bash", "value of hook")},  # a key of Copilot's
     "model/manifest.py": {("sh", "function resume_argv")},  # inside the container
     "proc/git.py": {("git", "value of argv"), ("git", "value of _CLONE_PROTOCOLS")},
