@@ -69,7 +69,7 @@ def _on_terminal(command: str, directory: Path, env: Mapping[str, str]) -> str:
     _, status = os.waitpid(process, 0)
     os.close(terminal)
     escaper = StreamEscaper(colours=False)
-    text = (escaper.feed(shown.replace(b"\r\n", b"\n")) + escaper.finish()).decode()
+    text = (escaper.feed(shown.replace(b"\r\n", b"\n").replace(b"\a", b"")) + escaper.finish()).decode()
     if status != 0:
         raise SystemExit(f"{command}: status {os.waitstatus_to_exitcode(status)}\n{text}")
     return re.sub(r"\bhttp://127\.0\.0\.1:\d+", "a scripted model", text.replace(str(directory.parent), "~"))

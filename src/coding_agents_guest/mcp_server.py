@@ -132,7 +132,10 @@ def require_out_of_reach(program: str, order: Order) -> None:
 
 
 def in_reach(path: str) -> str:
-    """What of `path`, all above it and all that it leads to is not root's alone to change; "" when nothing."""
+    """What of `path`, all above it and all that it leads to is not root's alone to change; "" when nothing.
+
+    What is mounted read-only nobody changes, whoever owns it: Podman gives a new volume to the container's user.
+    """
     if "\0" in path or not os.path.lexists(path):
         return ""
     for start in {path, os.path.realpath(path)}:
@@ -141,6 +144,8 @@ def in_reach(path: str) -> str:
             if stat.S_ISLNK(info.st_mode) or not (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)):
                 opened = False  # the mode of a link or a device says nothing about its place
             else:
+                if os.statvfs(place).f_flag & os.ST_RDONLY:
+                    continue
                 opened = bool(info.st_mode & stat.S_IWOTH) or (
                     info.st_gid == AGENT_GID and bool(info.st_mode & stat.S_IWGRP)
                 )

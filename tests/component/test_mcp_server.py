@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -482,3 +483,21 @@ def test_starts_have_turns(session: SessionContext, box: Box, monkeypatch: pytes
     monkeypatch.setattr(mcp_access, "_PATIENCE_S", 0.0)
     answers = asked(session, *([b"other\n"] * 4))
     assert [b"too often" in answer for answer in answers] == [False, False, True, True]
+
+
+@needs_root
+def test_what_is_mounted_read_only_is_out_of_reach_whoever_owns_it() -> None:
+    place = Path(f"/opt/ca-mounted-{os.getpid()}")
+    place.mkdir(mode=0o755)
+    try:
+        subprocess.run(("mount", "-t", "tmpfs", "-o", "mode=755,uid=1000", "none", place), check=True)
+        try:
+            file = place / "file"
+            file.write_text("x")
+            assert in_reach(str(file)) == str(place)
+            subprocess.run(("mount", "-o", "remount,ro", place), check=True)
+            assert in_reach(str(file)) == ""
+        finally:
+            subprocess.run(("umount", place), check=True)
+    finally:
+        place.rmdir()
