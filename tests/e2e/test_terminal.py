@@ -35,6 +35,7 @@ def shell(product: Product, repo: Path) -> Iterator[str]:
     name = launched.out.strip()
     product.exec(name, f"cat > /tmp/hostile <<'EOF'\n{HOSTILE}\nEOF")
     yield name
+    product.exec(name, "tmux kill-server", status=None)  # a shell heeds no SIGTERM: a stop would wait for 10 s
     product.run("stop", name)
 
 
