@@ -35,7 +35,8 @@ def shell(product: Product, repo: Path) -> Iterator[str]:
     name = launched.out.strip()
     product.exec(name, f"cat > /tmp/hostile <<'EOF'\n{HOSTILE}\nEOF")
     yield name
-    product.exec(name, "tmux kill-server", status=None)  # a shell heeds no SIGTERM: a stop would wait for 10 s
+    # A shell heeds no SIGTERM: the stop alone would wait for 10 s.
+    product.exec(name, "tmux kill-server", status=None)
     product.run("stop", name)
 
 
