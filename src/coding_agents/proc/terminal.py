@@ -163,18 +163,20 @@ class _Relay:
             data = b""
         if not data:  # a raw terminal has no end of file but this
             raise Terminated
-        self._interrupt(data)
-        self._typed += data
+        self._typed += self._interrupt(data)
 
-    def _interrupt(self, data: bytes) -> None:
+    def _interrupt(self, data: bytes) -> bytes:
         """Let Ctrl-C end a client that has not made its terminal raw yet, such as one whose engine is silent.
 
-        Its terminal controls no session, so that the kernel does not do it.
+        Its terminal controls no session, so that the kernel does not do it. Returns `data` without the key: for it the
+        kernel would drop what waits on the terminal, and that may be the answer to the signal.
         """
         attributes = termios.tcgetattr(self._master)
         key = attributes[_CC][termios.VINTR]
-        if attributes[_LFLAG] & termios.ISIG and isinstance(key, bytes) and key in data:
-            self._signal(signal.SIGINT)
+        if not attributes[_LFLAG] & termios.ISIG or not isinstance(key, bytes) or key not in data:
+            return data
+        self._signal(signal.SIGINT)
+        return data.replace(key, b"")
 
     def _pass_typed(self) -> None:
         with suppress(BlockingIOError):
