@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 from coding_agents.model.audit import Outcome, RecordType
 from coding_agents.model.turns import Turns
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.host_tls import host_tls
 from coding_agents.supervisor.journal import Journal
 from coding_agents.supervisor.mcp_judge import McpJudge, RefusalError
 from coding_agents_guest.mux import Stream
 
 if TYPE_CHECKING:
-    import ssl
-
     from coding_agents.brokers.mcp.http import Target, WebBroker
 
 _BURST, _EVERY_S, _PATIENCE_S = 120, 0.5, 20.0
@@ -52,15 +51,9 @@ class McpWeb:
                 target=self._target,
                 ended=self._ended,
                 proxy_for=lambda address: proxy_for(address, environ),
-                tls=self._tls,
+                tls=lambda: host_tls(environ),
             )
         )
-
-    def _tls(self) -> ssl.SSLContext:
-        from coding_agents.brokers.http.tls import tls_context
-        from coding_agents.images.hostnet import host_certificates
-
-        return tls_context(host_certificates(self._session.env.environ))
 
     async def _target(self, name: str, method: str, size: int) -> Target:
         from coding_agents.brokers.mcp.http import NotServedError, target_of

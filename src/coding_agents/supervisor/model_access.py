@@ -19,12 +19,11 @@ from coding_agents.model.settings import Settings
 from coding_agents.model.spending import NO_COST, NO_TOKENS, price_of
 from coding_agents.supervisor.activity import ActivityWatch
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.host_tls import host_tls
 from coding_agents.supervisor.journal import Journal, now_ms
 from coding_agents_guest.mux import Stream
 
 if TYPE_CHECKING:
-    import ssl
-
     from coding_agents.brokers.model.broker import ModelBroker
     from coding_agents.brokers.model.service import Account
     from coding_agents.brokers.model.usage import Usage
@@ -97,18 +96,12 @@ class ModelAccess:
                 activity=self._activity,
                 policy=load_policy(),
                 proxy_for=lambda address: proxy_for(address, self._session.env.environ),
-                tls=self._tls,
+                tls=lambda: host_tls(self._session.env.environ),
             )
         )
 
     def _server_tools(self) -> tuple[str, ...]:
         return self._settings().model_server_tools
-
-    def _tls(self) -> ssl.SSLContext:
-        from coding_agents.brokers.http.tls import tls_context
-        from coding_agents.images.hostnet import host_certificates
-
-        return tls_context(host_certificates(self._session.env.environ))
 
     async def _account(self, manifest: AgentManifest) -> Account:
         """Who asks now. A setting that cannot be read is no reason to ask somebody else than the user's gateway."""
