@@ -11,3 +11,6 @@ SOCKETS = Path("/run/coding-agents")
 MODEL_PORT = 8099
 MCP_PORT = 8098
 """Ports on the container's own 127.0.0.1: the model, and MCP servers at an address that wants a secret."""
+
+WATERMARK_FAMILY = 0x5EC0
+"""A family of sockets that no kernel has: how a seccomp profile answers for it tells which one it is."""

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Union
 
+from coding_agents_guest.watermark import read_watermark
+
 Facts = dict[str, Any]
 Limit = Union[int, None]
 
@@ -40,6 +42,7 @@ def read_facts(root: Path = Path("/")) -> Facts:
     readers: dict[str, Callable[[Path], Any]] = {
         "process": lambda root: parse_status(_text(root / "proc/1/status")),
         "rlimits": lambda root: parse_limits(_text(root / "proc/1/limits")),
+        "seccomp": lambda _root: read_watermark(),
         "label": lambda root: _text(root / "proc/1/attr/current").rstrip("\0\n"),
         "mounts": lambda root: _with_sizes(root, parse_mounts(_text(root / "proc/self/mountinfo"), _WATCHED)),
         "other_mounts": lambda root: other_mounts(_text(root / "proc/self/mountinfo")),

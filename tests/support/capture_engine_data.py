@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,7 @@ from msgspec.structs import replace
 
 from coding_agents.engine.find import find_engine
 from coding_agents.sandbox.plan import plan_session
+from coding_agents.sandbox.seccomp import profile
 from coding_agents.sandbox.spec import Network, SandboxSpec
 from support.specs import plan_input
 
@@ -73,8 +75,26 @@ def _write(name: str, document: bytes, keep: Iterable[str]) -> None:
     one = parsed[0] if isinstance(parsed, list) else parsed
     kept = {key: value for key, value in one.items() if key in set(keep)}
     kept.get("Config", {}).pop("CreateCommand", None)
+    host = kept.get("HostConfig", {})
+    if "SecurityOpt" in host:
+        host["SecurityOpt"] = [_profile_left_out(option) for option in host["SecurityOpt"]]
     _TARGET.mkdir(parents=True, exist_ok=True)
     (_TARGET / f"{name}.json").write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+
+
+def _profile_left_out(option: str) -> str:
+    """A profile by its name: where it lies, and its 34 kB, are of this checkout alone."""
+    for one in ("agent", "ptrace", "holder"):
+        for form in ("text", "path"):
+            if option == f"seccomp={getattr(profile(one), form)}":
+                return f"seccomp=@{form} {one}@"
+    return option
+
+
+def profile_put_back(option: str) -> str:
+    """What `_profile_left_out` took out."""
+    found = re.fullmatch(r"seccomp=@(text|path) (\w+)@", option)
+    return f"seccomp={getattr(profile(found[2]), found[1])}" if found is not None else option
 
 
 if __name__ == "__main__":

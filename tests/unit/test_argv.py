@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from coding_agents.engine.argv import RlimitCeiling, create_argv, network_text
 from coding_agents.engine.features import DOCKER, PODMAN, PROXY_VARIABLES
 from coding_agents.sandbox.guest import guest_argv
+from coding_agents.sandbox.rules import PROFILES
 from coding_agents.sandbox.spec import BridgeNetwork, JoinContainer, Network, NoNetwork
 from support.specs import ENGINE_ID, GUEST_DIGEST, IMAGE, holder, sandbox
 
@@ -21,6 +22,7 @@ _WALLS = (
     "--ipc=private",
     "--cgroupns=private",
     "--restart=no",
+    f"--security-opt=seccomp={PROFILES}/agent.json",
 )
 
 

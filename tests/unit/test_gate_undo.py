@@ -219,7 +219,7 @@ def test_a_start_stops_no_agent_that_works(monkeypatch: pytest.MonkeyPatch, afte
     )
     session: Any = SimpleNamespace(
         record=record, engine=engine, reload=lambda: record, update=lambda **changes: None,
-        container_state=lambda: SimpleNamespace(running=False),
+        container_state=lambda: SimpleNamespace(running=False, config=None),
         store=SimpleNamespace(lock=lambda session_id: nullcontext()),
         env=SimpleNamespace(config_dir=Path("/nonexistent")),
     )  # fmt: skip
@@ -230,7 +230,8 @@ def test_a_start_stops_no_agent_that_works(monkeypatch: pytest.MonkeyPatch, afte
 
     for name, stub in {
         "_await_settled": lambda session: None,
-        "_plan": lambda session, guarding: SimpleNamespace(holder=None, config=None),
+        "_plan": lambda session, guarding: SimpleNamespace(holder=None, config=None, sandbox=None),
+        "has_profile": lambda spec, made: True,
         "load_manifest": lambda *args: None,
         "restart_config": lambda *args: None,
         "stop_at_gate": stopped.append,

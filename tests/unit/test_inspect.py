@@ -23,7 +23,9 @@ from coding_agents.engine.inspect import (
     parse_version,
 )
 from coding_agents.errors import EngineError
+from coding_agents.sandbox.seccomp import profile
 from coding_agents.sandbox.spec import ContainerSpec, Network
+from support.capture_engine_data import profile_put_back
 from support.specs import holder, sandbox
 
 _DATA = Path(__file__).parent / "data" / "engine"
@@ -33,6 +35,8 @@ _ENGINES = ("docker", "podman")
 def _golden(name: str) -> dict[str, Any]:
     document = json.loads((_DATA / f"{name}.json").read_text())
     assert isinstance(document, dict)
+    host = document.get("HostConfig", {})
+    host["SecurityOpt"] = [profile_put_back(option) for option in host.get("SecurityOpt", [])]
     return document
 
 
@@ -83,14 +87,28 @@ def _mount(kind: str, source: str, path: str) -> Edit:
     return lambda document: document["Mounts"].append(entry)
 
 
+_AGENT = profile("agent").option
 _DRIFTS: dict[str, tuple[Edit, str]] = {
     "writable root": (_host("ReadonlyRootfs", False), "root file system is writable"),
     "privileged": (_host("Privileged", True), "privileged"),
     "device": (_host("Devices", [{"PathOnHost": "/dev/kvm"}]), "1 devices"),
-    "privileges": (_host("SecurityOpt", []), "new privileges"),
+    "privileges": (_host("SecurityOpt", [_AGENT]), "new privileges"),
     "seccomp off": (
         _host("SecurityOpt", ["no-new-privileges", "seccomp=unconfined"]),
+        "seccomp profile is not that of this version",
+    ),
+    "unmasked": (
+        _host("SecurityOpt", ["no-new-privileges", "systempaths=unconfined", _AGENT]),
         "security options were added",
+    ),
+    "another profile": (
+        _host("SecurityOpt", ["no-new-privileges", profile("ptrace").option]),
+        "seccomp profile is not that of this version",
+    ),
+    "no profile": (_host("SecurityOpt", ["no-new-privileges"]), "seccomp profile is not that"),
+    "two profiles": (
+        _host("SecurityOpt", ["no-new-privileges", _AGENT, "seccomp=unconfined"]),
+        "seccomp profile is not that",
     ),
     "host pid": (_host("PidMode", "host"), "pid namespace is shared"),
     "host ipc": (_host("IpcMode", "host"), "ipc namespace is shared"),

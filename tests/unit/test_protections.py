@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coding_agents.sandbox.protections import LAYER_NAMES, LAYERS, Evidence, Need, judge
+from coding_agents.sandbox.seccomp import profile
 from coding_agents.sandbox.spec import Network
 from support.specs import sandbox
 
@@ -24,6 +25,7 @@ _REQUIRED = {layer.name for layer in LAYERS if layer.need is Need.REQUIRED}
 def _facts(which: str, mode: str = "allow-all") -> dict[str, Any]:
     facts = json.loads((_DATA / f"facts-{which}-{mode}.json").read_text())
     assert isinstance(facts, dict)
+    facts["seccomp"] = profile("agent").watermark  # which changes with each change of the profile
     return facts
 
 
@@ -58,6 +60,10 @@ def _process(key: str, value: object) -> Edit:
     return lambda facts: facts["process"].__setitem__(key, value)
 
 
+def _fact(key: str, value: object) -> Edit:
+    return lambda facts: facts.__setitem__(key, value)
+
+
 def _cgroup(key: str, value: object) -> Edit:
     return lambda facts: facts["cgroup"].__setitem__(key, value)
 
@@ -75,6 +81,9 @@ _WEAKENED: dict[str, tuple[str, str, Edit]] = {
     "new privileges": ("no-new-privileges", "off", _process("NoNewPrivs", 0)),
     "no seccomp": ("seccomp", "off", _process("Seccomp", 0)),
     "strict seccomp": ("seccomp", "off", _process("Seccomp", 1)),
+    "no profile of ours": ("seccomp", "off", _fact("seccomp", 97)),
+    "another profile of ours": ("seccomp", "off", _fact("seccomp", profile("ptrace").watermark)),
+    "profile not asked": ("seccomp", "unknown", _fact("seccomp", None)),
     "writable root": ("read-only-root", "off", _options("/", "rw", "relatime")),
     "unplanned configuration": (
         "host-paths",

@@ -25,6 +25,7 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "limits.cpu": st.integers(1, 64),
     "limits.memory": st.integers(1, 64).map(lambda size: f"{size}g"),
     "limits.pids": st.integers(64, 9999),
+    "sandbox.allow_ptrace": st.booleans(),
     "network.mode": st.sampled_from(["allow-all", "squid", "restricted"]),
     "network.private": st.lists(st.sampled_from(["10.0.0.1:443", "[fd00::1]:80"]), max_size=2),
     "network.ca": st.sampled_from(["host", "none"]),

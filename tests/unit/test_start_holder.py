@@ -11,6 +11,7 @@ import pytest
 
 from coding_agents.app import start as module
 from coding_agents.app.bring_up import Guarding
+from coding_agents.app.renew import make_anew
 from coding_agents.app.steps import Trace
 from coding_agents.errors import EngineError
 
@@ -45,7 +46,10 @@ def test_reports_of_earlier_starts_are_handed_on(monkeypatch: pytest.MonkeyPatch
     seen: list[Guarding] = []
     for name, stub in {
         "_await_settled": lambda session: None,
-        "_plan": lambda session, guarding: SimpleNamespace(holder=SimpleNamespace(name="h"), config=None),
+        "_plan": lambda session, guarding: SimpleNamespace(
+            holder=SimpleNamespace(name="h"), config=None, sandbox=None
+        ),
+        "has_profile": lambda spec, made: True,
         "load_manifest": lambda *args: None,
         "restart_config": lambda *args: None,
         "bring_up": lambda *args, guarding, asked, undo: seen.append(guarding),
@@ -116,7 +120,21 @@ def test_what_the_engine_remembers_of_an_earlier_start_costs_the_containers(
 
 def test_any_other_refusal_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[object] = []
-    monkeypatch.setattr(module, "_make_anew", lambda *args: made.append(args))
+    monkeypatch.setattr(module, "make_anew", lambda *args: made.append(args))
     with pytest.raises(EngineError):
         _refused(monkeypatch, "no space left on device")
     assert made == []
+
+
+@pytest.mark.parametrize("holder", ["h", ""])
+def test_containers_of_another_version_are_made_anew(holder: str) -> None:
+    record = SimpleNamespace(name="demo-x", container_id="c", holder_id=holder)
+    engine = Refusing("")
+    session: Any = SimpleNamespace(
+        record=record, engine=engine, update=lambda **changes: vars(record).update(changes)
+    )
+    box: Any = SimpleNamespace(joined_to=lambda of: f"c2 joined to {of}") if holder else "c2"
+    plan: Any = SimpleNamespace(holder="h2" if holder else None, sandbox=box)
+    make_anew(session, plan)
+    assert record.container_id == ("c2 joined to h2" if holder else "c2")
+    assert engine.did[:2] == (["remove c", "remove h"] if holder else ["remove c", "create c2"])

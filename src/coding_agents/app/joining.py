@@ -62,6 +62,7 @@ def _differences(request: LaunchRequest, existing: SessionRecord) -> Iterator[tu
             yield f"{flag} {wanted}", has
     for flag, differs in (
         ("--no-push", options.no_push and existing.push),
+        ("--allow-ptrace", options.allow_ptrace and not existing.allow_ptrace),
         ("--rm", options.rm and not existing.rm),
         ("--clean", options.clean),  # the copy is made, and what it left out or took in is not recorded
         ("--include", bool(options.include)),

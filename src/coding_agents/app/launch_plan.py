@@ -60,6 +60,7 @@ def launch_plan(
             config=config,
             limits=request.limits,
             host_cpus=info.cpus or None,
+            allow_ptrace=request.settings.sandbox_allow_ptrace,
             resolvers=guarding.dns,
             holder_options=holder_options(dns=guarding.dns, allow=guarding.private),
         )
@@ -112,6 +113,7 @@ def launch_record(
         author_name=author.name if author is not None else facts.manifest.title,
         author_email=author.email if author is not None else f"{facts.manifest.name}@localhost",
         private=guarding.private,
+        allow_ptrace=request.settings.sandbox_allow_ptrace,
         asked=tuple(sorted(request.asked)),
         limits={
             "cpus": str(request.limits.cpus),

@@ -41,6 +41,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     cpu: str | None = None
     memory: str | None = None
     pids: str | None = None
+    allow_ptrace: bool = False
     max_tokens: str | None = None
     max_cost: str | None = None
     engine: str | None = None
@@ -87,6 +88,7 @@ def parse_request(env: HostEnvironment, options: LaunchOptions) -> LaunchRequest
             "limits.cpu": options.cpu,
             "limits.memory": options.memory,
             "limits.pids": options.pids,
+            "sandbox.allow_ptrace": True if options.allow_ptrace else None,
             "network.mode": options.network,
             "model.max_tokens": options.max_tokens,
             "model.max_cost": options.max_cost,

@@ -12,8 +12,10 @@ from coding_agents.app.failed_start import enforcement_failures_recorded
 from coding_agents.app.guest import restart_config
 from coding_agents.app.holder import require_holder, times_ready
 from coding_agents.app.mcp_session import session_servers
+from coding_agents.app.renew import make_anew, take_this_versions_guest
 from coding_agents.app.steps import Trace, Undo
 from coding_agents.app.stop import SETTLE_S, stop_at_gate
+from coding_agents.engine.drift import has_profile
 from coding_agents.engine.failures import is_stale
 from coding_agents.errors import EngineError, SessionStateError, SupervisorGoneError
 from coding_agents.images.manifests import load_manifest
@@ -54,6 +56,11 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
             undo.add("start", lambda: stop_at_gate(session))
             with trace.step("config"):
                 servers = _renew_config(session, plan, manifest)
+            if not has_profile(plan.sandbox, state.config):  # made by another version of ours
+                with trace.step("renew"):
+                    take_this_versions_guest(session)
+                    plan = _plan(session, guarding)
+                    make_anew(session, plan)
             with trace.step("holder"):
                 earlier = _restart_holder(session, plan)
             # A COMMAND runs again. The task of -p does not: it would cost its money twice, unasked.
@@ -131,23 +138,8 @@ def _restart_holder(session: SessionContext, plan: SessionPlan) -> int:
     except EngineError as error:
         if not is_stale(error):
             raise
-        _make_anew(session, plan)
+        make_anew(session, plan)
+        engine.start(session.record.holder_id)
+        require_holder(engine, session.record.holder_id, plan)
         return 0
     return earlier
-
-
-def _make_anew(session: SessionContext, plan: SessionPlan) -> None:
-    """Replace both containers by new ones of the same plan and start the holder.
-
-    Nothing is lost with them but what the engine has logged: their root file system is read-only, what is in
-    their tmpfs went with the stop. Killed in between, the session has no container; `recover` reads its volumes.
-    """
-    if plan.holder is None:
-        raise AssertionError("only a session with a network has a holder")
-    engine, record = session.engine, session.record
-    for container in (record.container_id, record.holder_id):
-        engine.remove(container)
-    holder = engine.create(plan.holder)
-    session.update(container_id=engine.create(plan.sandbox.joined_to(holder)), holder_id=holder)
-    engine.start(holder)
-    require_holder(engine, holder, plan)

@@ -29,7 +29,8 @@ def banner(record: SessionRecord, copy: CopyPlan | None = None, *, model: str = 
     enforced = record.enforced
     opened = f"; open: {_few(record.private)}" if record.private and record.network == "allow-all" else ""
     yield f"session  {record.name} on branch {record.branch} ({record.engine})"
-    yield f"enforced {', '.join(name for name in _HOLD if enforced.get(name) == 'on')}"
+    ptrace = "; ptrace allowed" if record.allow_ptrace else ""
+    yield f"enforced {', '.join(name for name in _HOLD if enforced.get(name) == 'on')}{ptrace}"
     asks = f"; model: {escape(model)}" if model else ""
     yield f"network  {record.network}: {enforced.get('network', 'unknown')}{opened}{asks}"
     yield f"limits   {', '.join(f'{name} {enforced[name]}' for name in _LIMITS if name in enforced)}"

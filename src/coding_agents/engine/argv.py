@@ -12,6 +12,7 @@ import msgspec
 
 from coding_agents.engine.features import PROXY_VARIABLES, Features
 from coding_agents.model.limits import Limits, cpus_text
+from coding_agents.sandbox.seccomp import profile
 from coding_agents.sandbox.spec import (
     BridgeNetwork,
     ContainerSpec,
@@ -52,6 +53,7 @@ def create_argv(
         "create",
         f"--name={spec.name}",
         *_WALLS,
+        f"--security-opt={profile(spec.seccomp).option}",
         *features.create_flags,
         *(f"--cap-add={capability}" for capability in spec.capabilities),
         f"--user={spec.user}",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from coding_agents.engine.api import ContainerConfig, ContainerState, Mounted
 from coding_agents.engine.argv import network_text
 from coding_agents.sandbox.credentials import credentials_in_environment
+from coding_agents.sandbox.seccomp import is_seccomp, profile
 from coding_agents.sandbox.spec import ContainerSpec
 
 _SHARED = ("host", "container:", "ns:")
@@ -42,6 +43,8 @@ def _differences(spec: ContainerSpec, state: ContainerState) -> Iterator[str]:
     for what, asked, found in wanted:
         if asked != found:
             yield f"{what}: asked {_shown(asked)}, the engine made {_shown(found)}"
+    if not has_profile(spec, made):
+        yield "its seccomp profile is not that of this version"
 
 
 def _weakened(made: ContainerConfig) -> Iterator[str]:
@@ -54,7 +57,7 @@ def _weakened(made: ContainerConfig) -> Iterator[str]:
         yield f"{made.devices} devices were added"
     if not made.security_options & _KNOWN_SECURITY:
         yield "new privileges are possible"
-    if odd := made.security_options - _KNOWN_SECURITY:
+    if odd := [one for one in made.security_options - _KNOWN_SECURITY if not is_seccomp(one)]:
         yield f"security options were added: {', '.join(sorted(odd))}"
     for kind, mode in made.namespaces.items():
         if mode.startswith(_SHARED):
@@ -63,6 +66,12 @@ def _weakened(made: ContainerConfig) -> Iterator[str]:
         yield f"the engine restarts it: {made.restart}"
     if made.auto_remove:
         yield "the engine removes it and its volumes at its end"
+
+
+def has_profile(spec: ContainerSpec, made: ContainerConfig) -> bool:
+    """Whether the container has exactly the seccomp profile that this version gives it."""
+    given = [option for option in made.security_options if is_seccomp(option)]
+    return len(given) == 1 and profile(spec.seccomp).is_in(given[0])
 
 
 def _mounts(spec: ContainerSpec, made: ContainerConfig) -> Iterator[str]:

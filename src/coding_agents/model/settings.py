@@ -147,6 +147,10 @@ SETTINGS: tuple[Setting, ...] = (
         measure(parse_pids), {"type": "integer"}, Tighten.LOWER, flag="--pids",
     ),
     Setting(
+        "sandbox.allow_ptrace", False, "Debuggers and tracers (gdb, strace) of what the agent itself runs.",
+        parse_bool, {"type": "boolean"}, Tighten.LOWER, flag="--allow-ptrace",
+    ),
+    Setting(
         "network.mode", "allow-all", "What a session reaches: the internet, allow-listed hosts, or nothing.",
         parse_choice(*_NETWORKS), {"enum": list(_NETWORKS)}, Tighten.STRICTER, _NETWORKS, "--network-proxy",
         example='"restricted"',
@@ -258,6 +262,7 @@ class Settings(msgspec.Struct, frozen=True):
     limits_cpu: Decimal
     limits_memory: int
     limits_pids: int
+    sandbox_allow_ptrace: bool
     network_mode: str
     network_private: tuple[str, ...]
     network_ca: str

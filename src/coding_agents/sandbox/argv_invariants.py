@@ -20,6 +20,8 @@ from coding_agents.sandbox.rules import (
     HOSTNAME,
     IMAGE,
     NAME,
+    PROFILES,
+    SECCOMP,
     TMPFS_MODES,
     TMPFS_PATHS,
     USERS,
@@ -43,7 +45,6 @@ _BARE_FLAGS = frozenset({"--read-only", "--no-healthcheck", "--interactive"})
 _FIXED_FLAGS: Mapping[str, frozenset[str]] = {
     "--pull": frozenset({"never"}),
     "--cap-drop": frozenset({"ALL"}),
-    "--security-opt": frozenset({"no-new-privileges"}),
     "--ipc": frozenset({"private"}),
     "--cgroupns": frozenset({"private"}),
     "--restart": frozenset({"no"}),
@@ -52,7 +53,17 @@ _FIXED_FLAGS: Mapping[str, frozenset[str]] = {
     "--systemd": frozenset({"false"}),
 }
 _REPEATABLE = frozenset(
-    {"--cap-add", "--env", "--label", "--mount", "--tmpfs", "--ulimit", "--dns", "--log-opt"}
+    {
+        "--cap-add",
+        "--env",
+        "--label",
+        "--mount",
+        "--tmpfs",
+        "--ulimit",
+        "--dns",
+        "--log-opt",
+        "--security-opt",
+    }
 )
 _REQUIRED = (
     "--name", "--pull", "--read-only", "--no-healthcheck", "--cap-drop", "--security-opt", "--ipc",
@@ -129,6 +140,7 @@ def _value_checks(role: Role) -> dict[str, Callable[[str], bool]]:
         "--shm-size": _is_count,
         "--pids-limit": _is_count,
         "--stop-timeout": _is_count,
+        "--security-opt": lambda _value: True,  # both together: _pair_problems
         "--cpus": _is_positive,
         "--ulimit": _matches(re.compile(r"(?:nofile|nproc|core)=[0-9]+:[0-9]+")),
         "--log-opt": _matches(re.compile(r"max-(?:size=[1-9][0-9]*[bkm]?|file=[1-9])")),
@@ -141,6 +153,8 @@ def _value_checks(role: Role) -> dict[str, Callable[[str], bool]]:
 def _pair_problems(flags: Mapping[str, list[str]], role: Role) -> list[str]:
     """What no flag shows alone: limits that belong together, and mounts seen as a whole."""
     problems = []
+    if sorted(flags.get("--security-opt", [])) not in _security_options(role):
+        problems.append(f"security options are {', '.join(flags.get('--security-opt', ['none']))}")
     if flags.get("--memory") != flags.get("--memory-swap"):
         problems.append("memory and swap together are not limited to the memory")
     if not any(value.startswith("max-size=") for value in flags.get("--log-opt", [])):
@@ -153,6 +167,11 @@ def _pair_problems(flags: Mapping[str, list[str]], role: Role) -> list[str]:
     )
     tmpfs = Counter(value.partition(":")[0] for value in flags.get("--tmpfs", []))
     return problems + [f"{path} has no sized tmpfs" for path in sorted(TMPFS_PATHS) if tmpfs[path] != 1]
+
+
+def _security_options(role: Role) -> list[list[str]]:
+    """What a container of this role may be given of them: no new privileges, and one of its profiles."""
+    return [["no-new-privileges", f"seccomp={PROFILES}/{name}.json"] for name in SECCOMP[role]]
 
 
 def _network_allowed(value: str, role: Role) -> bool:

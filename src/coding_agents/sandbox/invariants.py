@@ -17,6 +17,7 @@ from coding_agents.sandbox.rules import (
     HOSTNAME,
     IMAGE,
     NAME,
+    SECCOMP,
     TMPFS_MODES,
     TMPFS_PATHS,
     USERS,
@@ -41,6 +42,11 @@ def spec_violations(spec: ContainerSpec) -> list[str]:
     """Everything that is unsafe about `spec`, a line each; empty when it may be created."""
     return [
         *_identity_problems(spec),
+        *(
+            []
+            if spec.seccomp in SECCOMP[spec.role]
+            else [f"seccomp profile {spec.seccomp!r} is not for its kind"]
+        ),
         *_network_problems(spec),
         *mount_problems(spec.role, spec.volumes),
         *_tmpfs_problems(spec),

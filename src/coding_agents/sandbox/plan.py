@@ -86,6 +86,7 @@ class PlanInput(msgspec.Struct, frozen=True, kw_only=True):
     holder_options: tuple[str, ...] = ()
     env: Labels = ()
     runtime: str = ""
+    allow_ptrace: bool = False
     extra_labels: Labels = ()
 
 
@@ -151,6 +152,7 @@ def plan_session(facts: PlanInput) -> SessionPlan:
         limits=limits,
         hostname=_hostname(who) if holder is None else "",  # a joined namespace brings the holder's
         runtime=facts.runtime,
+        allow_ptrace=facts.allow_ptrace,
     )
     network = None if holder is None else NamedObject(f"{who.name}-net", _labels(facts, "network"))
     return SessionPlan(
@@ -237,6 +239,7 @@ def describe(plan: SessionPlan) -> list[str]:
         f"container  {box.name}",
         f"image      {box.image}",
         f"user       {box.user}, no capabilities, no new privileges, read-only root",
+        f"calls      our seccomp profile{', with ptrace' if box.allow_ptrace else ''}",
         f"network    {plan.identity.network.value}{_network_text(plan)}",
         f"limits     {cpus_text(limits.cpus)} CPUs, {size_text(limits.memory_bytes)} memory,"
         f" {limits.pids} processes",

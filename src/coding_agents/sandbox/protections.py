@@ -17,6 +17,7 @@ from enum import StrEnum
 import msgspec
 
 from coding_agents.model.limits import cpus_text, size_text
+from coding_agents.sandbox.seccomp import profile
 from coding_agents.sandbox.spec import NoNetwork, SandboxSpec
 
 ON, OFF, ABSENT, UNKNOWN = "on", "off", "absent", "unknown"
@@ -111,7 +112,16 @@ def _no_new_privileges(evidence: Evidence) -> Measured:
 
 
 def _seccomp(evidence: Evidence) -> Measured:
-    return _process_number(evidence, "Seccomp", 2)  # 2: filter, prctl(2)
+    """There is a filter, and it is the very one: it answers as no other does."""
+    filtered = _process_number(evidence, "Seccomp", 2)  # 2: filter, prctl(2)
+    if not filtered.holds:
+        return filtered
+    mark, wanted = evidence.facts.get("seccomp"), profile(evidence.spec.seccomp).watermark
+    if not isinstance(mark, int):
+        return _unmeasured("which profile is in force was not measured")
+    return _switch(
+        mark == wanted, f"the filter is not our profile {evidence.spec.seccomp!r}: it answers {mark}"
+    )
 
 
 def _read_only_root(evidence: Evidence) -> Measured:

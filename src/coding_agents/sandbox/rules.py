@@ -11,6 +11,7 @@ import ipaddress
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from coding_agents.errors import InvariantError
 from coding_agents.sandbox.credentials import credential_in
@@ -41,6 +42,12 @@ CAPABILITIES: Mapping[Role, frozenset[str]] = {
     Role.AGENT: frozenset(),
     Role.HOLDER: frozenset({"NET_ADMIN", "SETUID", "SETGID", "SETPCAP"}),
     Role.HELPER: frozenset(),
+}
+PROFILES = Path(__file__).parent / "seccomp"
+SECCOMP: Mapping[Role, tuple[str, ...]] = {
+    Role.AGENT: ("agent", "ptrace"),
+    Role.HOLDER: ("holder",),
+    Role.HELPER: ("agent",),
 }
 TMPFS_PATHS = frozenset({"/run", "/run/coding-agents", "/tmp", "/var/tmp"})  # noqa: S108 - in the container
 TMPFS_MODES = frozenset({"755", "1777"})

@@ -105,6 +105,11 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     role: ClassVar[Role]
     capabilities: ClassVar[tuple[str, ...]] = ()
 
+    @property
+    def seccomp(self) -> str:
+        """The name of its seccomp profile (`sandbox.seccomp`)."""
+        return "agent"
+
     name: str
     image: str
     argv: tuple[str, ...]
@@ -124,11 +129,19 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SandboxSpec(ContainerSpec, frozen=True, kw_only=True):
-    """The agent's container: uid 1000, no capability, no interface of its own."""
+    """The agent's container: uid 1000, no capability, no interface of its own.
+
+    `allow_ptrace` lets debuggers trace what the agent itself runs.
+    """
 
     role: ClassVar[Role] = Role.AGENT
     user: str = AGENT_USER
     stop_timeout_s: int = SAVE_BUDGET_S
+    allow_ptrace: bool = False
+
+    @property
+    def seccomp(self) -> str:
+        return "ptrace" if self.allow_ptrace else "agent"
 
     def joined_to(self, holder_id: str) -> SandboxSpec:
         """The same container in the namespace of the holder that now exists."""
@@ -141,6 +154,10 @@ class HolderSpec(ContainerSpec, frozen=True, kw_only=True):
     role: ClassVar[Role] = Role.HOLDER
     capabilities: ClassVar[tuple[str, ...]] = ("NET_ADMIN", "SETUID", "SETGID", "SETPCAP")
     user: str = ROOT_USER
+
+    @property
+    def seccomp(self) -> str:
+        return "holder"
 
 
 class HelperSpec(ContainerSpec, frozen=True, kw_only=True):

@@ -233,4 +233,5 @@ def plan_input_of(
         resolvers=resolvers,
         holder_options=options,
         runtime=record.runtime,
+        allow_ptrace=record.allow_ptrace,
     )
