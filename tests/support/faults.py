@@ -183,6 +183,21 @@ def small_disk(path: Path, size: str) -> Iterator[Path]:
 
 
 @contextmanager
+def small_ext4(path: Path, size: str) -> Iterator[Path]:
+    """An ext4 of `size` in a file beside `path`, mounted there (needs root): with a disk's own rules, unlike tmpfs."""
+    image = path.with_suffix(".img")
+    path.mkdir(parents=True)
+    subprocess.run(("truncate", "-s", size, str(image)), check=True)
+    subprocess.run(("mkfs.ext4", "-q", "-O", "^has_journal", "-m", "0", str(image)), check=True)
+    subprocess.run(("mount", "-o", "loop", str(image), str(path)), check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(("umount", "--lazy", str(path)), check=True)
+        image.unlink()
+
+
+@contextmanager
 def read_only(path: Path) -> Iterator[None]:
     """Make the directory `path` a read-only mount of itself (needs root: modes do not bind root)."""
     subprocess.run(("mount", "--bind", str(path), str(path)), check=True)

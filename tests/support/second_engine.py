@@ -42,9 +42,11 @@ class SecondEngine:
 
 
 @contextmanager
-def second_engine(name: str, images: Sequence[str] = _IMAGES) -> Iterator[SecondEngine]:
-    """An engine with `images` of the first one, gone afterwards (needs root)."""
-    directory = Path(tempfile.mkdtemp(prefix="coding-agents-engine.", dir="/var/tmp"))
+def second_engine(
+    name: str, images: Sequence[str] = _IMAGES, *, below: Path = Path("/var/tmp")
+) -> Iterator[SecondEngine]:
+    """An engine with `images` of the first one and its data `below` a directory, gone afterwards (needs root)."""
+    directory = Path(tempfile.mkdtemp(prefix="coding-agents-engine.", dir=below))
     environ = {**os.environ, "PATH": os.pathsep.join(_other_programs())}  # its podman is the machine's, too
     subprocess.run((_TOOL, "up", directory, "--owner", str(os.getpid())), check=True, env=environ)
     try:

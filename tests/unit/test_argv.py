@@ -44,6 +44,7 @@ def test_the_agent_on_docker() -> None:
         "--pids-limit=4096",
         "--shm-size=1073741824",
         "--ulimit=nofile=8192:16384",
+        "--ulimit=fsize=34359738368:34359738368",
         "--ulimit=core=0:0",
         "--log-driver=json-file",
         "--log-opt=max-size=10485760",

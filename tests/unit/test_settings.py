@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from coding_agents.config.describe import json_schema, reference_page, shown_settings
 from coding_agents.config.load import line_of
 from coding_agents.config.merge import Layer, merge, parse_layer
+from coding_agents.model.limits import NO_TIME
 from coding_agents.model.settings import BY_KEY, SETTINGS, Settings, Source, Tighten, render_value
 
 _GIB = 1 << 30
@@ -25,6 +26,9 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "limits.cpu": st.integers(1, 64),
     "limits.memory": st.integers(1, 64).map(lambda size: f"{size}g"),
     "limits.pids": st.integers(64, 9999),
+    "limits.time": st.one_of(st.integers(60, 30 * 86_400), st.just(NO_TIME)),
+    "limits.file": st.integers(64 << 20, 1 << 40),
+    "limits.disk_reserve": st.integers(64 << 20, 1 << 40),
     "sandbox.allow_ptrace": st.booleans(),
     "network.mode": st.sampled_from(["allow-all", "squid", "restricted"]),
     "network.private": st.lists(st.sampled_from(["10.0.0.1:443", "[fd00::1]:80"]), max_size=2),

@@ -41,6 +41,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     cpu: str | None = None
     memory: str | None = None
     pids: str | None = None
+    time_limit: str | None = None
     allow_ptrace: bool = False
     max_tokens: str | None = None
     max_cost: str | None = None
@@ -88,6 +89,7 @@ def parse_request(env: HostEnvironment, options: LaunchOptions) -> LaunchRequest
             "limits.cpu": options.cpu,
             "limits.memory": options.memory,
             "limits.pids": options.pids,
+            "limits.time": options.time_limit,
             "sandbox.allow_ptrace": True if options.allow_ptrace else None,
             "network.mode": options.network,
             "model.max_tokens": options.max_tokens,
@@ -112,7 +114,10 @@ def parse_request(env: HostEnvironment, options: LaunchOptions) -> LaunchRequest
         settings=settings,
         network=network,
         limits=Limits(
-            cpus=settings.limits_cpu, memory_bytes=settings.limits_memory, pids=settings.limits_pids
+            cpus=settings.limits_cpu,
+            memory_bytes=settings.limits_memory,
+            pids=settings.limits_pids,
+            file_bytes=settings.limits_file,
         ),
         asked=_asked(settings),
     )

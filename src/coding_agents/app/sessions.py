@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -34,6 +35,8 @@ def observe_all(env: HostEnvironment, store: SessionStore, *, ended: bool) -> tu
     """All sessions of this user, oldest first; those that have ended only with `ended`."""
     entries = store.list()
     records = [entry for entry in entries if isinstance(entry, SessionRecord)]
+    for record in records:
+        wake_overdue(env, store, record)
     containers = _containers(env, store, [record for record in records if record.phase not in ENDED])
     found = []
     for entry in entries:
@@ -45,6 +48,19 @@ def observe_all(env: HostEnvironment, store: SessionStore, *, ended: bool) -> tu
             state = decide_state(entry, container, busy=busy)
             found.append(Observed(entry, state, container if isinstance(container, str) else ""))
     return tuple(one for one in found if ended or one.state not in ENDED)
+
+
+def wake_overdue(env: HostEnvironment, store: SessionStore, record: SessionRecord) -> None:
+    """Start the supervisor of a session whose time is up, which ends it: its own may have been killed."""
+    if record.deadline is None or record.phase != "running":
+        return
+    from coding_agents.errors import SupervisorError
+    from coding_agents.supervisor.context import SessionContext
+    from coding_agents.supervisor.deadline import is_overdue
+
+    if is_overdue(record.deadline):
+        with suppress(SupervisorError):  # the verb that looks has its own work; the next one tries again
+            SessionContext(env, store, record).supervisor().ensure()
 
 
 def decide_state(record: SessionRecord, container: ContainerState | str | None, *, busy: bool) -> State:

@@ -34,7 +34,13 @@ def session_argument(*, required: bool = True) -> Callable[[Any], Any]:
 
 
 def find_session(app: AppContext, name: str) -> SessionContext:
-    """The session called NAME: by name, container name or unambiguous id prefix. Raises SessionNotFoundError."""
+    """The session called NAME: by name, container name or unambiguous id prefix. Raises SessionNotFoundError.
+
+    One whose time is up is ended, whatever the verb.
+    """
+    from coding_agents.app.sessions import wake_overdue
     from coding_agents.supervisor.context import SessionContext
 
-    return SessionContext.find(app.env, app.store, name)
+    session = SessionContext.find(app.env, app.store, name)
+    wake_overdue(app.env, app.store, session.record)
+    return session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -23,6 +24,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     `limits_enforced` is False where the engine is known to accept limits and to ignore them (rootless on
     cgroup v1). `data_root` is a path on the engine's own machine, which may be a remote one. `identity` tells it from
     other engines, its own id where it has one; `context` is the Docker context that led to it, "" where there is none.
+    `machine` are the name and the kernel of the machine that it runs on, as uname(2) has them there.
     """
 
     name: str
@@ -41,6 +43,13 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     limits_enforced: bool
     identity: str = ""
     context: str = ""
+    machine: tuple[str, str] = ("", "")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it runs on this machine: not elsewhere, nor in a virtual machine of Docker Desktop or Podman."""
+        here = os.uname()
+        return self.machine == (here.nodename, here.release)
 
     @property
     def apparmor(self) -> bool:

@@ -96,6 +96,7 @@ def _limits(limits: Limits, features: Features, ceiling: RlimitCeiling) -> Itera
     if ceiling.nofile is not None:
         hard, soft = min(hard, ceiling.nofile), min(soft, ceiling.nofile)
     yield f"--ulimit=nofile={soft}:{hard}"
+    yield f"--ulimit=fsize={limits.file_bytes}:{limits.file_bytes}"
     yield "--ulimit=core=0:0"  # a core file in the work tree would be committed
     if features.fits_rlimits and ceiling.nproc is not None:
         # Not a limit (it counts all processes of a uid on the host): what the engine may ask for at most.

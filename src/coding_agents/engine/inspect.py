@@ -85,6 +85,7 @@ def parse_docker_info(document: Json) -> EngineInfo:
                 bool(document.get(key)) for key in ("MemoryLimit", "SwapLimit", "PidsLimit", "CpuCfsQuota")
             ),
             identity=f"{document.get('ID', '')} {document['DockerRootDir']}",
+            machine=(str(document.get("Name", "")), str(document.get("KernelVersion", ""))),
             context=(document.get("ClientInfo") or {}).get("Context", ""),
         )
     except _MALFORMED as error:
@@ -117,6 +118,7 @@ def parse_podman_info(document: Json) -> EngineInfo:
             memory_bytes=int(host.get("memTotal", 0)),
             limits_enforced=not (rootless and version == "1"),
             identity=store["graphRoot"],
+            machine=(str(host.get("hostname", "")), str(host.get("kernel", ""))),
         )
     except _MALFORMED as error:
         raise EngineError(

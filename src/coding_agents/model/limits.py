@@ -15,11 +15,19 @@ MIN_CPUS, MAX_CPUS = Decimal("0.1"), Decimal(4096)
 MIN_MEMORY, MAX_MEMORY = 256 * MIB, 64 * TIB  # below 256 MiB git and the agents' own runtimes do not start
 MIN_PIDS, MAX_PIDS = 64, 4_194_304  # upper: the kernel's PID_MAX_LIMIT on 64 bits
 
+MIN_TIME_S, MAX_TIME_S = 60, 30 * 86_400
+NO_TIME = 10**9
+"""So many seconds are no limit at all."""
+MIN_RESERVE, MAX_RESERVE = 64 * MIB, TIB
+MIN_FILE, MAX_FILE = 64 * MIB, TIB
+
 MIN_RELAY_SIZE, MAX_RELAY_SIZE = MIB, TIB
 MIN_RELAY_REFS, MAX_RELAY_REFS = 10, 100_000
 
 _UNITS = {"": 1, "b": 1, "k": KIB, "m": MIB, "g": GIB, "t": TIB}
 _SIZE = re.compile(r"(?P<number>[0-9]{1,15}(\.[0-9]{1,6})?)\s*(?P<unit>[bkmgt]?)(?P<suffix>i?b)?", re.ASCII)
+_TIME = re.compile(r"(?P<number>[0-9]{1,10})(?P<unit>[smhd]?)", re.ASCII)
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _CPUS = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?", re.ASCII)
 _COUNT = re.compile(r"[0-9]{1,10}", re.ASCII)
 
@@ -30,7 +38,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     `cpus` counts processors, `memory_bytes` memory and swap together (no extra swap is ever given),
     `pids` processes and threads, `shm_bytes` /dev/shm (browsers and test runners need ≥ 1 GiB; its
     pages count as memory), `tmp_bytes` and `var_tmp_bytes` the two scratch tmpfs, `nofile_*` open files
-    of one process, `log_bytes` and `log_files` the engine's own record of the container's output.
+    of one process, `file_bytes` the largest file that a process may write (RLIMIT_FSIZE), `log_bytes` and `log_files`
+    the engine's own record of the container's output.
     """
 
     cpus: Decimal = Decimal(4)
@@ -41,6 +50,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     var_tmp_bytes: int = GIB
     nofile_soft: int = 8192
     nofile_hard: int = 16384
+    file_bytes: int = 32 * GIB
     log_bytes: int = 10 * MIB
     log_files: int = 3
 
@@ -89,13 +99,7 @@ def parse_memory(text: str) -> int:
 
 def parse_relay_size(text: str) -> int:
     """A budget of the relay in bytes, within the bounds of this module. Raises UsageError."""
-    size = parse_size(text)
-    if not MIN_RELAY_SIZE <= size <= MAX_RELAY_SIZE:
-        raise UsageError(
-            f"it must be between {size_text(MIN_RELAY_SIZE)} and {size_text(MAX_RELAY_SIZE)}, not {text.strip()}",
-            hint="Write it like 2g or 512m.",
-        )
-    return size
+    return _bounded_size(text, MIN_RELAY_SIZE, MAX_RELAY_SIZE)
 
 
 def parse_relay_refs(text: str) -> int:
@@ -119,6 +123,46 @@ def parse_pids(text: str) -> int:
             f"processes must be between {MIN_PIDS} and {MAX_PIDS}, not {stripped}", hint="Write it like 4096."
         )
     return pids
+
+
+def parse_time(text: str) -> int:
+    """`90m`, `2h`, `1d` or seconds to seconds, `none` to NO_TIME. Raises UsageError."""
+    stripped = text.strip().lower()
+    if stripped == "none":
+        return NO_TIME
+    match = _TIME.fullmatch(stripped)
+    seconds = int(match["number"]) * _SECONDS[match["unit"]] if match else 0
+    if not MIN_TIME_S <= seconds <= MAX_TIME_S and seconds != NO_TIME:
+        raise UsageError(f"not a time from 1m to 30d: {text!r}", hint="Write it like 90m or 2h.")
+    return seconds
+
+
+def parse_reserve(text: str) -> int:
+    """Bytes that are kept free on a disk, within the bounds of this module. Raises UsageError."""
+    return _bounded_size(text, MIN_RESERVE, MAX_RESERVE)
+
+
+def parse_file_size(text: str) -> int:
+    """The largest file in bytes, within the bounds of this module. Raises UsageError."""
+    return _bounded_size(text, MIN_FILE, MAX_FILE)
+
+
+def _bounded_size(text: str, smallest: int, largest: int) -> int:
+    size = parse_size(text)
+    if not smallest <= size <= largest:
+        raise UsageError(
+            f"it must be between {size_text(smallest)} and {size_text(largest)}, not {text.strip()}",
+            hint="Write it like 8g or 512m.",
+        )
+    return size
+
+
+def duration_text(seconds: int) -> str:
+    """Seconds in the largest unit that divides them: `2h`, `90m`, `45s`."""
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % _SECONDS[unit] == 0:
+            return f"{seconds // _SECONDS[unit]}{unit}"
+    return f"{seconds}s"
 
 
 def size_text(size_bytes: int) -> str:

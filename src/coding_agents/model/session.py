@@ -72,6 +72,15 @@ class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     note: str = ""
 
 
+class Deadline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An instant at which a session's time is up, in milliseconds: of CLOCK_BOOTTIME in the boot with the id `boot`,
+    and of the wall clock."""
+
+    boot: str
+    boottime_ms: int
+    wall_ms: int
+
+
 class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything the host must remember about a session. Times are milliseconds since the epoch.
 
@@ -81,10 +90,10 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     that launched it, `private` the addresses that the user opened in the network guard, `allow_ptrace` whether its
     programs may be debugged, `asked` the protections that the user named, `engine_env` the variables that choose
     the engine as they were at launch, `engine_id` how that engine tells itself from others ("" when it is not
-    known), `started_at` the engine's start time of the container whose gate was opened ("" while closed), `spent`
-    what it has used of its model, `activity` what the agent does as far as its requests to the model tell ("" when
-    they do not), `enforced` the measured protections, `guest_digest` the SHA-256 of the guest's program in the
-    volume `guest_volume`.
+    known), `started_at` the engine's start time of the container whose gate was opened ("" while closed),
+    `deadline` when the time of that start is up, `spent` what it has used of its model, `activity` what the agent
+    does as far as its requests to the model tell ("" when they do not), `enforced` the measured protections,
+    `guest_digest` the SHA-256 of the guest's program in the volume `guest_volume`.
     """
 
     v: int = VERSION
@@ -127,6 +136,7 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     created_ms: int
     phase: Phase = "starting"
     started_at: str = ""
+    deadline: Deadline | None = None
     exit_status: int | None = None
     saved: Saved = Saved()
     spent: Spent = Spent()

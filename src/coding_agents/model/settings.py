@@ -15,12 +15,16 @@ import msgspec
 from coding_agents.model.limits import (
     GIB,
     MIB,
+    NO_TIME,
     Limits,
     parse_cpus,
+    parse_file_size,
     parse_memory,
     parse_pids,
     parse_relay_refs,
     parse_relay_size,
+    parse_reserve,
+    parse_time,
 )
 from coding_agents.model.notice import SHOWN, Shown
 from coding_agents.model.spending import NO_COST, NO_TOKENS, NONE, parse_cost, parse_tokens
@@ -73,7 +77,8 @@ class Setting(msgspec.Struct, frozen=True):
     """One setting. `parse` turns a TOML value or a text into a `Value`, or raises ValueError.
 
     `choices` go from widest to strictest where `tighten` is STRICTER, `schema` is its JSON schema, `unit`
-    that of a number ("bytes", "budget" or ""); `example` is how a value is written where the default shows nothing.
+    that of a number ("bytes", "time", "budget" or ""); `example` is how a value is written where the default shows
+    nothing.
     """
 
     key: str
@@ -145,6 +150,19 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "limits.pids", _DEFAULT.pids, "Processes and threads of a session.",
         measure(parse_pids), {"type": "integer"}, Tighten.LOWER, flag="--pids",
+    ),
+    Setting(
+        "limits.time", NO_TIME, "Time that a start of a session may take, then it is saved and stopped: 90m, 2h.",
+        measure(parse_time), {"type": ["string", "integer"]}, Tighten.LOWER, flag="--time-limit", unit="time",
+    ),
+    Setting(
+        "limits.file", _DEFAULT.file_bytes, "Largest file that a program of a session may write.",
+        measure(parse_file_size), _SIZE_SCHEMA, Tighten.LOWER, unit="bytes",
+    ),
+    Setting(
+        "limits.disk_reserve", 5 * GIB,
+        "Room that sessions leave on the engine's disk, at most a tenth of it; at less they are ended and saved.",
+        measure(parse_reserve), _SIZE_SCHEMA, unit="bytes",
     ),
     Setting(
         "sandbox.allow_ptrace", False, "Debuggers and tracers (gdb, strace) of what the agent itself runs.",
@@ -262,6 +280,9 @@ class Settings(msgspec.Struct, frozen=True):
     limits_cpu: Decimal
     limits_memory: int
     limits_pids: int
+    limits_time: int
+    limits_file: int
+    limits_disk_reserve: int
     sandbox_allow_ptrace: bool
     network_mode: str
     network_private: tuple[str, ...]
@@ -295,6 +316,6 @@ class Settings(msgspec.Struct, frozen=True):
 
 def render_value(setting: Setting, value: Value) -> str:
     """A value as it is written in a settings file."""
-    if setting.unit == "budget" and value in (NO_TOKENS, NO_COST):
+    if setting.unit in ("budget", "time") and value in (NO_TOKENS, NO_COST, NO_TIME):
         return quote(NONE)
     return render(value, unit=setting.unit)

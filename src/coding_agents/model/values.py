@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import TypeVar
 
 from coding_agents.errors import UsageError
-from coding_agents.model.limits import cpus_text, size_text
+from coding_agents.model.limits import cpus_text, duration_text, size_text
 from coding_agents.model.suggest import close_to
 
 Value = str | int | bool | Decimal | tuple[str, ...]
@@ -231,9 +231,9 @@ def _protection(text: str) -> str:
 
 
 def render(value: Value, *, unit: str = "") -> str:
-    """A value as it is written in a settings file; with `unit` "bytes" a number becomes a size."""
-    if unit == "bytes" and isinstance(value, int):
-        return quote(size_text(value))
+    """A value as it is written in a settings file; a number becomes a size by `unit` "bytes", a duration by "time"."""
+    if unit in ("bytes", "time") and isinstance(value, int):
+        return quote(size_text(value) if unit == "bytes" else duration_text(value))
     if isinstance(value, tuple):
         return "[" + ", ".join(quote(item) for item in value) + "]"
     if isinstance(value, bool):

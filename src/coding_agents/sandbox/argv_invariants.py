@@ -142,7 +142,7 @@ def _value_checks(role: Role) -> dict[str, Callable[[str], bool]]:
         "--stop-timeout": _is_count,
         "--security-opt": lambda _value: True,  # both together: _pair_problems
         "--cpus": _is_positive,
-        "--ulimit": _matches(re.compile(r"(?:nofile|nproc|core)=[0-9]+:[0-9]+")),
+        "--ulimit": _matches(re.compile(r"(?:nofile|nproc|core|fsize)=[0-9]+:[0-9]+")),
         "--log-opt": _matches(re.compile(r"max-(?:size=[1-9][0-9]*[bkm]?|file=[1-9])")),
     }
     if role is Role.HOLDER:
@@ -161,6 +161,8 @@ def _pair_problems(flags: Mapping[str, list[str]], role: Role) -> list[str]:
         problems.append("the container's log has no size limit")
     if not any(value.startswith("nofile=") for value in flags.get("--ulimit", [])):
         problems.append("open files are not limited")
+    if not any(value.startswith("fsize=") for value in flags.get("--ulimit", [])):
+        problems.append("the size of files is not limited")
     mounts = [match for value in flags.get("--mount", []) if (match := _MOUNT.fullmatch(value))]
     problems += mount_problems(
         role, [VolumeMount(m["name"], m["path"], writable=not m["ro"]) for m in mounts]

@@ -121,6 +121,7 @@ def _limit_problems(spec: ContainerSpec) -> list[str]:
         "processes": limits.pids,
         "shared memory": limits.shm_bytes,
         "open files": limits.nofile_soft,
+        "size of files": limits.file_bytes,
         "log": limits.log_bytes,
     }
     problems = [f"limit on {name} is missing" for name, value in values.items() if value <= 0]

@@ -228,6 +228,7 @@ def plan_input_of(
             cpus=Decimal(limits["cpus"]),
             memory_bytes=int(limits["memory_bytes"]),
             pids=int(limits["pids"]),
+            file_bytes=int(limits.get("file_bytes", Limits().file_bytes)),
         ),
         host_cpus=host_cpus,
         resolvers=resolvers,

@@ -86,13 +86,17 @@ class Ending:
             self._session.update(phase=phase, started_at="", exit_status=status, saved=saved)
         await self._release(saved)
 
-    async def stop_for(self, reason: str) -> None:
-        """Save and stop the session because a budget of it is used up. Never raises: it can be stopped by hand."""
+    async def stop_for(self, reason: str, *, at_once: bool = False) -> None:
+        """Save and stop the session because a budget of it is used up, or kill it, and salvage saves.
+
+        Never raises: it can be stopped by hand.
+        """
         self._journal.note(RecordType.BUDGET_USED, subject=reason)
         try:
             state = await asyncio.to_thread(self._session.container_state)
             if state is not None and state.running:
-                await asyncio.to_thread(self._session.engine.stop, state.id, timeout_s=_STOP_S)
+                engine, timeout_s = self._session.engine, 0 if at_once else _STOP_S
+                await asyncio.to_thread(engine.stop, state.id, timeout_s=timeout_s)
         except CodingAgentsError as error:
             self._journal.note(RecordType.BUDGET_USED, outcome="failed", detail={"reason": error.message})
 

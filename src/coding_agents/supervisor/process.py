@@ -29,12 +29,15 @@ from coding_agents.gitsync.relay_events import TipChange
 from coding_agents.gitsync.relay_repo import Identity
 from coding_agents.gitsync.rules import load_policy
 from coding_agents.model.audit import Outcome, RecordType
+from coding_agents.model.limits import NO_TIME
 from coding_agents.model.notice import WAITING, Notice
 from coding_agents.sandbox.guest import guest_argv
 from coding_agents.sandbox.spec import BRIDGE_USER
 from coding_agents.supervisor.activity import ActivityWatch
 from coding_agents.supervisor.autosaving import Autosaving
+from coding_agents.supervisor.bounds_watch import BoundsWatch, Room, disk_of
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.deadline import deadline_of
 from coding_agents.supervisor.ending import Ending
 from coding_agents.supervisor.guest_config import parse_config
 from coding_agents.supervisor.guest_link import GuestLink, Service
@@ -272,6 +275,7 @@ class Supervisor:
             started_at=started_at,
             enforced=enforced,
             exit_status=None,
+            deadline=deadline_of(self._session.record.limits),
             activity="working",
             saved=replace(self._session.record.saved, verified=False),  # from here on the volume may differ
         )
@@ -295,10 +299,10 @@ class Supervisor:
             return self._result()
         return await self._wait()
 
-    def _end_for(self, reason: str) -> None:
-        """A budget is used up: the work is saved and the session stopped, as `stop` does it."""
+    def _end_for(self, reason: str, at_once: bool = False) -> None:
+        """A budget is used up: the work is saved and the session stopped, as `stop` does it, or at once by a kill."""
         self._notifier.tell(Notice("budget", reason))
-        task = asyncio.create_task(self._ending.stop_for(reason))
+        task = asyncio.create_task(self._ending.stop_for(reason, at_once=at_once))
         self._arrivals.add(task)
         task.add_done_callback(self._arrivals.discard)
 
@@ -370,6 +374,7 @@ class Supervisor:
         When the engine does not say whether it has, the session stays as it is for our successor.
         """
         saving = asyncio.create_task(self._autosaving.save_regularly())
+        bounds = asyncio.create_task(self._bounds_watch().watch())
         try:
             await self._follow(saving)
         except Exception as error:  # noqa: BLE001 - whoever waits for the end must hear of it
@@ -381,6 +386,19 @@ class Supervisor:
             self._ended.set()
         finally:
             saving.cancel()
+            bounds.cancel()
+
+    def _bounds_watch(self) -> BoundsWatch:
+        limits = self._session.record.limits
+        disk = disk_of(self._session)
+        return BoundsWatch(
+            deadline=lambda: self._session.record.deadline,
+            time_limit_s=int(limits.get("time_s", NO_TIME)),
+            room=lambda: Room.of(disk) if disk else None,
+            reserve=int(limits.get("disk_reserve", 0)),
+            on_end=self._end_for,
+            on_warning=lambda text: self._notifier.tell(Notice("budget", text)),
+        )
 
     async def _follow(self, saving: asyncio.Task[None]) -> None:
         tries = 0

@@ -1,0 +1,84 @@
+"""What ends a session that does not end by itself: its time, and an engine's disk that is nearly full."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.engines import EngineUnderTest
+from support.faults import kill_supervisor, ready, small_ext4
+from support.product import Product, git, wait_for
+from support.second_engine import SecondEngine, second_engine
+
+pytestmark = pytest.mark.engine
+
+_WORK = "echo c > c.txt; git add c.txt; git commit -qm mine; echo u > u.txt; "
+
+
+def _is_home(repo: Path) -> bool:
+    """Both what the agent committed and what it had not."""
+    return {"c.txt", "u.txt"} <= set(git(repo, "ls-tree", "--name-only", "demo/session-1").split())
+
+
+def test_time_is_up_whoever_looks(product: Product, repo: Path) -> None:
+    """Its supervisor was killed, and nobody but a `list` comes by after the end of its time."""
+    script = f"{_WORK} touch /tmp/ready; sleep 600"
+    name = product.launch_detached(repo, script, "--time-limit", "1h")
+    ready(product, name)
+    path = product.session_dir(name) / "session.json"
+    record = json.loads(path.read_text())
+    left = record["deadline"]["boottime_ms"] - time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 10**6
+    assert 3_500_000 < left <= 3_600_000
+    kill_supervisor(product)
+    record["deadline"]["boottime_ms"] -= 3_600_000
+    path.write_text(json.dumps(record))
+    product.run("list")
+    wait_for(lambda: product.session(name)["phase"] == "stopped", "the end")
+    assert _is_home(repo)
+    ends = [one for one in product.audit(name) if one["type"] == "budget-used"]
+    assert [one["subject"] for one in ends] == ["its time of 1h is up"]
+    assert product.run("start", name).err
+    assert product.session(name)["deadline"]["boottime_ms"] > record["deadline"]["boottime_ms"] + 3_500_000
+    product.run("remove", "--force", name)
+
+
+@pytest.fixture(scope="module")
+def small(engine: EngineUnderTest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecondEngine]:
+    if os.geteuid() != 0:
+        pytest.skip("an engine of one's own needs root")
+    with (
+        small_ext4(Path("/var/tmp") / f"small-{os.getpid()}", "4G") as disk,
+        second_engine(engine.name, below=disk) as made,
+    ):
+        yield made
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "hog",
+    [
+        "while :; do head -c 32M /dev/zero >> hog.bin || break; sleep 0.1; done; sleep 600",
+        "fallocate -l 10G hog.bin; head -c 10G /dev/zero > hog.bin; sleep 600",
+        "i=0; while mkdir d$i && touch d$i/$(seq -s ' d'$i'/' 500); do i=$((i+1)); done; sleep 600",
+    ],
+    ids=["slowly", "at once", "inodes"],
+)
+def test_a_full_disk_ends_a_session_and_costs_no_work(
+    product: Product, repo: Path, small: SecondEngine, hog: str
+) -> None:
+    small.adopt(product)
+    (repo / ".gitignore").write_text("hog.bin\nd*/\n")
+    name = product.launch_detached(repo, f"{_WORK} {hog}")
+    wait_for(lambda: product.session(name)["phase"] == "stopped", "the end", timeout_s=240)
+    ends = [one["subject"] for one in product.audit(name) if one["type"] == "budget-used"]
+    assert len(ends) == 1
+    assert ends[0].startswith("the engine's disk has only ")
+    assert _is_home(repo)
+    product.run("remove", "--force", name)
+    assert product.leftovers() == []
