@@ -260,7 +260,8 @@ def test_a_gate_is_opened_on_the_channel_alone_that_was_there_when_its_start_was
         await supervisor.handle(Op.QUIT, {})
 
     try:
-        supervise(session, ask)
+        with session.store.lock(session.record.id):  # as the verb that brings it up
+            supervise(session, ask)
     finally:
         engine.remove(container, force=True)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.faults import assert_nothing_left, kill_supervisor, refs, supervisors
+from support.faults import StallingEngine, assert_nothing_left, kill_supervisor, refs, supervisors
 from support.product import Product, git, wait_for
 
 pytestmark = pytest.mark.engine
@@ -105,3 +105,36 @@ def test_work_of_a_start_whose_answer_is_lost_comes_home(product: Product, repo:
     assert "the agent may have begun" in said
     assert git(repo, "show", "demo/session-1:early.txt") == "u"
     assert product.state(name) == "stopped"
+
+
+@pytest.mark.parametrize("verb", ["start", "launch"])
+def test_a_verb_that_is_killed_before_the_gate_leaves_nobody_waiting(
+    product: Product, repo: Path, verb: str
+) -> None:
+    name = NAME.format(repo.name)
+    options = ("--agent", "demo", "--network-proxy", "allow-all", "-d", "--", "sh", "-c", "echo u > u.txt")
+    begin = ("launch", str(repo), *options)
+    if verb == "start":
+        product.run(*begin)
+        product.run("wait", name)
+        begin = ("start", name)
+    engine = StallingEngine.make(product, "'container exec --user=0:0 '*'/usr/sbin/nft '*", after=False)
+    killed = product.start(*begin, env=engine.env)
+    engine.wait()
+    opened = 2 if verb == "start" else 1
+    wait_for(lambda: _count(product, name, "channel-opened") == opened, "the channel")
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    engine.release()
+    product.run("wait", name, status=None, timeout_s=60)
+    assert product.state(name) == ("stopped" if verb == "start" else "failed")
+    assert product.engine_run("inspect", "--format", "{{.State.Running}}", name).strip() == "false"
+    if verb == "start":
+        assert git(repo, "show", "demo/session-1:u.txt") == "u"
+        product.run("start", name)
+        product.run("wait", name)
+    product.run("remove", "--force", name)
+
+
+def _count(product: Product, name: str, kind: str) -> int:
+    return sum(one["type"] == kind for one in product.audit(name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import suppress
 
 from msgspec.structs import replace
 
@@ -85,6 +86,16 @@ class Ending:
             saved = Saved(where="volume", note=error.message)
             self._session.update(phase=phase, started_at="", exit_status=status, saved=saved)
         await self._release(saved)
+
+    async def not_begun(self, phase: str) -> None:
+        """The container ended at its closed gate: what is saved of the session is what was saved before."""
+        self._journal.note(RecordType.GATE_CLOSED, subject="the start was not finished", outcome="failed")
+        self._session.update(phase=phase)
+        if self._session.record.holder_id:
+            with suppress(CodingAgentsError):  # the next start stops it first
+                await asyncio.to_thread(
+                    self._session.engine.stop, self._session.record.holder_id, timeout_s=5
+                )
 
     async def stop_for(self, reason: str, *, at_once: bool = False) -> None:
         """Save and stop the session because a budget of it is used up, or kill it, and salvage saves.

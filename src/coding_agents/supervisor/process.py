@@ -33,6 +33,7 @@ from coding_agents.model.limits import NO_TIME
 from coding_agents.model.notice import WAITING, Notice
 from coding_agents.sandbox.guest import guest_argv
 from coding_agents.sandbox.spec import BRIDGE_USER
+from coding_agents.supervisor.abandoned import never_began, phase_without_start, stop_abandoned
 from coding_agents.supervisor.activity import ActivityWatch
 from coding_agents.supervisor.autosaving import Autosaving
 from coding_agents.supervisor.bounds_watch import BoundsWatch, Room, disk_of
@@ -375,6 +376,7 @@ class Supervisor:
         """
         saving = asyncio.create_task(self._autosaving.save_regularly())
         bounds = asyncio.create_task(self._bounds_watch().watch())
+        gate = asyncio.create_task(stop_abandoned(self._session))
         try:
             await self._follow(saving)
         except Exception as error:  # noqa: BLE001 - whoever waits for the end must hear of it
@@ -385,8 +387,8 @@ class Supervisor:
             self._trouble = told(error)
             self._ended.set()
         finally:
-            saving.cancel()
-            bounds.cancel()
+            for task in (saving, bounds, gate):
+                task.cancel()
 
     def _bounds_watch(self) -> BoundsWatch:
         limits = self._session.record.limits
@@ -438,6 +440,9 @@ class Supervisor:
         try:
             await asyncio.gather(*self._arrivals, return_exceptions=True)
             self._activity.stop()
+            if state is not None and never_began(self._session):
+                await self._ending.not_begun(phase_without_start(self._session))
+                return
             await self._ending.settle(state, link)
             self._notifier.tell(self._ending.notice())
         finally:

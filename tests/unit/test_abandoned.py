@@ -1,0 +1,77 @@
+"""A start whose verb has died is ended, and no other."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from coding_agents.errors import EngineError
+from coding_agents.supervisor import abandoned
+from coding_agents.supervisor.abandoned import never_began, phase_without_start, stop_abandoned
+
+
+class Session:
+    """A session that is being brought up; `busy` says of each look whether its verb lives."""
+
+    def __init__(self, *busy: bool, phases: tuple[str, ...] = (), silent: int = 0) -> None:
+        self.record: Any = SimpleNamespace(id="0" * 12, phase="starting", started_at="", container_id="c")
+        self._busy, self._phases, self._silent = list(busy), list(phases), silent
+        self.stopped = 0
+        self.store = SimpleNamespace(is_busy=lambda _id: self._busy.pop(0) if self._busy else False)
+        self.engine = SimpleNamespace(stop=self._stop)
+
+    def reload(self) -> Any:
+        if self._phases:
+            self.record.phase = self._phases.pop(0)
+        return self.record
+
+    def _stop(self, container: str, *, timeout_s: int) -> None:
+        assert (container, timeout_s) == ("c", 10)
+        self.stopped += 1
+        if self.stopped <= self._silent:
+            raise EngineError("silent")
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(abandoned, "_LOOK_S", 0.0)
+
+
+def _run(session: Any) -> None:
+    asyncio.run(asyncio.wait_for(stop_abandoned(session), 5))
+
+
+def test_it_is_stopped_once_its_verb_has_died() -> None:
+    session = Session(True, True, False)
+    _run(session)
+    assert session.stopped == 1
+
+
+def test_a_gate_that_was_opened_at_the_last_moment_is_left_alone() -> None:
+    session = Session(True, False, phases=("running",))
+    _run(session)
+    assert session.stopped == 0
+
+
+def test_an_engine_that_is_silent_is_asked_again() -> None:
+    session = Session(False, silent=2)
+    _run(session)
+    assert session.stopped == 3
+
+
+@pytest.mark.parametrize(
+    ("phase", "started", "never"),
+    [("starting", "", True), ("running", "then", False), ("stopping", "then", False)],
+)
+def test_what_never_began(phase: str, started: str, never: bool) -> None:
+    session: Any = SimpleNamespace(record=SimpleNamespace(phase=phase, started_at=started))
+    assert never_began(session) == never
+
+
+@pytest.mark.parametrize(("status", "phase"), [(None, "failed"), (0, "stopped"), (143, "stopped")])
+def test_what_it_is_afterwards(status: int | None, phase: str) -> None:
+    session: Any = SimpleNamespace(record=SimpleNamespace(exit_status=status))
+    assert phase_without_start(session) == phase
