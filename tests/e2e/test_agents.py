@@ -10,7 +10,7 @@ import pytest
 
 from coding_agents.images.manifests import load_manifest
 from model_stub.server import ModelStub, serving
-from support.autostart import MARKERS, TELL_OF_TOOLS, add_autostart
+from support.autostart import MARKERS, add_autostart
 from support.engines import EngineUnderTest
 from support.product import Product, git, wait_for
 from support.ptys import on_terminal
@@ -90,12 +90,11 @@ def test_headless_task_comes_back_as_a_commit(product: Product, repo: Path, agen
     assert f"1 commit(s) on branch {branch}" in shown
 
     # Its hook has said what it was about to do; nothing but its word, and in none of the host's records.
-    if agent.name in TELL_OF_TOOLS:
-        name = f"{agent.name}-{repo.name}-session-1"
-        told = [one for one in product.audit(name) if one["type"] == "tool-call"]
-        assert {one["source"] for one in told} == {"guest"}
-        assert ["git commit" in one["detail"]["about"] for one in told] == [False, True]
-        assert "git commit" in product.run("logs", "--tools", "--tail", "1", name).out
+    name = f"{agent.name}-{repo.name}-session-1"
+    told = [one for one in product.audit(name) if one["type"] == "tool-call"]
+    assert {one["source"] for one in told} == {"guest"}
+    assert ["git commit" in one["detail"]["about"] for one in told] == [False, True]
+    assert "git commit" in product.run("logs", "--tools", "--tail", "1", name).out
 
     # Every request, also those beside the conversation, arrives with the host's key, which is nowhere inside.
     assert {tuple(one.credentials.items()) for one in model.asked} == {(agent.credential,)}
@@ -189,3 +188,6 @@ def test_nothing_of_the_repository_starts_by_itself(product: Product, repo: Path
     assert [one.problem for one in model.conversation] == ["", ""]
     listed = model.conversation[1].question.last_result
     assert "no marker" in listed, listed
+    # And nothing of it keeps root's hook from telling of that.
+    records = product.audit(f"{agent.name}-{repo.name}-session-1")
+    assert [one["type"] for one in records].count("tool-call") == 1

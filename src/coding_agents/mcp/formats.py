@@ -94,7 +94,7 @@ _GEMINI: Mapping[str, object] = {
     "privacy": {"usageStatisticsEnabled": False},
     "security": {"auth": {"selectedType": "gemini-api-key"}},
     "tools": {"discoveryCommand": "", "callCommand": ""},
-    "hooksConfig": {"enabled": False},
+    "hooksConfig": {"enabled": False, "notifications": False},
 }
 
 OVERRIDING: Mapping[McpFormat, str] = {"codex": ".codex/config.toml"}

@@ -1,12 +1,14 @@
 // Loaded by OpenCode's runtime before OpenCode itself, in its own process alone: code that is not in its program is not
-// imported. It looks for .opencode/{plugin,plugins}/ and opencode.json of the repository in two places, and of these
-// only one knows the variables that switch it off; what is found there would run by itself.
+// imported, but for root's plugin. It looks for .opencode/{plugin,plugins}/ and opencode.json of the repository in two
+// places, and of these only one knows a variable that switches it off; what is found there would run by itself.
 import fs from "node:fs";
 import threads from "node:worker_threads";
 
 // Not its path: what a path means, the tsconfig.json of a repository says.
 const GUARD = `data:text/javascript;base64,${btoa(fs.readFileSync("/opt/opencode/guard.js", "latin1"))}`;
 const FOREIGN = /^(?!\/\$bunfs\/)/; // all but the files inside of the program
+const OURS = /^(file:\/\/)?\/opt\/opencode\/tool-hook\.js$/;
+const TOOL_HOOK = fs.readFileSync("/opt/opencode/tool-hook.js", "latin1");
 
 // A worker has a runtime of its own, which does not load this by itself.
 const guarded = (Worker) =>
@@ -21,6 +23,8 @@ threads.Worker = guarded(threads.Worker);
 Bun.plugin({
   name: "guard",
   setup(build) {
+    build.onResolve({ filter: OURS }, () => ({ path: "tool-hook", namespace: "root" })); // whatever that path means
+    build.onLoad({ filter: /./, namespace: "root" }, () => ({ contents: TOOL_HOOK, loader: "js" }));
     build.onLoad({ filter: FOREIGN, namespace: "file" }, () => ({
       contents: `throw new Error("refused: not a part of OpenCode");`,
       loader: "js",
