@@ -18,11 +18,13 @@ from coding_agents.config.environ import HostEnvironment
 from coding_agents.credentials.memory import KEPT_MS, Memory
 from coding_agents.credentials.model import ModelCredential, find_credential, fresh_credential
 from coding_agents.credentials.sealing import Sealer
-from coding_agents.credentials.standing import credential_source
+from coding_agents.credentials.standing import credential_source, login_in_use, standing
 from coding_agents.credentials.store import SecretStore
 from coding_agents.errors import CredentialError, UsageError
+from coding_agents.images.manifests import load_manifest
 from coding_agents.model.manifest import AgentManifest
 from coding_agents.store.sessions import SessionStore
+from coding_agents.supervisor.model_access import account_of
 from component.test_secrets import age_identity, run
 from support.host import host_environment
 from support.logins import HOUR, NOW, SECRET, claude, claude_file, codex, jwt, program, put
@@ -103,6 +105,54 @@ def test_an_account_of_codex_goes_to_its_own_address_with_its_id(env: HostEnviro
     key = found(codex(), env)
     assert (key.kind, key.upstream) == ("api-key", "https://api.example.com/v1")
     assert key.headers == {"authorization": "Bearer sk-o"}
+
+
+def test_an_account_of_github_has_the_cli_ask_as_githubs_own(env: HostEnvironment) -> None:
+    manifest = load_manifest("copilot")
+    generic = with_variables(env, GH_TOKEN="gho_for-much-else", GITHUB_TOKEN="gho_for-much-else")
+    assert find_credential(manifest, generic, now_ms=NOW) is None
+    assert login_in_use(manifest, generic, now_ms=NOW) is None
+    key = with_variables(env, OPENAI_API_KEY="sk-1")
+    assert (found(manifest, key).kind, found(manifest, key).login.api) == ("api-key", None)
+    inside = manifest.endpoint_of(login_in_use(manifest, key, now_ms=NOW))
+    assert inside["COPILOT_OFFLINE"] == "true"
+
+    put(env.home, ".copilot/config.json", b'{"copilotTokens":{"https://github.com:me":"gho_1"}}')
+    for on_host in (env, with_variables(env, COPILOT_GITHUB_TOKEN="gho_1", OPENAI_API_KEY="sk-1")):
+        credential = found(manifest, on_host)
+        assert credential.headers == {"authorization": "Bearer gho_1"}
+        assert (credential.login.api, credential.upstream) == ("copilot", "https://api.githubcopilot.com")
+        login = login_in_use(manifest, on_host, now_ms=NOW)
+        assert login is not None
+        assert set(manifest.endpoint_of(login)) == {
+            "COPILOT_API_URL", "COPILOT_DEBUG_GITHUB_API_URL", "COPILOT_GITHUB_TOKEN",
+        }  # fmt: skip
+        assert standing(manifest, on_host, now_ms=NOW).told.startswith("subscription from ")
+
+
+@pytest.mark.parametrize(
+    "words", [("--token", "--env", "GH_TOKEN"), ("--token", "--", "/bin/echo", "gho_2")], ids=str
+)
+def test_a_token_of_github_that_is_for_more_is_chosen_by_a_person(
+    env: HostEnvironment, words: tuple[str, ...]
+) -> None:
+    chosen = with_variables(env, GH_TOKEN="gho_2", OPENAI_API_KEY="sk-1")
+    run(chosen, "login", "copilot", *words)
+    manifest = load_manifest("copilot")
+    credential = asyncio.run(fresh_credential(manifest, chosen, now_ms=NOW))
+    assert credential is not None
+    assert (credential.headers["authorization"], credential.login.api) == ("Bearer gho_2", "copilot")
+    assert login_in_use(manifest, chosen, now_ms=NOW) == credential.login
+    account = account_of(manifest, credential, "")
+    assert account.account_address is not None
+    assert (account.address.host, account.account_address.host) == ("api.githubcopilot.com", "api.github.com")
+    at_gateway = account_of(manifest, credential, "http://127.0.0.1:9")
+    assert (at_gateway.address.port, at_gateway.account_address) == (9, None)
+
+    # Without --token it would be a key for another provider: it goes to none.
+    run(chosen, "login", "copilot", *words[1:])
+    with pytest.raises(CredentialError, match="is a token of GitHub's"):
+        account_of(manifest, found(manifest, chosen), "")
 
 
 def test_a_login_that_the_user_has_moved_is_found(env: HostEnvironment, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from coding_agents.brokers.model.service import BrokerLimits
 from coding_agents.brokers.model.usage import Usage
 from coding_agents.errors import CredentialError
+from coding_agents.model.provider import Api
 from support.model_broker import DUMMY, KEY, SESSION, Bench, Request, Wire, broker_at_work, read_all
 from support.relay_scene import eventually
 
@@ -95,6 +97,92 @@ def test_an_accounts_own_address_takes_the_place_of_the_version() -> None:
     with broker_at_work("openai", prefix="/gateway") as bench:
         bench.post("/v1/responses", {"model": "m", "input": "hi"})
         assert bench.asked[0].target == "/gateway/v1/responses"
+
+
+@contextmanager
+def github(account_api: Api = "copilot") -> Iterator[Bench]:
+    """As Copilot CLI has it: a key for OpenAI's API or an account of GitHub's."""
+    with broker_at_work(
+        "openai", also="copilot", account_api=account_api, prefix="/service", account_prefix="/github",
+        own_address=account_api == "copilot", headers={"authorization": f"Bearer {KEY}"},
+    ) as bench:  # fmt: skip
+        yield bench
+
+
+_SETTINGS = "/copilot_internal/managed_settings?client_id=github%2Fcli&client_version=1.0.102"
+
+
+@pytest.mark.parametrize(
+    ("method", "asked", "sent"),
+    [
+        ("GET", "/copilot_internal/user", "/github/copilot_internal/user"),
+        ("GET", _SETTINGS, f"/github{_SETTINGS}"),
+        ("GET", "/copilot/mcp_registry", "/github/copilot/mcp_registry"),
+        ("GET", "/capi/models", "/service/models"),
+        ("POST", "/capi/chat/completions", "/service/chat/completions"),
+        ("POST", "/capi/responses", "/service/responses"),
+        ("POST", "/capi/v1/messages", "/service/v1/messages"),
+    ],
+)
+def test_an_account_of_github_is_asked_for_at_githubs_and_models_at_its_service(
+    method: str, asked: str, sent: str
+) -> None:
+    headers = {"authorization": f"Bearer gho_{DUMMY}", "copilot-integration-id": "cli", "x-initiator": "user"}
+    with github() as bench:
+        body: Any = {"model": "m", "metadata": {"user_id": "somebody"}} if method == "POST" else b""
+        assert bench.post(asked, body, {**headers, "x-github-token": "gho_x"}, method=method)[0] == 200
+    (arrived,) = bench.asked
+    assert arrived.target == sent
+    assert arrived.header("authorization") == [f"Bearer {KEY}"]
+    assert (arrived.header("copilot-integration-id"), arrived.header("x-initiator")) == (["cli"], ["user"])
+    assert arrived.header("x-github-token") == []
+    assert method == "GET" or arrived.json["metadata"] == {"user_id": SESSION}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/copilot_internal/user"),
+        ("GET", "/copilot_internal/v2/token"),
+        ("GET", "/copilot_internal/managed_settings?client_id=github%2Fcli&x=../../user/keys"),
+        ("GET", "/copilot_internal/team_customizations"),
+        ("GET", "/user"),
+        ("GET", "/repos/o/private/contents/x"),
+        ("POST", "/graphql"),
+        ("POST", "/capi/mcp/readonly"),
+        ("POST", "/mcp/readonly"),
+        ("GET", "/capi/agents/swe/internal/memory/v0/enabled"),
+        ("POST", "/capi/models/gpt/policy"),
+        ("POST", "/capi/embeddings"),
+        ("GET", "/capi/copilot_internal/user"),
+    ],
+)
+def test_nothing_else_of_an_account_of_github_is_open(method: str, path: str) -> None:
+    with github() as bench:
+        assert bench.post(path, {} if method == "POST" else b"", method=method)[0] == 404
+        assert bench.asked == []
+        assert [event.rule for event in bench.refused] == ["model-endpoint"]
+
+
+def test_an_account_is_used_for_its_own_api_alone() -> None:
+    for account_api, path in (("openai", "/capi/chat/completions"), ("copilot", "/v1/chat/completions")):
+        with github(account_api) as bench:  # type: ignore[arg-type]
+            status, _, body = bench.post(path, {"model": "m"})
+            assert (status, bench.asked) == (401, [])
+            assert "start it again" in json.loads(body)["error"]["message"]
+            assert [event.rule for event in bench.refused] == ["model-credential"]
+
+
+def test_what_a_model_at_githubs_used_is_counted_in_either_apis_words() -> None:
+    with github() as bench:
+        bench.reply = lambda request, wire: wire.sse({"usage": {"prompt_tokens": 5, "completion_tokens": 2}})
+        bench.post("/capi/chat/completions", {"model": "gpt", "stream": True})
+        started = {"type": "message_start", "message": {"usage": {"input_tokens": 7}}}
+        ended = {"type": "message_delta", "usage": {"output_tokens": 3}}
+        bench.reply = lambda request, wire: wire.sse(started, ended)
+        bench.post("/capi/v1/messages", {"model": "claude", "stream": True})
+        eventually(lambda: len(bench.spent) == 2)
+        assert bench.spent == [("gpt", Usage(5, 0, 2)), ("claude", Usage(7, 0, 3))]
 
 
 def test_a_stream_arrives_piece_by_piece(bench: Bench) -> None:

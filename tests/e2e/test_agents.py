@@ -191,3 +191,24 @@ def test_nothing_of_the_repository_starts_by_itself(product: Product, repo: Path
     # And nothing of it keeps root's hook from telling of that.
     records = product.audit(f"{agent.name}-{repo.name}-session-1")
     assert [one["type"] for one in records].count("tool-call") == 1
+
+
+@pytest.mark.parametrize("agent", AGENTS[2:3], ids=lambda agent: agent.name, indirect=True)
+def test_copilot_asks_as_githubs_own_client_for_an_account(
+    product: Product, repo: Path, agent: Agent
+) -> None:
+    """And then, too, nothing of the repository starts, though it is not offline any more."""
+    add_autostart(repo)
+    product.extra["COPILOT_GITHUB_TOKEN"] = HOST_SECRET
+    model: Any
+    with serving("markers") as model:
+        shown = launch(product, repo, model, agent, "-p", "look around")
+    assert "by COPILOT_GITHUB_TOKEN" in shown
+    assert [one.problem for one in model.conversation] == ["", ""]
+    assert {one.path for one in model.conversation} == {"/capi/chat/completions"}
+    assert {one.headers["copilot-integration-id"] for one in model.conversation} == {"copilot-developer-cli"}
+    assert "/copilot_internal/user" in {one.path for one in model.asked}
+    assert {tuple(one.credentials.items()) for one in model.asked} == {(agent.credential,)}
+    assert "no marker" in model.conversation[1].question.last_result
+    records = product.audit(f"{agent.name}-{repo.name}-session-1")
+    assert [one["type"] for one in records].count("tool-call") == 1

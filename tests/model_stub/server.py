@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from typing import Any, Protocol
 
-from model_stub import anthropic, chat, gemini, responses
+from model_stub import anthropic, chat, gemini, github, responses
 from model_stub.question import Event, Question, Said, smallest
 from model_stub.scenario import Scenario, ScriptError, Turn
 
@@ -130,7 +130,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse()
 
     def do_GET(self) -> None:
-        self._refuse()
+        path = self.path.partition("?")[0]
+        if path in github.ANSWERS:
+            self._log(path)
+            self._send_json(200, github.ANSWERS[path])
+        else:
+            self._refuse()
 
     do_HEAD = do_GET
 

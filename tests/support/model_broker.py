@@ -158,20 +158,30 @@ def broker_at_work(
     *,
     server_tools: tuple[str, ...] = (),
     limits: BrokerLimits | None = None,
+    also: Api | None = None,
+    account_api: Api | None = None,
     prefix: str = "",
+    account_prefix: str = "",
     own_address: bool = False,
     headers: Mapping[str, str] | None = None,
 ) -> Iterator[Bench]:
-    """A broker in a thread with its own loop, and an upstream in threads."""
+    """A broker in a thread with its own loop, and an upstream in threads.
+
+    `also` is another API of the agent's, `account_api` that of the account; what is about the account goes to
+    `account_prefix`.
+    """
     bench = Bench()
     with _upstream(bench) as upstream, _thread() as loop:
         address = parse_address(f"http://127.0.0.1:{upstream}{prefix}")
+        about = parse_address(f"http://127.0.0.1:{upstream}{account_prefix}")
         assert address is not None
+        assert about is not None
 
         async def account() -> Account:
             if bench.no_account is not None:
                 raise bench.no_account
-            return Account("KEY", headers or {"x-api-key": KEY}, (KEY,), address, own_address)
+            known = headers or {"x-api-key": KEY}
+            return Account("KEY", known, (KEY,), address, own_address, account_api or "", about)
 
         async def record(event: AuditEvent) -> None:
             if bench.unrecordable:
@@ -183,7 +193,8 @@ def broker_at_work(
 
         broker = ModelBroker(
             ModelService(
-                api=api, session=SESSION, server_tools=lambda: server_tools, account=account, spend=spend,
+                apis=(api, also) if also else (api,),
+                session=SESSION, server_tools=lambda: server_tools, account=account, spend=spend,
                 left=lambda model: bench.budget, activity=bench, record=record, policy=load_policy(),
                 proxy_for=lambda address: "", tls=_no_tls, limits=limits or BrokerLimits(),
             )

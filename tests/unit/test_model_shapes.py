@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coding_agents.brokers.model import anthropic, gemini, openai
+from coding_agents.brokers.model import anthropic, copilot, gemini, openai
 from coding_agents.brokers.model.apis import PROTOCOLS, passing, upstream_headers
 from coding_agents.brokers.model.body import MalformedBodyError, findings, read_body, write_body
 from coding_agents.brokers.model.shapes import MAX_NODES, Kind
@@ -26,6 +26,9 @@ SHAPES: dict[str, tuple[str, Kind]] = {
     "codex": ("openai", openai.RESPONSES),
     "codex-code-mode": ("openai", openai.RESPONSES),
     "copilot": ("openai", openai.CHAT),
+    "copilot-github-chat": ("copilot", copilot.CHAT),
+    "copilot-github-messages": ("copilot", copilot.MESSAGES),
+    "copilot-github-responses": ("copilot", copilot.RESPONSES),
     "opencode": ("openai", openai.CHAT),
     "gemini": ("gemini", gemini.REQUEST),
 }
@@ -126,6 +129,16 @@ def test_what_the_real_agents_send_is_let_through(agent: str) -> None:
             {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]}]},
             REFERENCE,
         ),
+        ("copilot-github-chat", {"tools": [{"type": "web_search"}]}, TOOL),
+        ("copilot-github-messages", {"tools": [{"type": "web_fetch_20250910", "name": "x"}]}, TOOL),
+        ("copilot-github-messages", {"mcp_servers": [{"type": "url", "url": URL}]}, TOOL),
+        (
+            "copilot-github-messages",
+            {"system": [{"type": "image", "source": {"type": "url", "url": URL}}]},
+            REFERENCE,
+        ),
+        ("copilot-github-responses", {"previous_response_id": "resp_1"}, REFERENCE),
+        ("copilot-github-responses", {"copilot_skills": ["x"]}, UNKNOWN),
         ("gemini", {"tools": [{"googleSearch": {}}]}, TOOL),
         ("gemini", {"tools": [{"urlContext": {}}]}, TOOL),
         ("gemini", {"tools": [{"url_context": {}}]}, TOOL),

@@ -136,6 +136,13 @@ def test_no_env_file_breaks_the_reader(data: bytes) -> None:
         ("copilot", b'// of the program\n{"copilot_tokens":{"https://github.com:me":"gho_x"},"banner":"never"}', "",
          [("oauth", "gho_x", "", None, "")]),
         ("copilot", b'{"copilotTokens":{"https://github.com:me":"gho_y"}}', "", [("oauth", "gho_y", "", None, "")]),
+        (
+            "copilot",
+            b'{"lastLoggedInUser":{"host":"https://github.com","login":"me"},"copilotTokens":{"https://github.com:a":'
+            b'"gho_a","https://x.ghe.com:me":"gho_x","https://github.com.evil:me":"gho_e","https://github.com:me":"gho_m"}}',
+            "",
+            [("oauth", "gho_m", "", None, ""), ("oauth", "gho_a", "", None, "")],
+        ),
         ("opencode", _OPENCODE, "a",
          [("api-key", "sk-2", "", None, "")]),
         ("opencode", _OPENCODE, "b",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 
 from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.model.manifest import AgentManifest, with_args
@@ -86,8 +87,17 @@ def _environment(session: SessionContext, manifest: AgentManifest, mcp: dict[str
         "CODING_AGENTS_SESSION": session.record.name,
         **manifest.env,
         **mcp,
-        **manifest.endpoint,
+        **_endpoint(session, manifest),
     }
+
+
+def _endpoint(session: SessionContext, manifest: AgentManifest) -> Mapping[str, str]:
+    """Those of the account that the session's requests are from now; at a later start it may be another kind."""
+    if not any(login.endpoint for login in manifest.login):
+        return manifest.endpoint
+    from coding_agents.credentials.standing import login_in_use
+
+    return manifest.endpoint_of(login_in_use(manifest, session.env, now_ms=time.time_ns() // 1_000_000))
 
 
 def _place(

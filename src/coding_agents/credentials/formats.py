@@ -17,6 +17,7 @@ from coding_agents.model.masked import Masked
 from coding_agents.model.provider import LoginFormat, LoginKind
 
 _T = TypeVar("_T")
+_GITHUB = "https://github.com:"
 
 
 class Found(Masked, frozen=True, kw_only=True):
@@ -103,17 +104,28 @@ def _gemini(data: bytes, _entry: str) -> Iterator[Found]:
     )
 
 
+class _CopilotUser(msgspec.Struct, frozen=True):
+    host: str = ""
+    login: str = ""
+
+
 class _Copilot(Masked, frozen=True):
     MASKED = frozenset({"copilot_tokens", "copilotTokens"})
     copilot_tokens: dict[str, str] = msgspec.field(default_factory=dict)
     copilotTokens: dict[str, str] = msgspec.field(default_factory=dict)
+    last_logged_in_user: _CopilotUser = _CopilotUser()
+    lastLoggedInUser: _CopilotUser = _CopilotUser()
 
 
 def _copilot(data: bytes, _entry: str) -> Iterator[Found]:
+    """Those of github.com, by `HOST:LOGIN`, the user in use first: a token of another host is for that host."""
     lines = (line for line in data.split(b"\n") if not line.lstrip().startswith(b"//"))
     file = _decoded(b"\n".join(lines), _Copilot)
-    for secret in (*file.copilotTokens.values(), *file.copilot_tokens.values()):
-        yield Found(kind="oauth", secret=secret)
+    tokens = {**file.copilot_tokens, **file.copilotTokens}
+    last = {f"{user.host}:{user.login}" for user in (file.last_logged_in_user, file.lastLoggedInUser)}
+    for name in sorted(tokens, key=lambda name: name not in last):
+        if name.startswith(_GITHUB):
+            yield Found(kind="oauth", secret=tokens[name])
 
 
 class _OpenCodeEntry(Masked, frozen=True):
@@ -141,6 +153,7 @@ def _opencode(data: bytes, entry: str) -> Iterator[Found]:
 MOVED: dict[LoginFormat, tuple[str, str]] = {
     "claude": ("CLAUDE_CONFIG_DIR", ".claude"),
     "codex": ("CODEX_HOME", ".codex"),
+    "copilot": ("COPILOT_HOME", ".copilot"),
     "opencode": ("XDG_DATA_HOME", ".local/share"),
 }
 """The variable by which a user moves the directory of such a program, and which one that is."""

@@ -17,6 +17,8 @@ from coding_agents.model.manifest import AgentManifest
 from coding_agents.model.masked import Masked
 from coding_agents.model.provider import Login, LoginKind
 
+_GITHUB_TOKENS = ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_")
+
 _MEMORY = Memory()
 """Of this process: what programs of the user have printed, so that not each request asks for a touch of a key."""
 
@@ -31,6 +33,7 @@ class ModelCredential(Masked, frozen=True):
     secret: str
     headers: Mapping[str, str]
     upstream: str
+    login: Login
     expires_ms: int | None = None
 
 
@@ -49,6 +52,16 @@ def find_credential(manifest: AgentManifest, env: HostEnvironment, *, now_ms: in
                 return _shown(manifest, Held(login=login, source=name, secret=secret))
     held = host_login(manifest, env, now_ms=now_ms)
     return None if held is None else _shown(manifest, held)
+
+
+def require_fitting(manifest: AgentManifest, credential: ModelCredential) -> None:
+    """Raises CredentialError for a token of GitHub's that was chosen as a key: it would go to another provider."""
+    for_github = any(login.api == "copilot" for login in manifest.login)
+    if for_github and credential.login.api != "copilot" and credential.secret.startswith(_GITHUB_TOKENS):
+        raise CredentialError(
+            f"{credential.source} is a token of GitHub's, and was chosen as an API key for another provider",
+            hint=f"Choose it as a token: `coding-agents login {manifest.name} --token`, with the same words.",
+        )
 
 
 async def fresh_credential(
@@ -81,7 +94,7 @@ def _shown(manifest: AgentManifest, held: Held) -> ModelCredential:
     headers[login.header] = f"{login.scheme} {secret}" if login.scheme else secret
     upstream = manifest.model.upstream if manifest.model is not None else ""
     return ModelCredential(
-        login.kind, held.source, secret, headers, login.upstream or upstream, held.expires_ms
+        login.kind, held.source, secret, headers, login.upstream or upstream, login, held.expires_ms
     )
 
 

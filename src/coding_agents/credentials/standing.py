@@ -7,12 +7,12 @@ import time
 import msgspec
 
 from coding_agents.config.environ import HostEnvironment
-from coding_agents.credentials.chosen import has_ended, source_of
+from coding_agents.credentials.chosen import has_ended, login_of, source_of
 from coding_agents.credentials.model import find_credential
 from coding_agents.credentials.store import Choice, SecretStore
 from coding_agents.errors import CodingAgentsError
 from coding_agents.model.manifest import AgentManifest
-from coding_agents.model.provider import LoginKind
+from coding_agents.model.provider import Login, LoginKind
 
 _KINDS: dict[LoginKind, str] = {"api-key": "API key", "oauth": "subscription"}
 
@@ -35,6 +35,18 @@ def credential_source(manifest: AgentManifest, env: HostEnvironment, *, now_ms: 
         return source_of(manifest, choice)
     credential = find_credential(manifest, env, now_ms=now_ms)
     return "" if credential is None else credential.source
+
+
+def login_in_use(manifest: AgentManifest, env: HostEnvironment, *, now_ms: int) -> Login | None:
+    """The kind of account that an agent's requests would be from, None when the user has none. Nothing is opened."""
+    try:
+        choice = SecretStore(env).read().logins.get(manifest.name)
+        if choice is not None:
+            return login_of(manifest, choice.kind, choice.name)
+        credential = find_credential(manifest, env, now_ms=now_ms)
+    except CodingAgentsError:
+        return None
+    return None if credential is None else credential.login
 
 
 def standing(manifest: AgentManifest, env: HostEnvironment, *, now_ms: int) -> Standing:

@@ -29,6 +29,7 @@ _HOST = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-
 _GLOB = re.compile(r"[A-Za-z0-9._*/-]+")
 _RESERVED = ("base", "npm", "proxy")  # images of ours that are not agents
 _SECRET_PREFIXES = ("sk-", "ghp_", "gho_", "github_pat_", "glpat-", "xoxb-", "AKIA", "AIza")
+_DUMMY = "replaced-by-coding-agents-on-the-host"  # some agents want a prefix before it
 
 
 class AgentCommand(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -72,6 +73,10 @@ class AgentManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     def pins(self) -> tuple[Pin, ...]:
         """What the image is built from: a row for each package and processor."""
         return tuple(pin for name in sorted(self.packages) for pin in self.packages[name].pins(name))
+
+    def endpoint_of(self, login: Login | None) -> Mapping[str, str]:
+        """The variables that lead to the host's model broker, for a session whose requests are by `login`."""
+        return (login.endpoint if login is not None else {}) or self.endpoint
 
     def interactive_argv(self) -> tuple[str, ...]:
         return self.command.interactive
@@ -149,6 +154,7 @@ def _provider_problems(manifest: AgentManifest) -> Iterator[str]:
     yield from service_problems(manifest.model, manifest.model_hosts)
     for login in manifest.login:
         yield from login_problems(login, manifest.model_hosts)
+        yield from _variable_problems("login.endpoint", login.endpoint)
         if login.file and not _inside(login.file):
             yield f"login.file {login.file!r} is not a path below the home directory"
 
@@ -183,7 +189,7 @@ def _variable_problems(table: str, variables: Mapping[str, str]) -> Iterator[str
             yield f"{table}: {name!r} is not the name of an environment variable"
         if "\0" in value:
             yield f"{table}.{name} holds a NUL character"
-        if value.startswith(_SECRET_PREFIXES):
+        if value.startswith(_SECRET_PREFIXES) and not value.endswith(_DUMMY):
             yield f"{table}.{name} looks like a real credential, which a manifest must never hold"
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-Api = Literal["anthropic", "openai", "gemini"]
+Api = Literal["anthropic", "openai", "gemini", "copilot"]
 LoginKind = Literal["api-key", "oauth"]
 LoginFormat = Literal["claude", "codex", "copilot", "gemini", "opencode"]
 """Whose layout a file of logins has."""
@@ -47,7 +47,8 @@ class Login(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     The credential goes into `header`, after `scheme` and a space if there is one. `env` names the host's variables
     that may hold it; `file` is where the agent's own program keeps it on the host, below the home directory, in that
     program's `format`; `entry` is whose login is meant where such a file holds those of several providers.
-    `upstream` takes the place of the service's for such an account; `headers` go along with each request, and the
+    `upstream` and `api` take the place of the service's for such an account, and `endpoint` that of the manifest's;
+    at `account_upstream` is asked what is about the account itself. `headers` go along with each request, and the
     account's id in `account_header`. `renewal` is for tokens that are coding-agents' own. `command` makes such
     a login in a container, where it writes `file`; `callback` is the loopback's port to which the browser answers, if
     it does.
@@ -61,6 +62,9 @@ class Login(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     format: LoginFormat | None = None
     entry: str = ""
     upstream: str = ""
+    api: Api | None = None
+    account_upstream: str = ""
+    endpoint: Mapping[str, str] = {}
     headers: Mapping[str, str] = {}
     account_header: str = ""
     renewal: Renewal | None = None
@@ -89,6 +93,10 @@ def login_problems(login: Login, hosts: tuple[str, ...]) -> Iterator[str]:
             yield f"login.headers: {name!r} is not a header with printable text"
     if login.upstream:
         yield from _upstream_problems("login.upstream", login.upstream, hosts)
+    if login.account_upstream:
+        yield from _upstream_problems("login.account_upstream", login.account_upstream, hosts)
+    if not login.upstream and (login.api is not None or login.account_upstream):
+        yield "login.api and login.account_upstream are for a login.upstream"
     if login.account_header and not _HEADER.fullmatch(login.account_header):
         yield f"login.account_header {login.account_header!r} is not the lower-case name of a header"
     yield from _file_problems(login)

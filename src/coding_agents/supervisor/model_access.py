@@ -15,6 +15,7 @@ from coding_agents.gitsync.rules import load_policy
 from coding_agents.images.manifests import load_manifest
 from coding_agents.model.audit import RecordType
 from coding_agents.model.manifest import AgentManifest
+from coding_agents.model.provider import Api
 from coding_agents.model.settings import Settings
 from coding_agents.model.spending import NO_COST, NO_TOKENS, price_of
 from coding_agents.supervisor.activity import ActivityWatch
@@ -24,9 +25,11 @@ from coding_agents.supervisor.journal import Journal, now_ms
 from coding_agents_guest.mux import Stream
 
 if TYPE_CHECKING:
+    from coding_agents.brokers.http.upstream import Address
     from coding_agents.brokers.model.broker import ModelBroker
     from coding_agents.brokers.model.service import Account
     from coding_agents.brokers.model.usage import Usage
+    from coding_agents.credentials.model import ModelCredential
 
 OnBudget = Callable[[str], None]
 """Is told once, and why, when the session has used up a budget."""
@@ -86,7 +89,7 @@ class ModelAccess:
             raise AssertionError("a model is served only where the manifest names one")
         return ModelBroker(
             ModelService(
-                api=manifest.model.api,
+                apis=_apis(manifest),
                 session=self._session.record.id,
                 server_tools=self._server_tools,
                 account=partial(self._account, manifest),
@@ -105,31 +108,11 @@ class ModelAccess:
 
     async def _account(self, manifest: AgentManifest) -> Account:
         """Who asks now. A setting that cannot be read is no reason to ask somebody else than the user's gateway."""
-        from coding_agents.brokers.http.upstream import parse_address
-        from coding_agents.brokers.model.service import Account
         from coding_agents.credentials.model import fresh_credential
 
         gateway = (await asyncio.to_thread(self._settings)).model_upstream
         credential = await fresh_credential(manifest, self._session.env, now_ms=now_ms())
-        if credential is None and not gateway:
-            raise CredentialError(
-                f"this host has no login for {manifest.title}",
-                hint=f"Run `coding-agents login {manifest.name}` on the host.",
-            )
-        own = manifest.model.upstream if manifest.model is not None else ""
-        upstream = gateway or (credential.upstream if credential is not None else own)
-        address = parse_address(upstream)
-        if address is None:
-            raise CredentialError(
-                f"{upstream!r} is no address of a model", hint="Correct the setting model.upstream."
-            )
-        return Account(
-            source=credential.source if credential is not None else "none",
-            headers=credential.headers if credential is not None else {},
-            secrets=(credential.secret,) if credential is not None else (),
-            address=address,
-            own_address=not gateway and upstream != own,
-        )
+        return account_of(manifest, credential, gateway)
 
     def _left(self, model: str) -> str:
         """Why the session may use no more of `model`, "" while it may."""
@@ -157,3 +140,45 @@ class ModelAccess:
         if not self._told and (reason := self._left("")):
             self._told = True
             self._on_budget(reason)
+
+
+def account_of(manifest: AgentManifest, credential: ModelCredential | None, gateway: str) -> Account:
+    """Who asks whom: with the user's `credential`, at `gateway` if there is one. Raises CredentialError."""
+    from coding_agents.brokers.model.service import Account
+    from coding_agents.credentials.model import require_fitting
+
+    own = manifest.model.upstream if manifest.model is not None else ""
+    if credential is None:
+        if not gateway:
+            raise CredentialError(
+                f"this host has no login for {manifest.title}",
+                hint=f"Run `coding-agents login {manifest.name}` on the host.",
+            )
+        return Account(source="none", headers={}, secrets=(), address=_address(gateway))
+    if not gateway:
+        require_fitting(manifest, credential)
+    about = "" if gateway else credential.login.account_upstream
+    return Account(
+        source=credential.source,
+        headers=credential.headers,
+        secrets=(credential.secret,),
+        address=_address(gateway or credential.upstream),
+        own_address=not gateway and credential.upstream != own,
+        api=credential.login.api or _apis(manifest)[0],
+        account_address=_address(about) if about else None,
+    )
+
+
+def _apis(manifest: AgentManifest) -> tuple[Api, ...]:
+    """Those of all accounts that the agent can be served for, the service's own first."""
+    own = (manifest.model.api,) if manifest.model is not None else ()
+    return tuple(dict.fromkeys((*own, *(login.api for login in manifest.login if login.api is not None))))
+
+
+def _address(url: str) -> Address:
+    from coding_agents.brokers.http.upstream import parse_address
+
+    address = parse_address(url)
+    if address is None:
+        raise CredentialError(f"{url!r} is no address of a model", hint="Correct the setting model.upstream.")
+    return address

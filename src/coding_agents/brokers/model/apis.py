@@ -11,19 +11,23 @@ from typing import Any
 
 import msgspec
 
-from coding_agents.brokers.model import anthropic, gemini, openai
+from coding_agents.brokers.model import anthropic, copilot, gemini, openai
 from coding_agents.brokers.model.shapes import Family, Kind
 from coding_agents.brokers.model.usage import Usage
 from coding_agents.model.provider import Api
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """One open path. `body` is the shape of its request, None where there is none."""
+    """One open path, and the queries that it may have. `body` is the shape of its request, None where there is none.
+
+    `of_account` tells that it is about the account itself, which may have another address.
+    """
 
     method: str
     path: re.Pattern[str]
+    query: re.Pattern[str]
     body: Kind | None = None
-    queries: frozenset[str] = frozenset({""})
+    of_account: bool = False
 
 
 class Protocol(msgspec.Struct, frozen=True):
@@ -44,7 +48,7 @@ class Protocol(msgspec.Struct, frozen=True):
     def endpoint(self, method: str, path: str, query: str) -> Endpoint | None:
         """The open path that a request asks for."""
         found = (one for one in self.endpoints if one.method == method and one.path.fullmatch(path))
-        return next((one for one in found if query in one.queries), None)
+        return next((one for one in found if one.query.fullmatch(query)), None)
 
 
 _MODEL = "[A-Za-z0-9][A-Za-z0-9._:@-]*"
@@ -56,7 +60,11 @@ _ASK_HEADERS = ("accept", "content-type", "user-agent", "x-stainless-*")
 
 
 def _endpoint(method: str, path: str, body: Kind | None = None, *queries: str) -> Endpoint:
-    return Endpoint(method, re.compile(path), body, frozenset({"", *queries}))
+    return Endpoint(method, re.compile(path), re.compile("|".join(map(re.escape, ("", *queries)))), body)
+
+
+def _of_account(path: str, query: str = "") -> Endpoint:
+    return Endpoint("GET", re.compile(path), re.compile(query), of_account=True)
 
 
 PROTOCOLS: Mapping[Api, Protocol] = {
@@ -101,6 +109,46 @@ PROTOCOLS: Mapping[Api, Protocol] = {
         usage_of=gemini.usage_of,
         error_body=gemini.error_body,
         personalise=gemini.personalise,
+    ),
+    # What the CLI asks GitHub before it asks a model: whose token it has, what the organisation allows it. Closed are
+    # its telemetry, its memory at GitHub's and GitHub's own MCP servers, through which an account can be searched.
+    "copilot": Protocol(
+        endpoints=(
+            _of_account("/copilot_internal/user"),
+            _of_account("/copilot_internal/managed_settings", r"client_id=github%2Fcli(&[a-z_]+=[0-9.]+)*"),
+            _of_account("/copilot/mcp_registry"),
+            _endpoint("GET", f"/capi/models(/{_MODEL})?"),
+            _endpoint("POST", "/capi/chat/completions", copilot.CHAT),
+            _endpoint("POST", "/capi/responses", copilot.RESPONSES),
+            _endpoint("POST", "/capi/v1/messages", copilot.MESSAGES),
+        ),
+        families=copilot.FAMILIES,
+        request_headers=(
+            *_ASK_HEADERS,
+            "anthropic-version",
+            "anthropic-beta",
+            "copilot-harness-id",
+            "copilot-integration-id",
+            "copilot-vision-request",
+            "editor-version",
+            "openai-intent",
+            "x-agent-task-id",
+            "x-client-*",
+            "x-github-api-version",
+            "x-github-repository-*",
+            "x-initiator",
+            "x-interaction-*",
+        ),
+        response_headers=(
+            *_ANSWER_HEADERS,
+            "x-github-request-id",
+            "x-quota-snapshot-*",
+            "x-usage-ratelimit-*",
+        ),
+        usage_of=copilot.usage_of,
+        error_body=openai.error_body,
+        personalise=copilot.personalise,
+        version="/capi",
     ),
 }
 

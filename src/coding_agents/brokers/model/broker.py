@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
-from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from coding_agents.brokers.http.request import (
     ByteStream,
@@ -24,17 +24,23 @@ from coding_agents.brokers.http.upstream import Address, Answer, Upstream, Upstr
 from coding_agents.brokers.model.apis import PROTOCOLS, Endpoint, Protocol, passing, upstream_headers
 from coding_agents.brokers.model.body import MalformedBodyError, findings, read_body, write_body
 from coding_agents.brokers.model.keyscan import KeyScanner, ReflectedError
+from coding_agents.brokers.model.refused import denied, failed
 from coding_agents.brokers.model.service import Account, ModelService
+from coding_agents.brokers.model.shapes import Kind
 from coding_agents.brokers.model.turn import TurnReader
 from coding_agents.brokers.model.usage import Usage, UsageReader, estimate
 from coding_agents.errors import CodingAgentsError
-from coding_agents.model.audit import AuditEvent, Outcome, RecordType
+from coding_agents.model.audit import AuditEvent, RecordType
+from coding_agents.model.provider import Api
 from coding_agents.model.turns import Turns
 from coding_agents.policy.decide import Deny, decide
-from coding_agents.policy.matrix import Operation, Tier
+from coding_agents.policy.matrix import Operation
 
 _PASSING = (408, 429, 502, 503)  # worth another try
 _LARGE = 64 * 1024  # a body that takes long enough to judge that others would notice
+_OTHER_ACCOUNT = (
+    "the login on the host is one for another service by now; stop the session and start it again"
+)
 
 
 class _RefusalError(Exception):
@@ -46,12 +52,18 @@ class _RefusalError(Exception):
 
 
 class _Judged(msgspec.Struct, frozen=True):
-    """A request that may be carried out: its target at the provider, the body that was judged, who reads the answer."""
+    """A request that may be carried out: its API, its target there, the body that was judged, who reads the answer."""
 
+    api: Api
     target: str
-    body: bytes
-    model: str
-    turn: TurnReader
+    of_account: bool = False
+    body: bytes = b""
+    model: str = ""
+    turn: TurnReader = msgspec.field(default_factory=TurnReader)
+
+    @property
+    def protocol(self) -> Protocol:
+        return PROTOCOLS[self.api]
 
 
 class ModelBroker:
@@ -59,7 +71,7 @@ class ModelBroker:
 
     def __init__(self, service: ModelService) -> None:
         self._service = service
-        self._protocol: Protocol = PROTOCOLS[service.api]
+        self._usual: Protocol = PROTOCOLS[service.apis[0]]
         self._room = Room(service.limits.held_bytes)
         self._turns = Turns(service.limits.burst, service.limits.every_s)
         self._upstreams: dict[Address, Upstream] = {}
@@ -113,30 +125,35 @@ class ModelBroker:
             raise _RefusalError(429, "too many requests to the model; wait, then go on")
         await asyncio.sleep(wait_s)
         self._require_budget("")
-        endpoint = self._protocol.endpoint(request.method, request.path, request.query)
-        if endpoint is None:
-            self._require(Operation.MODEL_ENDPOINT, f"{request.method} {request.path[:200]}", status=404)
-            raise AssertionError("a closed path is refused by every policy")
+        api, endpoint = self._asked_for(request)
         query = f"?{request.query}" if request.query else ""
-        target = request.path + query
+        plain = _Judged(api, request.path + query, endpoint.of_account)
         if endpoint.body is None:
-            return _Judged(target, b"", "", TurnReader())
+            return plain
         if len(request.body) < _LARGE:
-            return self._judge_body(request, endpoint, target)
-        return await asyncio.to_thread(self._judge_body, request, endpoint, target)
+            return self._judge_body(request, endpoint.body, plain)
+        return await asyncio.to_thread(self._judge_body, request, endpoint.body, plain)
 
-    def _judge_body(self, request: HttpRequest, endpoint: Endpoint, target: str) -> _Judged:
-        if endpoint.body is None:
-            raise AssertionError("asked for an endpoint with a body alone")
+    def _asked_for(self, request: HttpRequest) -> tuple[Api, Endpoint]:
+        """The open path that a request asks for, and of which API it is. Raises _RefusalError."""
+        for api in self._service.apis:
+            endpoint = PROTOCOLS[api].endpoint(request.method, request.path, request.query)
+            if endpoint is not None:
+                return api, endpoint
+        self._require(Operation.MODEL_ENDPOINT, f"{request.method} {request.path[:200]}", status=404)
+        raise AssertionError("a closed path is refused by every policy")
+
+    def _judge_body(self, request: HttpRequest, shape: Kind, plain: _Judged) -> _Judged:
+        protocol = plain.protocol
         try:
             body = read_body(request.body)
-            found = findings(body, endpoint.body, self._protocol, allowed=self._service.server_tools())
+            found = findings(body, shape, protocol, allowed=self._service.server_tools())
             for finding in found:
                 self._require(finding.operation, f"{finding.what!r} at {finding.where}", status=400)
             model = str(body.get("model") or _model_in(request.path))[:200]
             self._require_budget(model)
-            self._protocol.personalise(body, self._service.session)
-            return _Judged(target, write_body(body), model, TurnReader())
+            protocol.personalise(body, self._service.session)
+            return replace(plain, body=write_body(body), model=model)
         except MalformedBodyError as error:
             raise _RefusalError(400, str(error), self._malformed("body", str(error))) from error
         except CodingAgentsError as error:  # a setting that cannot be read
@@ -144,11 +161,11 @@ class ModelBroker:
 
     def _malformed(self, subject: str, reason: str) -> AuditEvent:
         """What is not understood is refused whatever the policy says, by the name of its rule."""
-        return _denied(decide(self._service.policy, Operation.MODEL_MALFORMED).rule, subject, reason)
+        return denied(decide(self._service.policy, Operation.MODEL_MALFORMED).rule, subject, reason)
 
     def _require_budget(self, model: str) -> None:
         if reason := self._service.left(model):
-            raise _RefusalError(403, reason, _denied("model-budget", model, reason))
+            raise _RefusalError(403, reason, denied("model-budget", model, reason))
 
     def _require(self, operation: Operation, what: str, *, status: int) -> None:
         """Raises _RefusalError unless the policy allows `operation`."""
@@ -169,17 +186,19 @@ class ModelBroker:
         except CodingAgentsError as error:
             hint = f" {error.hint}" if error.hint else ""
             raise _RefusalError(
-                401, f"{error.message}.{hint}", _denied("model-credential", "credential", error.message)
+                401, f"{error.message}.{hint}", denied("model-credential", "credential", error.message)
             ) from error
 
     async def _carry_out(
         self, guest: GuestConnection, request: HttpRequest, judged: _Judged, account: Account
     ) -> None:
         """Record, ask the provider, and pass its answer on. Raises _RefusalError as long as nothing was passed on."""
-        service, protocol = self._service, self._protocol
+        service, protocol = self._service, judged.protocol
+        if account.api not in ("", judged.api):
+            raise _RefusalError(401, _OTHER_ACCOUNT, denied("model-credential", "credential", _OTHER_ACCOUNT))
         decision = decide(service.policy, Operation.MODEL_REQUEST)
         if isinstance(decision, Deny):
-            raise _RefusalError(403, decision.reason, _denied(decision.rule, judged.model, decision.reason))
+            raise _RefusalError(403, decision.reason, denied(decision.rule, judged.model, decision.reason))
         detail: dict[str, str | int] = {
             "path": request.path,
             "bytes": len(judged.body),
@@ -198,18 +217,19 @@ class ModelBroker:
         target = judged.target
         if account.own_address:
             target = target.removeprefix(protocol.version)
+        address = (judged.of_account and account.account_address) or account.address
         headers = upstream_headers(protocol, request.headers, account.headers)
         service.activity.began()
         try:
             async with (
                 asyncio.timeout(service.limits.answer_s),
-                self._upstream(account.address).exchange(
+                self._upstream(address).exchange(
                     request.method, target, headers, judged.body, silence_s=service.limits.silence_s
                 ) as answer,
             ):
                 await self._pass_on(guest, answer, judged, account)
         except UpstreamError as error:
-            raise _RefusalError(502, str(error), _failed(judged.model, str(error))) from error
+            raise _RefusalError(502, str(error), failed(judged.model, str(error))) from error
         except TimeoutError:
             raise UpstreamError("the answer took too long") from None
         finally:
@@ -226,13 +246,13 @@ class ModelBroker:
         fields = dict(answer.headers)
         if fields.get("content-encoding", "identity").lower() != "identity":
             raise _RefusalError(502, "the model's service compresses its answer, which is then not searched")
-        kept = passing(self._protocol.response_headers, answer.headers)
+        kept = passing(judged.protocol.response_headers, answer.headers)
         scanner = KeyScanner(account.secrets)
         if any(secret in value for secret in account.secrets for _, value in kept):
             await self._reflected(judged)
             raise _RefusalError(502, "the answer held the credential")
         streams = fields.get("content-type", "").startswith("text/event-stream")
-        reader, turn = UsageReader(self._protocol.usage_of, stream=streams), judged.turn
+        reader, turn = UsageReader(judged.protocol.usage_of, stream=streams), judged.turn
         await guest.begin_answer(answer.status, kept)
         received = 0
         try:
@@ -266,14 +286,14 @@ class ModelBroker:
 
     async def _reflected(self, judged: _Judged) -> None:
         reason = "the answer held the credential's bytes; it was ended"
-        await self._refused(_denied("model-key-reflected", judged.model, reason))
+        await self._refused(denied("model-key-reflected", judged.model, reason))
 
     async def _refused(self, event: AuditEvent) -> None:
         with suppress(CodingAgentsError, OSError):
             await self._service.record(event)
 
     async def _answer_error(self, guest: GuestConnection, status: int, reason: str) -> None:
-        body = self._protocol.error_body(status, f"coding-agents: {reason}")
+        body = self._usual.error_body(status, f"coding-agents: {reason}")
         final = [] if status in _PASSING else [("x-should-retry", "false")]  # of the providers' own clients
         await guest.answer(status, json.dumps(body).encode(), final)
 
@@ -288,23 +308,3 @@ class ModelBroker:
 def _model_in(path: str) -> str:
     """The model that a path of the Gemini API names."""
     return path.rpartition("/")[2].partition(":")[0]
-
-
-def _denied(rule: str, subject: str, reason: str) -> AuditEvent:
-    return _event("denied", rule, subject, reason)
-
-
-def _failed(subject: str, reason: str) -> AuditEvent:
-    return _event("failed", "model-upstream", subject, reason)
-
-
-def _event(outcome: Outcome, rule: str, subject: str, reason: str) -> AuditEvent:
-    detail: dict[str, Any] = {"reason": reason}
-    return AuditEvent(
-        RecordType.MODEL_REFUSED,
-        outcome=outcome,
-        tier=int(Tier.ASK),
-        rule=rule,
-        subject=subject,
-        detail=detail,
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
@@ -36,7 +36,11 @@ class BrokerLimits(msgspec.Struct, frozen=True):
 
 
 class Account(Masked, frozen=True):
-    """Who a session's requests are from: the headers that say so, and the secrets in them ("" and none: nobody)."""
+    """Who a session's requests are from: the headers that say so, and the secrets in them ("" and none: nobody).
+
+    `api` is the only one that it is good for ("" for any); what is about the account itself is asked at
+    `account_address`, where there is one.
+    """
 
     MASKED = frozenset({"headers", "secrets"})
 
@@ -45,6 +49,8 @@ class Account(Masked, frozen=True):
     secrets: tuple[str, ...]
     address: Address
     own_address: bool = False
+    api: Api | Literal[""] = ""
+    account_address: Address | None = None
 
 
 class Activity(Protocol):
@@ -57,11 +63,12 @@ class Activity(Protocol):
 class ModelService(msgspec.Struct, frozen=True, kw_only=True):
     """What a broker serves.
 
-    `account` gives who asks now, and raises CodingAgentsError with what to do where there is nobody; `spend` counts
-    what was used of a model; `left` says why nothing more of one may be used, "" as long as something may.
+    `apis` are those of the agent's accounts, no two of which have a path in common, the usual one first. `account`
+    gives who asks now, and raises CodingAgentsError with what to do where there is nobody; `spend` counts what was
+    used of a model; `left` says why nothing more of one may be used, "" as long as something may.
     """
 
-    api: Api
+    apis: tuple[Api, ...]
     session: str
     server_tools: Callable[[], tuple[str, ...]]
     account: Callable[[], Awaitable[Account]]
