@@ -28,6 +28,8 @@ _NAME_PORTS = (DNS_PORT, 853)
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
+_BURST = 128 << 10
+
 # IANA special-purpose registries (RFC 6890 and later entries), less what is globally reachable.
 _REFUSED_4 = (
     "0.0.0.0/8",  # "this network": Linux takes 0.0.0.0 for the host itself
@@ -81,19 +83,33 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Guard:
-    """What a session may reach besides the public internet (`dns`, `allow`), and its subnets (`own`)."""
+    """What a session may reach besides the public internet (`dns`, `allow`), and its subnets (`own`).
+
+    `rate` is how many bytes a second may pass, each way for itself; 0 without a limit.
+    """
 
     dns: tuple[Address, ...] = ()
     allow: tuple[Endpoint, ...] = ()
     own: tuple[Network, ...] = ()
+    rate: int = 0
 
     @classmethod
-    def parse(cls, *, dns: Iterable[str] = (), allow: Iterable[str] = (), own: Iterable[str] = ()) -> Guard:
+    def parse(
+        cls,
+        *,
+        dns: Iterable[str] = (),
+        allow: Iterable[str] = (),
+        own: Iterable[str] = (),
+        rate: int = 0,
+    ) -> Guard:
         """From the spelling of the command line. Raises ValueError."""
+        if rate < 0:
+            raise ValueError(f"not a rate: {rate}")
         return cls(
             dns=tuple(_parse_address(text) for text in dns),
             allow=tuple(Endpoint.parse(text) for text in allow),
             own=tuple(ipaddress.ip_network(text) for text in own),
+            rate=rate,
         )
 
     def is_open(self, address: Address, protocol: str, port: int) -> bool:
@@ -124,17 +140,23 @@ def render_ruleset(guard: Guard) -> str:
         for address in guard.dns
     ] + [f"{_family(one.address)} daddr {one.address} tcp dport {one.port} accept" for one in guard.allow]
     own = ["ct state established,related accept"]
+    # Before all else, so that known flows are limited, too. The bucket holds a second's worth beside the burst
+    # (nft_limit.c), which lets packets pass that the kernel has put together.
+    limit = [f"limit rate over {guard.rate} bytes/second burst {_BURST} bytes counter drop"] * bool(
+        guard.rate
+    )
     return "\n".join(
         (
             f"table inet {TABLE}",  # so that the deletion never fails
             f"delete table inet {TABLE}",
             f"table inet {TABLE} {{",
-            *_chain("input", ['iif "lo" accept', *own, _discovery(_DISCOVERY_IN)]),
+            *_chain("input", ['iif "lo" accept', *limit, *own, _discovery(_DISCOVERY_IN)]),
             *_chain("forward", []),
             *_chain(
                 "output",
                 [
                     'oif "lo" accept',
+                    *limit,
                     *own,
                     *opened,
                     f"meta l4proto {{ tcp, udp }} th dport {{ {', '.join(map(str, _NAME_PORTS))} }} counter reject",
@@ -169,6 +191,12 @@ def verify_ruleset(nft_json: Mapping[str, Any], guard: Guard) -> list[str]:
         for name, chain in chains.items()
         if (chain.type, chain.hook, chain.policy) != ("filter", name, "drop")
     ]
+    if guard.rate:
+        problems += [
+            f"chain {name!r} does not limit what passes to {guard.rate} bytes a second"
+            for name in ("input", "output")
+            if name in chains and chains[name].rate != guard.rate
+        ]
     if not problems:
         problems = [*_wrongly_open(chains, guard), *_wrongly_shut(chains["output"], guard)]
     return problems

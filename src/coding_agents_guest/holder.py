@@ -33,7 +33,10 @@ class HolderError(Exception):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the holder; `--dns IP` and `--allow IP:PORT` can be repeated. Returns 0 after SIGTERM."""
+    """Run the holder; `--dns IP` and `--allow IP:PORT` can be repeated, `--rate` is in bytes a second.
+
+    Returns 0 after SIGTERM.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
     try:
         raise_guard(_parse_arguments(argv))
@@ -53,7 +56,7 @@ def raise_guard(guard: Guard) -> None:
         _tool(("ip", "-6", "-j", "route", "show"))
     )
     own = own_networks(addresses, routes)
-    guard = Guard(guard.dns, guard.allow, tuple(ipaddress.ip_network(one) for one in own))
+    guard = Guard(guard.dns, guard.allow, tuple(ipaddress.ip_network(one) for one in own), guard.rate)
     _tool(("nft", "-f", "-"), stdin=render_ruleset(guard))
     problems = verify_ruleset(json.loads(_tool(("nft", "-j", "list", "table", "inet", TABLE))), guard)
     if problems:
@@ -81,8 +84,9 @@ def _parse_arguments(argv: Sequence[str]) -> Guard:
     parser = argparse.ArgumentParser(prog="holder", allow_abbrev=False)
     parser.add_argument("--dns", action="append", default=[])
     parser.add_argument("--allow", action="append", default=[])
+    parser.add_argument("--rate", type=int, default=0)
     arguments = parser.parse_args(argv)
-    return Guard.parse(dns=arguments.dns, allow=arguments.allow)
+    return Guard.parse(dns=arguments.dns, allow=arguments.allow, rate=arguments.rate)
 
 
 def _tool(argv: tuple[str, ...], *, stdin: str = "") -> str:

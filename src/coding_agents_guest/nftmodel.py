@@ -65,8 +65,11 @@ class _Match:
 
 @dataclass(frozen=True)
 class _Rule:
+    """`over` tells that it is for what comes in excess of so many bytes a second alone: then it opens nothing."""
+
     matches: tuple[_Match, ...]
     accepts: bool
+    over: int | None = None
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,19 @@ class Chain:
     def accepts(self, packet: Packet) -> bool:
         """Whether the chain lets `packet` through."""
         for rule in self.rules:
-            if all(match.holds(packet) for match in rule.matches):
+            if rule.over is None and all(match.holds(packet) for match in rule.matches):
                 return rule.accepts
         return self.policy == "accept"
+
+    @property
+    def rate(self) -> int | None:
+        """Bytes a second to which all is limited that does not pass lo; None without such a limit."""
+        for rule in self.rules:
+            if rule.over is not None and not rule.matches:
+                return rule.over
+            if not (len(rule.matches) == 1 and rule.matches[0] == _Match("lo", negated=False)):
+                return None  # what this one accepts is not limited
+        return None
 
     def edges(self, version: int) -> set[int]:
         """Every address at which the verdict can change: between two of them it is the same."""
@@ -147,17 +160,29 @@ def _parse_chains(entries: Iterable[Mapping[str, Any]], family: str, table: str)
 
 def _parse_rule(expressions: Iterable[Mapping[str, Any]]) -> _Rule:
     matches: list[_Match] = []
+    over: int | None = None
     for expression in expressions:
         ((kind, body),) = expression.items()
+        if over is not None and kind not in ("counter", "drop"):
+            raise UnknownRulesetError("a limit of the rate that does more than drop")
         if kind in ("accept", "reject", "drop"):
             if kind != "accept" and any(match.field == "hoplimit" for match in matches):
                 raise UnknownRulesetError("refusal that depends on the hop limit")
-            return _Rule(tuple(matches), kind == "accept")
-        if kind == "match":
+            return _Rule(tuple(matches), kind == "accept", over)
+        if kind == "limit":
+            over = _parse_limit(body)
+        elif kind == "match":
             matches.append(_parse_match(body["op"], body["left"], body["right"]))
         elif kind != "counter":
             raise UnknownRulesetError(f"unknown expression {kind!r}")
     raise UnknownRulesetError("rule without a verdict")
+
+
+def _parse_limit(body: Mapping[str, Any]) -> int:
+    """`limit rate over N bytes/second`: N, whatever unit nft shows it in."""
+    if not body.get("inv") or body["per"] != "second" or body.get("rate_unit") not in _UNITS:
+        raise UnknownRulesetError(f"unknown limit {dict(body)!r}")
+    return int(body["rate"]) * _UNITS[body["rate_unit"]]
 
 
 def _parse_match(op: str, left: Mapping[str, Any], right: Any) -> _Match:
@@ -183,6 +208,7 @@ def _parse_match(op: str, left: Mapping[str, Any], right: Any) -> _Match:
     raise UnknownRulesetError(f"unknown condition on {' '.join(left_name)}")
 
 
+_UNITS = {"bytes": 1, "kbytes": 1 << 10, "mbytes": 1 << 20}
 # A port of "th" is read from any protocol's header, wherever the packet has one.
 _ANY_PORT = {"th": ("tcp", "udp", "other"), "tcp": (), "udp": ()}
 _LO = (("meta", "iif"), ("meta", "oif"), ("meta", "iifname"), ("meta", "oifname"))

@@ -37,7 +37,7 @@ BUILT: dict[str, frozenset[str]] = {
     verb: words(flags)
     for verb, flags in {
         "launch": "--agent -b --branch --name -p --prompt -d --detach --rm -y --force --empty --clean --include"
-        " --network-proxy --cpu --memory --pids --time-limit --allow-ptrace"
+        " --network-proxy --cpu --memory --pids --bandwidth --time-limit --allow-ptrace"
         " --max-tokens --max-cost --engine --message --no-push --dotnet-preview --dry-run --json --trace",
         "list": "-a --watch --json",
         "connect": "--control",
@@ -89,7 +89,7 @@ LATER_VERBS = words("merge approvals forward acp allowlist policy report dashboa
 }
 LATER_FLAGS = {
     "launch": words(
-        "--allow --forward --disk --disk-read --disk-write --bandwidth"
+        "--allow --forward --disk --disk-read --disk-write"
         " --best-effort --runtime --image --allow-origin-push --as-agent"
     ),
     "review": frozenset({"--sarif"}),

@@ -300,3 +300,67 @@ def _with_first(rule: dict[str, Any]) -> dict[str, Any]:
     entries = list(LISTED["nftables"])
     entries.insert(next(n for n, entry in enumerate(entries) if "rule" in entry), {"rule": rule})
     return {"nftables": entries}
+
+
+LIMITED = Guard.parse(dns=["10.0.0.2"], rate=2_560_000)
+
+
+def _limited(
+    *,
+    over: int = 2_560_000,
+    at: int = 1,
+    inverted: bool = True,
+    chains: tuple[str, ...] = ("input", "output"),
+) -> Any:
+    """The listed rules with a limit at place `at` of each of `chains`, in the words of nft 1.0.6."""
+    listed = copy.deepcopy(LISTED)
+    unit = ("kbytes", over // 1024) if over % 1024 == 0 else ("bytes", over)
+    expr = [
+        {"limit": {"rate": unit[1], "burst": 128, "per": "second", "inv": inverted, "rate_unit": unit[0]}},
+        {"counter": {"packets": 0, "bytes": 0}},
+        {"drop": None},
+    ]
+    for chain in chains:
+        places = [i for i, one in enumerate(listed["nftables"]) if one.get("rule", {}).get("chain") == chain]
+        rule = {"family": "inet", "table": TABLE, "chain": chain, "handle": 99, "expr": expr}
+        listed["nftables"].insert(places[0] + at, {"rule": rule})
+    return listed
+
+
+def _limits(listed: Any, guard: Guard = LIMITED) -> list[str]:
+    return [problem for problem in verify_ruleset(listed, guard) if "limit" in problem]
+
+
+def test_a_limit_of_the_rate_is_rendered_before_all_but_lo() -> None:
+    lines = [line.strip() for line in render_ruleset(LIMITED).splitlines()]
+    limit = "limit rate over 2560000 bytes/second burst 131072 bytes counter drop"
+    assert [lines[i - 1] for i, line in enumerate(lines) if line == limit] == [
+        'iif "lo" accept',
+        'oif "lo" accept',
+    ]
+    assert "limit rate" not in render_ruleset(GUARD)
+
+
+def test_a_limit_of_the_rate_is_read_back() -> None:
+    assert _limits(_limited()) == []
+    assert _limits(_limited(over=1_000_001), Guard.parse(dns=["10.0.0.2"], rate=1_000_001)) == []
+    assert verify_ruleset(_limited(), GUARD) == []  # it opens nothing, and shuts nothing for good
+
+
+@pytest.mark.parametrize(
+    ("listed", "wrong"),
+    [
+        (LISTED, ["input", "output"]),
+        (_limited(over=2_561_024), ["input", "output"]),
+        (_limited(chains=("input",)), ["output"]),
+        (_limited(at=2), ["input", "output"]),  # after what lets known flows pass
+    ],
+)
+def test_a_limit_that_does_not_hold_is_found(listed: Any, wrong: list[str]) -> None:
+    assert _limits(listed) == [
+        f"chain {name!r} does not limit what passes to 2560000 bytes a second" for name in wrong
+    ]
+
+
+def test_a_limit_that_lets_pass_what_is_over_it_is_not_understood() -> None:
+    assert "unknown limit" in verify_ruleset(_limited(inverted=False), LIMITED)[0]

@@ -19,6 +19,7 @@ from coding_agents.errors import (
     EnforcementError,
     EngineError,
 )
+from coding_agents.network.guard import holder_options
 from coding_agents.sandbox.guest import NOT_OURS
 from coding_agents.sandbox.plan import SessionPlan
 from coding_agents.sandbox.protections import Enforced, Evidence, judge
@@ -31,12 +32,18 @@ from coding_agents_guest.events import GuestConfig
 class Guarding(msgspec.Struct, frozen=True):
     """What the session's network guard must allow, and nothing else.
 
-    `earlier` is how often the holder had reported its guard before this start.
+    `earlier` is how often the holder had reported its guard before this start, `rate` the bytes a second that may pass.
     """
 
     dns: tuple[str, ...]
     private: tuple[str, ...]
     earlier: int = 0
+    rate: int = 0
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Of the holder's command."""
+        return holder_options(dns=self.dns, allow=self.private, rate=self.rate)
 
 
 def bring_up(
@@ -80,7 +87,11 @@ def bring_up(
             undo=undo,
             config=to_plain(guest),
             enforced=dict(enforced.layers),
-            network={"dns": " ".join(guarding.dns), "private": " ".join(guarding.private)},
+            network={
+                "dns": " ".join(guarding.dns),
+                "private": " ".join(guarding.private),
+                "rate": str(guarding.rate),
+            },
         )
     session.reload()
     return enforced
@@ -125,6 +136,7 @@ def _guard_problems(session: SessionContext, plan: SessionPlan, guarding: Guardi
         dns=guarding.dns,
         private=guarding.private,
         earlier=guarding.earlier,
+        rate=guarding.rate,
     )
 
 

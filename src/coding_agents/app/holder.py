@@ -44,6 +44,7 @@ def guard_problems(
     dns: tuple[str, ...],
     private: tuple[str, ...],
     earlier: int = 0,
+    rate: int = 0,
 ) -> list[str]:
     """What is wrong with the rules that the kernel holds, once the holder has reported its guard.
 
@@ -56,6 +57,7 @@ def guard_problems(
         dns=dns,
         allow=private,
         subnets=engine.network_subnets(network),
+        rate=rate,
     )
 
 

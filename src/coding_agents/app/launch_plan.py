@@ -14,7 +14,7 @@ from coding_agents.config.environ import HostEnvironment
 from coding_agents.images.api import ImageRef
 from coding_agents.model.session import SessionRecord, Volumes
 from coding_agents.network.dns import read_resolvers
-from coding_agents.network.guard import holder_options, parse_private
+from coding_agents.network.guard import guard_rate, parse_private
 from coding_agents.sandbox.plan import Identity, PlanInput, SessionPlan, plan_session
 from coding_agents.sandbox.spec import Network
 from coding_agents.supervisor.context import engine_choice, repo_ref
@@ -24,7 +24,9 @@ from coding_agents.supervisor.guest_program import GuestProgram
 def launch_guarding(request: LaunchRequest) -> Guarding:
     """What the network guard of the session must allow."""
     private = tuple(parse_private(text) for text in request.settings.network_private)
-    return Guarding(read_resolvers() if request.network is Network.ALLOW_ALL else (), private)
+    if request.network is not Network.ALLOW_ALL:
+        return Guarding((), private)
+    return Guarding(read_resolvers(), private, rate=guard_rate(request.settings.limits_bandwidth))
 
 
 def launch_plan(
@@ -62,7 +64,7 @@ def launch_plan(
             host_cpus=info.cpus or None,
             allow_ptrace=request.settings.sandbox_allow_ptrace,
             resolvers=guarding.dns,
-            holder_options=holder_options(dns=guarding.dns, allow=guarding.private),
+            holder_options=guarding.options,
         )
     )
 
@@ -120,6 +122,7 @@ def launch_record(
             "memory_bytes": str(request.limits.memory_bytes),
             "pids": str(request.limits.pids),
             "file_bytes": str(request.limits.file_bytes),
+            "bandwidth": str(settings.limits_bandwidth),
             "time_s": str(settings.limits_time),
             "disk_reserve": str(settings.limits_disk_reserve),
             "tokens": str(settings.model_max_tokens),

@@ -41,6 +41,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     cpu: str | None = None
     memory: str | None = None
     pids: str | None = None
+    bandwidth: str | None = None
     time_limit: str | None = None
     allow_ptrace: bool = False
     max_tokens: str | None = None
@@ -89,6 +90,7 @@ def parse_request(env: HostEnvironment, options: LaunchOptions) -> LaunchRequest
             "limits.cpu": options.cpu,
             "limits.memory": options.memory,
             "limits.pids": options.pids,
+            "limits.bandwidth": options.bandwidth,
             "limits.time": options.time_limit,
             "sandbox.allow_ptrace": True if options.allow_ptrace else None,
             "network.mode": options.network,

@@ -20,9 +20,10 @@ from coding_agents.engine.failures import is_stale
 from coding_agents.errors import EngineError, SessionStateError, SupervisorGoneError
 from coding_agents.images.manifests import load_manifest
 from coding_agents.mcp.apart import write_given
+from coding_agents.model.limits import NO_RATE
 from coding_agents.model.manifest import AgentManifest
 from coding_agents.network.dns import read_resolvers
-from coding_agents.network.guard import holder_options
+from coding_agents.network.guard import guard_rate
 from coding_agents.sandbox.plan import SessionPlan, plan_session
 from coding_agents.sandbox.protections import Enforced
 from coding_agents.supervisor.context import BASE_IMAGE, SessionContext, facts_of, plan_input_of
@@ -49,7 +50,8 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
             # Its gate is closed (restarted by others, or we died before it opened): begin from a stop.
             engine.stop(record.container_id, timeout_s=10)
         _await_settled(session)
-        guarding = Guarding(_holder_dns(session), record.private)
+        rate = guard_rate(int(record.limits.get("bandwidth", NO_RATE))) if record.holder_id else 0
+        guarding = Guarding(_holder_dns(session), record.private, rate=rate)
         plan = _plan(session, guarding)
         manifest = load_manifest(record.agent, session.env.config_dir / "agents")
         with Undo() as undo:
@@ -95,7 +97,7 @@ def _plan(session: SessionContext, guarding: Guarding) -> SessionPlan:
         base_image=base,
         host_cpus=session.engine.info.cpus or None,
         resolvers=guarding.dns,
-        options=holder_options(dns=guarding.dns, allow=guarding.private),
+        options=guarding.options,
     )
     return plan_session(facts)
 

@@ -70,6 +70,9 @@ if TYPE_CHECKING:
 @click.option("--memory", metavar="SIZE", help="Memory, with no swap beside it (default 8g).")
 @click.option("--pids", metavar="N", help="Processes and threads (default 4096).")
 @click.option(
+    "--bandwidth", metavar="RATE", help="What passes the network a second, each way: 10mbit (default: none)."
+)
+@click.option(
     "--time-limit", "time_limit", metavar="T", help="Save and stop after this time: 90m, 2h (default: none)."
 )
 @click.option(

@@ -18,6 +18,9 @@ MIN_PIDS, MAX_PIDS = 64, 4_194_304  # upper: the kernel's PID_MAX_LIMIT on 64 bi
 MIN_TIME_S, MAX_TIME_S = 60, 30 * 86_400
 NO_TIME = 10**9
 """So many seconds are no limit at all."""
+NO_RATE = 10**12
+"""So many bytes a second are no limit at all."""
+MIN_RATE, MAX_RATE = 8_000, 10**11
 MIN_RESERVE, MAX_RESERVE = 64 * MIB, TIB
 MIN_FILE, MAX_FILE = 64 * MIB, TIB
 
@@ -26,6 +29,8 @@ MIN_RELAY_REFS, MAX_RELAY_REFS = 10, 100_000
 
 _UNITS = {"": 1, "b": 1, "k": KIB, "m": MIB, "g": GIB, "t": TIB}
 _SIZE = re.compile(r"(?P<number>[0-9]{1,15}(\.[0-9]{1,6})?)\s*(?P<unit>[bkmgt]?)(?P<suffix>i?b)?", re.ASCII)
+_RATE = re.compile(r"(?P<number>[0-9]{1,12}(\.[0-9]{1,3})?)\s*(?P<unit>kbit|mbit|gbit|)(/s)?", re.ASCII)
+_BITS = {"": 8, "kbit": 1000, "mbit": 1000**2, "gbit": 1000**3}
 _TIME = re.compile(r"(?P<number>[0-9]{1,10})(?P<unit>[smhd]?)", re.ASCII)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _CPUS = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?", re.ASCII)
@@ -135,6 +140,31 @@ def parse_time(text: str) -> int:
     if not MIN_TIME_S <= seconds <= MAX_TIME_S and seconds != NO_TIME:
         raise UsageError(f"not a time from 1m to 30d: {text!r}", hint="Write it like 90m or 2h.")
     return seconds
+
+
+def parse_rate(text: str) -> int:
+    """`10mbit` (a million bits a second each) or bytes a second to bytes a second, `none` to NO_RATE.
+
+    Raises UsageError.
+    """
+    stripped = text.strip().lower()
+    if stripped in ("none", str(NO_RATE)):
+        return NO_RATE
+    match = _RATE.fullmatch(stripped)
+    rate = int(Decimal(match["number"]) * _BITS[match["unit"]]) // 8 if match else 0
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise UsageError(
+            f"not a rate from 64kbit to 800gbit: {text!r}", hint="Write it like 10mbit or 500kbit."
+        )
+    return rate
+
+
+def rate_text(rate: int) -> str:
+    """Bytes a second in the largest unit of bits that divides them: `10mbit`."""
+    for unit in ("gbit", "mbit", "kbit"):
+        if rate * 8 % _BITS[unit] == 0:
+            return f"{rate * 8 // _BITS[unit]}{unit}"
+    return f"{Decimal(rate * 8) / 1000}kbit"
 
 
 def parse_reserve(text: str) -> int:

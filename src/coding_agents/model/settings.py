@@ -15,12 +15,14 @@ import msgspec
 from coding_agents.model.limits import (
     GIB,
     MIB,
+    NO_RATE,
     NO_TIME,
     Limits,
     parse_cpus,
     parse_file_size,
     parse_memory,
     parse_pids,
+    parse_rate,
     parse_relay_refs,
     parse_relay_size,
     parse_reserve,
@@ -77,8 +79,8 @@ class Setting(msgspec.Struct, frozen=True):
     """One setting. `parse` turns a TOML value or a text into a `Value`, or raises ValueError.
 
     `choices` go from widest to strictest where `tighten` is STRICTER, `schema` is its JSON schema, `unit`
-    that of a number ("bytes", "time", "budget" or ""); `example` is how a value is written where the default shows
-    nothing.
+    that of a number ("bytes", "time", "rate", "budget" or ""); `example` is how a value is written where the default
+    shows nothing.
     """
 
     key: str
@@ -154,6 +156,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "limits.time", NO_TIME, "Time that a start of a session may take, then it is saved and stopped: 90m, 2h.",
         measure(parse_time), {"type": ["string", "integer"]}, Tighten.LOWER, flag="--time-limit", unit="time",
+    ),
+    Setting(
+        "limits.bandwidth", NO_RATE, "What passes the network a second, in and out each: 10mbit, 500kbit.",
+        measure(parse_rate), {"type": ["string", "integer"]}, Tighten.LOWER, flag="--bandwidth", unit="rate",
     ),
     Setting(
         "limits.file", _DEFAULT.file_bytes, "Largest file that a program of a session may write.",
@@ -281,6 +287,7 @@ class Settings(msgspec.Struct, frozen=True):
     limits_memory: int
     limits_pids: int
     limits_time: int
+    limits_bandwidth: int
     limits_file: int
     limits_disk_reserve: int
     sandbox_allow_ptrace: bool
@@ -316,6 +323,6 @@ class Settings(msgspec.Struct, frozen=True):
 
 def render_value(setting: Setting, value: Value) -> str:
     """A value as it is written in a settings file."""
-    if setting.unit in ("budget", "time") and value in (NO_TOKENS, NO_COST, NO_TIME):
+    if setting.unit in ("budget", "time", "rate") and value in (NO_TOKENS, NO_COST, NO_TIME, NO_RATE):
         return quote(NONE)
     return render(value, unit=setting.unit)

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import TypeVar
 
 from coding_agents.errors import UsageError
-from coding_agents.model.limits import cpus_text, duration_text, size_text
+from coding_agents.model.limits import cpus_text, duration_text, rate_text, size_text
 from coding_agents.model.suggest import close_to
 
 Value = str | int | bool | Decimal | tuple[str, ...]
@@ -230,10 +230,17 @@ def _protection(text: str) -> str:
     return text
 
 
+_AS_TEXT: Mapping[str, Callable[[int], str]] = {
+    "bytes": size_text,
+    "time": duration_text,
+    "rate": rate_text,
+}
+
+
 def render(value: Value, *, unit: str = "") -> str:
-    """A value as it is written in a settings file; a number becomes a size by `unit` "bytes", a duration by "time"."""
-    if unit in ("bytes", "time") and isinstance(value, int):
-        return quote(size_text(value) if unit == "bytes" else duration_text(value))
+    """A value as it is written in a settings file; of a number `unit` makes a size ("bytes"), a "time" or a "rate"."""
+    if unit in _AS_TEXT and isinstance(value, int):
+        return quote(_AS_TEXT[unit](value))
     if isinstance(value, tuple):
         return "[" + ", ".join(quote(item) for item in value) + "]"
     if isinstance(value, bool):

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 
 from coding_agents.errors import EngineError, UsageError
+from coding_agents.model.limits import NO_RATE
 from coding_agents.proc.runner import Outcome
 from coding_agents_guest.guard import TABLE, Endpoint, Guard, verify_ruleset
 
@@ -41,19 +42,30 @@ def parse_private(text: str) -> str:
     return _text(endpoint)
 
 
-def holder_options(*, dns: Sequence[str], allow: Iterable[str]) -> tuple[str, ...]:
-    """The options of the holder's command for these resolvers and user-listed `address:port` pairs.
+def guard_rate(limit: int) -> int:
+    """The guard's limit of bytes a second for one of the settings, 0 for none."""
+    return limit if limit < NO_RATE else 0
+
+
+def holder_options(*, dns: Sequence[str], allow: Iterable[str], rate: int = 0) -> tuple[str, ...]:
+    """The options of the holder's command for these resolvers, user-listed `address:port` pairs and bytes a second.
 
     Without resolvers those are open that an engine takes by itself.
     """
     return (
+        *(("--rate", str(rate)) if rate else ()),
         *(word for address in dns or ENGINES_OWN_DNS for word in ("--dns", address)),
         *(word for endpoint in allow for word in ("--allow", endpoint)),
     )
 
 
 def verify_guard(
-    read_back: Exec, *, dns: Sequence[str], allow: Iterable[str], subnets: Iterable[str] = ()
+    read_back: Exec,
+    *,
+    dns: Sequence[str],
+    allow: Iterable[str],
+    subnets: Iterable[str] = (),
+    rate: int = 0,
 ) -> list[str]:
     """What is wrong with the rules that the kernel holds for the holder's namespace; empty when nothing is.
 
@@ -69,7 +81,8 @@ def verify_guard(
         raise EngineError("the guard's rules are not JSON", details=str(error)) from error
     if not isinstance(document, dict):
         raise EngineError("the guard's rules are not a JSON object")
-    return verify_ruleset(document, Guard.parse(dns=dns or ENGINES_OWN_DNS, allow=allow, own=subnets))
+    guard = Guard.parse(dns=dns or ENGINES_OWN_DNS, allow=allow, own=subnets, rate=rate)
+    return verify_ruleset(document, guard)
 
 
 def _text(endpoint: Endpoint) -> str:

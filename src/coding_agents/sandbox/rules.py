@@ -58,7 +58,7 @@ _GUEST_INTERPRETER = ("/usr/bin/python3", "-IS", "-c")
 _GUEST_LOADER_SHA256 = "21ed75fd93838dfa419e60acf544ad37d6c5f038b449a5c1ebeb7df87d91e923"
 _GUEST_PROGRAM = "/opt/coding-agents/guest.pyz"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_HOLDER_OPTIONS = frozenset({"--dns", "--allow"})
+_HOLDER_OPTIONS = frozenset({"--dns", "--allow", "--rate"})
 
 
 def require(what: str, problems: list[str]) -> None:
@@ -128,7 +128,7 @@ def _holder_problems(words: Sequence[str]) -> list[str]:
     if len(options) % 2 or not set(options[::2]) <= _HOLDER_OPTIONS:
         problems.append("the holder has an unknown option")
     for option, value in zip(options[::2], options[1::2], strict=False):
-        if not (is_address(value) if option == "--dns" else _is_endpoint(value)):
+        if not _HOLDER_VALUES.get(option, _is_endpoint)(value):
             problems.append(f"the holder's {option} is malformed: {value!r}")
     return problems
 
@@ -153,3 +153,10 @@ def is_address(text: str) -> bool:
 def _is_endpoint(text: str) -> bool:
     host, _, port = text.rpartition(":")
     return is_address(host.removeprefix("[").removesuffix("]")) and port.isdigit() and 0 < int(port) < 65536
+
+
+def _is_rate(value: str) -> bool:
+    return value.isascii() and value.isdigit() and 0 < int(value) < 1 << 40
+
+
+_HOLDER_VALUES = {"--dns": is_address, "--rate": _is_rate}
