@@ -278,6 +278,24 @@ def test_names_are_resolved_behind_the_guard(engine: EngineUnderTest, world: Lab
         assert attack(hostile.resolve, "anything.example") == list(world.public)
 
 
+# --- bandwidth -----------------------------------------------------------------------------------------------
+
+
+def test_what_passes_a_second_is_limited_each_way(owner: Product, world: Lab) -> None:
+    """A megabyte at 250 kB a second, of which the first second passes at once, takes three."""
+    with netlab.pump(Path("/run/netns") / world.name, OTHER_PORT):
+        for limited in (True, False):
+            for session in session_of(owner, '[limits]\nbandwidth = "2mbit"\n' if limited else ""):
+                for way in ("d", "u"):
+                    took = session.attack(hostile.pump, world.public[0], OTHER_PORT, way)
+                    assert 2.0 <= took <= 8.0 if limited else took < 1.0, (way, limited, took)
+                if limited:
+                    (record,) = (
+                        one for one in session.product.audit(session.name) if one["type"] == "network-applied"
+                    )
+                    assert record["detail"]["rate"] == "250000"
+
+
 # --- restarts ------------------------------------------------------------------------------------------------
 
 

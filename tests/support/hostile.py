@@ -464,6 +464,19 @@ def interfaces() -> dict[str, list[str]]:
     return {"interfaces": [name for _, name in socket.if_nameindex()], "routes": routes}
 
 
+def pump(address: str, port: int, way: str) -> float:
+    """Seconds that it takes to get a megabyte from there ("d") or to send one ("u")."""
+    with socket.create_connection((address, port), timeout=30) as connection:
+        began = time.monotonic()
+        connection.sendall(b"d" if way == "d" else b"u" + bytes(1 << 20))
+        left = 1 << 20 if way == "d" else 1
+        if way == "u":
+            connection.shutdown(socket.SHUT_WR)
+        while left > 0:
+            left -= len(connection.recv(1 << 16))
+        return time.monotonic() - began
+
+
 def change_the_network() -> dict[str, str]:
     """The answers to whatever could get round the rules of the network namespace."""
     programs = {

@@ -73,6 +73,24 @@ while True:
 """
 
 
+# Gives a megabyte to who sends "d", and takes what others send. Argument: port.
+_PUMP = """
+import signal, socket, sys, threading
+signal.alarm(int(sys.argv[1]))
+one = socket.create_server(("", int(sys.argv[2])))
+print("up", flush=True)
+def serve(connection):
+    with connection:
+        if connection.recv(1) == b"d":
+            connection.sendall(bytes(1 << 20))
+        while connection.recv(1 << 16):
+            pass
+        connection.sendall(b".")
+while True:
+    threading.Thread(target=serve, args=one.accept()[:1], daemon=True).start()
+"""
+
+
 class NoLabError(Exception):
     """Why no lab can be made here."""
 
@@ -150,6 +168,13 @@ def listener(netns: Path, *ports: int) -> Iterator[None]:
 def name_server(netns: Path) -> Iterator[None]:
     """A process in `netns` that answers every question for a name at NAME_SERVER with the first public address."""
     with _serving(netns, _NAME_SERVER, NAME_SERVER, PUBLIC[0]):
+        yield
+
+
+@contextmanager
+def pump(netns: Path, port: int) -> Iterator[None]:
+    """A process in `netns` from which a megabyte can be had, and to which one can be sent, at `port`."""
+    with _serving(netns, _PUMP, str(port)):
         yield
 
 

@@ -27,7 +27,7 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "limits.memory": st.integers(1, 64).map(lambda size: f"{size}g"),
     "limits.pids": st.integers(64, 9999),
     "limits.time": st.one_of(st.integers(60, 30 * 86_400), st.just(NO_TIME)),
-    "limits.bandwidth": st.one_of(st.integers(64, 8 * 10**8).map(lambda n: n * 125), st.just(NO_RATE)),
+    "limits.bandwidth": st.one_of(st.integers(64, 8 * 10**7).map(lambda n: n * 125), st.just(NO_RATE)),
     "limits.file": st.integers(64 << 20, 1 << 40),
     "limits.disk_reserve": st.integers(64 << 20, 1 << 40),
     "sandbox.allow_ptrace": st.booleans(),

@@ -20,7 +20,7 @@ NO_TIME = 10**9
 """So many seconds are no limit at all."""
 NO_RATE = 10**12
 """So many bytes a second are no limit at all."""
-MIN_RATE, MAX_RATE = 8_000, 10**11
+MIN_RATE, MAX_RATE = 8_000, 10**10  # upper: what nft takes
 MIN_RESERVE, MAX_RESERVE = 64 * MIB, TIB
 MIN_FILE, MAX_FILE = 64 * MIB, TIB
 
@@ -154,7 +154,7 @@ def parse_rate(text: str) -> int:
     rate = int(Decimal(match["number"]) * _BITS[match["unit"]]) // 8 if match else 0
     if not MIN_RATE <= rate <= MAX_RATE:
         raise UsageError(
-            f"not a rate from 64kbit to 800gbit: {text!r}", hint="Write it like 10mbit or 500kbit."
+            f"not a rate from 64kbit to 80gbit: {text!r}", hint="Write it like 10mbit or 500kbit."
         )
     return rate
 
