@@ -349,7 +349,9 @@ def test_labels_and_names_are_the_documented_ones(captive: Captive) -> None:
 
 def test_limits_are_what_the_banner_says(captive: Captive) -> None:
     line = re.search(
-        r"^limits +cpus (\S+), memory (\S+), swap on, pids (\S+)$", captive.launched.err, re.MULTILINE
+        r"^limits +cpus (\S+), memory (\S+), swap on, pids (\S+), disk monitored$",
+        captive.launched.err,
+        re.MULTILINE,
     )
     assert line is not None, captive.launched.err
     measured = captive.attack(hostile.limits)

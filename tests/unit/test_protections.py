@@ -48,6 +48,7 @@ def test_real_containers_hold(which: str, mode: str, shown: str) -> None:
         "swap": "on",
         "cpus": "2",
         "pids": "4096",
+        "disk": "absent",
         "apparmor": "absent",
         "userns": "off",
     }
@@ -163,8 +164,16 @@ def test_without_facts_everything_is_unknown_and_nothing_is_on() -> None:
 
 
 def test_a_named_protection_that_does_not_exist_here() -> None:
-    verdict = judge(Evidence(_facts("docker"), sandbox(), guard=[]), asked=("disk",))
-    assert verdict.violations == ("disk is absent (this version cannot enforce it)",)
+    verdict = judge(Evidence(_facts("docker"), sandbox(), guard=[]), asked=("disk-read",))
+    assert verdict.violations == ("disk-read is absent (this version cannot enforce it)",)
+
+
+@pytest.mark.parametrize(("watched", "value"), [(True, "monitored"), (False, "absent")])
+def test_a_watched_disk_is_no_quota(watched: bool, value: str) -> None:
+    evidence = Evidence(_facts("docker"), sandbox(), guard=[], disk_watched=watched)
+    assert judge(evidence).layers["disk"] == value
+    (violation,) = judge(evidence, asked=("disk",)).violations
+    assert violation.startswith(f"disk is {value} (")
 
 
 _JSON = st.recursive(

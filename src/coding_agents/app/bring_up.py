@@ -23,6 +23,7 @@ from coding_agents.network.guard import holder_options
 from coding_agents.sandbox.guest import NOT_OURS
 from coding_agents.sandbox.plan import SessionPlan
 from coding_agents.sandbox.protections import Enforced, Evidence, judge
+from coding_agents.supervisor.bounds_watch import disk_of
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.guest_config import to_plain
 from coding_agents.supervisor.protocol import Op
@@ -152,9 +153,14 @@ def _measure(
     """Compare what the engine made and what the kernel enforces with the plan."""
     spec = plan.sandbox.joined_to(session.record.holder_id) if plan.holder is not None else plan.sandbox
     differences = drift(spec, state)
-    enforced = judge(
-        Evidence(facts, spec, guard=guard, userns=session.engine.info.user_namespace), asked=asked
+    evidence = Evidence(
+        facts,
+        spec,
+        guard=guard,
+        userns=session.engine.info.user_namespace,
+        disk_watched=bool(disk_of(session)),
     )
+    enforced = judge(evidence, asked=asked)
     problems = [*differences, *enforced.violations]
     if problems:
         raise EnforcementError(

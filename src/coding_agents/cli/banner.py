@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from coding_agents.model.limits import NO_RATE, NO_TIME, duration_text, rate_text
 from coding_agents.model.session import SessionRecord
 from coding_agents.terminal.escape import escape
 
@@ -17,7 +18,7 @@ _LONGEST_NAME = 48
 _LONGEST_REASON = 100
 _NO_REASONS: Mapping[str, str] = MappingProxyType({})
 _HOLD = ("user", "capabilities", "no-new-privileges", "seccomp", "read-only-root", "mounts", "host-paths")
-_LIMITS = ("cpus", "memory", "swap", "pids")
+_LIMITS = ("cpus", "memory", "swap", "pids", "disk")
 _LACKING = ("absent", "off", "unknown")
 
 
@@ -33,7 +34,7 @@ def banner(record: SessionRecord, copy: CopyPlan | None = None, *, model: str = 
     yield f"enforced {', '.join(name for name in _HOLD if enforced.get(name) == 'on')}{ptrace}"
     asks = f"; model: {escape(model)}" if model else ""
     yield f"network  {record.network}: {enforced.get('network', 'unknown')}{opened}{asks}"
-    yield f"limits   {', '.join(f'{name} {enforced[name]}' for name in _LIMITS if name in enforced)}"
+    yield f"limits   {', '.join((*_measured(enforced), *_watched(record.limits)))}"
     yield f"absent   {_lacking(enforced.items()) or 'nothing'}"
     if copy is None:
         return
@@ -50,6 +51,19 @@ def banner(record: SessionRecord, copy: CopyPlan | None = None, *, model: str = 
     if record.repo.kind != "path":
         url = record.repo.common_dir
         yield f"work     comes back to {url}; fetch it with: git fetch {url} {record.branch}"
+
+
+def _measured(enforced: Mapping[str, str]) -> Iterator[str]:
+    return (f"{name} {enforced[name]}" for name in _LIMITS if name in enforced and enforced[name] != "absent")
+
+
+def _watched(limits: Mapping[str, str]) -> Iterator[str]:
+    """The limits that were asked for beside those that every session has."""
+    time_s, rate = int(limits.get("time_s", NO_TIME)), int(limits.get("bandwidth", NO_RATE))
+    if rate < NO_RATE:
+        yield f"bandwidth {rate_text(rate)}"
+    if time_s < NO_TIME:
+        yield f"time {duration_text(time_s)}"
 
 
 def _lacking(enforced: Iterable[tuple[str, str]]) -> str:

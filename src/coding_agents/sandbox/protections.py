@@ -21,6 +21,7 @@ from coding_agents.sandbox.seccomp import profile
 from coding_agents.sandbox.spec import NoNetwork, SandboxSpec
 
 ON, OFF, ABSENT, UNKNOWN = "on", "off", "absent", "unknown"
+MONITORED = "monitored"
 
 Facts = Mapping[str, object]
 
@@ -49,13 +50,15 @@ class Evidence(msgspec.Struct, frozen=True):
     """All that is known about a started container.
 
     `guard` are the problems of the rules read back from the holder, None when they were not read;
-    `userns` whether root inside is nobody outside, None when the engine does not say.
+    `userns` whether root inside is nobody outside, None when the engine does not say; `disk_watched` whether the host
+    can ask what is left on the engine's disk.
     """
 
     facts: Facts
     spec: SandboxSpec
     guard: Sequence[str] | None = None
     userns: bool | None = None
+    disk_watched: bool = False
 
 
 class Enforced(msgspec.Struct, frozen=True):
@@ -224,6 +227,13 @@ def _userns(evidence: Evidence) -> Measured:
     )
 
 
+def _disk(evidence: Evidence) -> Measured:
+    """There is no quota: at best somebody watches, and ends the session before the disk is full."""
+    if evidence.disk_watched:
+        return Measured(MONITORED, False, "this version sets no quota")
+    return Measured(ABSENT, False, "the engine's disk cannot be asked from here")
+
+
 LAYERS = (
     Layer("user", Need.REQUIRED, _user),
     Layer("capabilities", Need.REQUIRED, _capabilities),
@@ -237,6 +247,7 @@ LAYERS = (
     Layer("swap", Need.BEST_AVAILABLE, _swap),
     Layer("cpus", Need.BEST_AVAILABLE, _cpus),
     Layer("pids", Need.BEST_AVAILABLE, _pids),
+    Layer("disk", Need.BEST_AVAILABLE, _disk),
     Layer("apparmor", Need.BEST_AVAILABLE, _apparmor),
     Layer("userns", Need.BEST_AVAILABLE, _userns),
 )
