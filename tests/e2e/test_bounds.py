@@ -65,7 +65,7 @@ def small(engine: EngineUnderTest, tmp_path_factory: pytest.TempPathFactory) -> 
     [
         "while :; do head -c 32M /dev/zero >> hog.bin || break; sleep 0.1; done; sleep 600",
         "fallocate -l 10G hog.bin; head -c 10G /dev/zero > hog.bin; sleep 600",
-        "i=0; while mkdir d$i && touch d$i/$(seq -s ' d'$i'/' 500); do i=$((i+1)); done; sleep 600",
+        "i=0; while mkdir d$i && touch d$i/$(seq -s ' d'$i'/' 500); do i=$((i+1)); sleep 0.1; done; sleep 600",
     ],
     ids=["slowly", "at once", "inodes"],
 )

@@ -12,9 +12,15 @@ from coding_agents.model.limits import GIB, MIB, NO_TIME
 from coding_agents.model.session import Deadline
 from coding_agents.supervisor import deadline as clock
 from coding_agents.supervisor.bounds_watch import BoundsWatch, Room, disk_of
-from coding_agents.supervisor.deadline import deadline_in, deadline_of, is_overdue, seconds_left
+from coding_agents.supervisor.deadline import (
+    deadline_in,
+    deadline_in_force,
+    deadline_of,
+    is_overdue,
+    seconds_left,
+)
 
-_PLENTY = Room(free_bytes=50 * GIB, free_inodes=10**6, size_bytes=100 * GIB)
+_PLENTY = Room(free_bytes=50 * GIB, free_inodes=10**6, size_bytes=100 * GIB, inodes=10**7)
 
 
 class Told:
@@ -44,11 +50,12 @@ def test_nothing_is_said_while_there_is_room_and_time() -> None:
 @pytest.mark.parametrize(
     ("room", "ends"),
     [
-        (Room(5 * GIB, 10**6, 100 * GIB), ""),
-        (Room(5 * GIB - 1, 10**6, 100 * GIB), "the engine's disk has only 5119m left"),
-        (Room(2 * GIB, 10**6, 10 * GIB), ""),  # a tenth of a small disk is enough
-        (Room(GIB - 1, 10**6, 10 * GIB), "the engine's disk has only 1023m left"),
-        (Room(50 * GIB, 999, 100 * GIB), "the engine's disk has only 999 inodes left"),
+        (Room(5 * GIB, 10**6, 100 * GIB, 10**7), ""),
+        (Room(5 * GIB - 1, 10**6, 100 * GIB, 10**7), "the engine's disk has only 5119m left"),
+        (Room(2 * GIB, 10**6, 10 * GIB, 10**7), ""),  # a tenth of a small disk is enough
+        (Room(GIB - 1, 10**6, 10 * GIB, 10**7), "the engine's disk has only 1023m left"),
+        (Room(50 * GIB, 199_999, 100 * GIB, 10**7), "the engine's disk has only 199999 inodes left"),
+        (Room(50 * GIB, 0, 100 * GIB, 0), ""),  # btrfs counts none
     ],
 )
 def test_a_disk_that_is_nearly_full_ends_it_at_once(room: Room, ends: str) -> None:
@@ -110,3 +117,10 @@ def test_only_a_disk_of_this_machine_is_asked(local: bool, found: str) -> None:
     info = SimpleNamespace(data_root="/", is_local=local)
     session: Any = SimpleNamespace(engine=SimpleNamespace(info=info))
     assert disk_of(session) == found
+
+
+@pytest.mark.parametrize(("phase", "holds"), [("running", True), ("starting", False), ("stopped", False)])
+def test_the_deadline_of_an_earlier_start_is_not_that_of_the_next(phase: str, holds: bool) -> None:
+    deadline = deadline_in(-10)
+    record: Any = SimpleNamespace(phase=phase, deadline=deadline)
+    assert deadline_in_force(record) is (deadline if holds else None)

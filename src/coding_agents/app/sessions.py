@@ -52,13 +52,13 @@ def observe_all(env: HostEnvironment, store: SessionStore, *, ended: bool) -> tu
 
 def wake_overdue(env: HostEnvironment, store: SessionStore, record: SessionRecord) -> None:
     """Start the supervisor of a session whose time is up, which ends it: its own may have been killed."""
-    if record.deadline is None or record.phase != "running":
+    if record.deadline is None:
         return
     from coding_agents.errors import SupervisorError
     from coding_agents.supervisor.context import SessionContext
-    from coding_agents.supervisor.deadline import is_overdue
+    from coding_agents.supervisor.deadline import deadline_in_force, is_overdue
 
-    if is_overdue(record.deadline):
+    if is_overdue(deadline_in_force(record)):
         with suppress(SupervisorError):  # the verb that looks has its own work; the next one tries again
             SessionContext(env, store, record).supervisor().ensure()
 

@@ -20,15 +20,16 @@ from coding_agents.supervisor.deadline import seconds_left
 _LOOK_S = 1.0
 _WARN_S = 300.0  # and never before nine tenths of the time have passed
 _SMALL_DISK = 10  # of a disk that is smaller than ten reserves, a tenth is kept
-_FEWEST_INODES = 1000
+_SHARE_OF_INODES = 50  # the fiftieth part of them is kept: containers that salvage need some, too
 
 
 class Room(msgspec.Struct, frozen=True):
-    """What is left of a file system: bytes and inodes that anybody may use, and its size in bytes."""
+    """What is left of a file system for anybody, in bytes and inodes, and how many it has (inodes 0: they are not counted)."""
 
     free_bytes: int
     free_inodes: int
     size_bytes: int
+    inodes: int
 
     @classmethod
     def of(cls, path: str) -> Room | None:
@@ -37,15 +38,16 @@ class Room(msgspec.Struct, frozen=True):
             found = os.statvfs(path)
         except OSError:
             return None
-        inodes = found.f_favail if found.f_files else _FEWEST_INODES  # btrfs counts none
-        return cls(found.f_bavail * found.f_frsize, inodes, found.f_blocks * found.f_frsize)
+        return cls(
+            found.f_bavail * found.f_frsize, found.f_favail, found.f_blocks * found.f_frsize, found.f_files
+        )
 
     def lacks(self, reserve: int) -> str:
         """Why a session must not write on, with `reserve` bytes to be kept free; "" while it may."""
         wanted = min(reserve, self.size_bytes // _SMALL_DISK)
         if self.free_bytes < wanted:
             return f"the engine's disk has only {size_text(self.free_bytes >> 20 << 20)} left"
-        if self.free_inodes < _FEWEST_INODES:
+        if self.free_inodes < self.inodes // _SHARE_OF_INODES:
             return f"the engine's disk has only {self.free_inodes} inodes left"
         return ""
 

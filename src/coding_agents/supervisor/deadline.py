@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from coding_agents.model.limits import NO_TIME
-from coding_agents.model.session import Deadline
+from coding_agents.model.session import Deadline, SessionRecord
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # random(4)
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # macOS has no such clock
@@ -27,6 +27,11 @@ def deadline_of(limits: Mapping[str, str]) -> Deadline | None:
     """The deadline of a start that begins now, by the limits of the session's record; None without such a limit."""
     seconds = int(limits.get("time_s", NO_TIME))
     return deadline_in(seconds) if seconds < NO_TIME else None
+
+
+def deadline_in_force(record: SessionRecord) -> Deadline | None:
+    """The deadline of the start that runs behind an open gate: until then the record has that of an earlier start."""
+    return record.deadline if record.phase == "running" else None
 
 
 def seconds_left(deadline: Deadline) -> float:

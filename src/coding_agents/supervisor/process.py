@@ -38,7 +38,7 @@ from coding_agents.supervisor.activity import ActivityWatch
 from coding_agents.supervisor.autosaving import Autosaving
 from coding_agents.supervisor.bounds_watch import BoundsWatch, Room, disk_of
 from coding_agents.supervisor.context import SessionContext
-from coding_agents.supervisor.deadline import deadline_of
+from coding_agents.supervisor.deadline import deadline_in_force, deadline_of
 from coding_agents.supervisor.ending import Ending
 from coding_agents.supervisor.guest_config import parse_config
 from coding_agents.supervisor.guest_link import GuestLink, Service
@@ -394,7 +394,7 @@ class Supervisor:
         limits = self._session.record.limits
         disk = disk_of(self._session)
         return BoundsWatch(
-            deadline=lambda: self._session.record.deadline,
+            deadline=lambda: deadline_in_force(self._session.record),
             time_limit_s=int(limits.get("time_s", NO_TIME)),
             room=lambda: Room.of(disk) if disk else None,
             reserve=int(limits.get("disk_reserve", 0)),
