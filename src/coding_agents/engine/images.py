@@ -62,6 +62,7 @@ class ImageVerbs(EngineProgram):
         """Build `context` as `tag`; its id. Raises EngineError with the end of the log."""
         args = (
             "build",
+            "--force-rm",  # a container that failed would keep its stage, with all that only the builder may see
             f"--tag={tag}",
             f"--file={context / dockerfile}",
             *(f"--build-arg={name}={value}" for name, value in build_args.items()),
