@@ -265,13 +265,11 @@ def test_a_server_that_needs_a_secret_is_run_by_the_host(repo: Path, run: Run) -
 
 
 def test_a_server_with_a_secret_that_cannot_be_pinned_says_why(repo: Path, run: Run) -> None:
-    definition = (
-        '[mcp_servers.probe]\ncommand = "npx"\nargs = ["-y", "x"]\nenv = { T = "${TRACKER_TOKEN}" }\n'
-    )
+    definition = '[mcp_servers.probe]\ncommand = "docker"\nargs = ["run"]\nenv = { T = "${TRACKER_TOKEN}" }\n'
     write(repo, ".coding-agents/mcp.toml", definition)
     put(repo.parent, ".config/coding-agents/mcp-secrets.env", b"TRACKER_TOKEN=s3cr3t\n")
-    assert "npx fetches what it runs when it starts" in run("trust", "probe", "-y")[2]
-    assert "npx fetches what it runs when it starts" in reasons(repo)["probe"]
+    assert "docker fetches what it runs when it starts" in run("trust", "probe", "-y")[2]
+    assert "docker fetches what it runs when it starts" in reasons(repo)["probe"]
     assert (session(repo).apart, states(run)) == ({}, {".coding-agents/mcp.toml:probe": "not started"})
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from coding_agents.images.data import data_dir
 from coding_agents.mcp.formats import LIMITS, convert, hooks, inexpressible, requirements
 from coding_agents.mcp.references import filled, settle
-from coding_agents.mcp.seam import NotStarted, Run, as_run
+from coding_agents.mcp.seam import NotStarted, Packaged, Run, as_run
 from coding_agents.model.mcp import FORMATS, McpFormat, McpPlace, McpServer, place_problems
 
 DATA = Path(__file__).parent / "data/mcp"
@@ -179,6 +179,33 @@ def test_the_seam_gives_the_agent_a_relay_in_the_place_of_a_server_with_a_secret
     assert got.apart.env == {"T": "${T}", "N": "n"}
     assert "s3cr3t" not in repr(got)
     assert filled(got.apart, {"T": "s3cr3t"}).env == {"T": "s3cr3t", "N": "n"}
+
+
+RUN = Packaged("/opt/mcp/0/run", 2)
+
+
+def test_the_seam_runs_installed_packages_in_the_place_of_their_runner() -> None:
+    server = McpServer(name="a", command="npx", args=("-y", "server", "tools/b.json", "-y"))
+    got = as_run(
+        settle(server, {}.get), {"tools/b.json": "tools/b.json"}, copied_to="/c", format="codex", packaged=RUN
+    )
+    assert got == Run(McpServer(name="a", command="/opt/mcp/0/run", args=("/c/a/tools/b.json", "-y")))
+
+
+def test_installed_packages_are_given_a_secret_and_a_runner_is_not() -> None:
+    server = program("npx", "-y", "server", "--x")
+    got = as_run(settle(server, {"TOKEN": "s"}.get), {}, copied_to="/c", format="codex", packaged=RUN)
+    assert isinstance(got, Run)
+    assert got.apart is not None
+    assert (got.apart.command, got.apart.args, got.listed.args) == ("/opt/mcp/0/run", ("--x",), RELAY)
+    for args, reason in (
+        (("/workspace",), "its args names /workspace"),
+        (("${TOKEN}",), "a secret in its args"),
+    ):
+        asked = settle(program("npx", "-y", "server", *args), {"TOKEN": "s"}.get)
+        refused = as_run(asked, {}, copied_to="/c", format="codex", packaged=RUN)
+        assert isinstance(refused, NotStarted)
+        assert reason in refused.reason
 
 
 def program(command: str, *args: str, **env: str) -> McpServer:

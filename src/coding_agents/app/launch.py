@@ -135,7 +135,10 @@ class Launch(msgspec.Struct):
         undo: Undo,
     ) -> Launched:
         """Steps 4 to 9: everything that leaves traces."""
-        record = launch_record(self.request, self.env, facts, naming, plan, program, guarding, image)
+        packages = tuple(lock.digest for lock in self.servers.locks)
+        record = launch_record(
+            self.request, self.env, facts, naming, plan, program, guarding, image, packages
+        )
         session = self._record(record, undo)
         with (
             self.store.lock(record.id),
@@ -264,16 +267,25 @@ class Launch(msgspec.Struct):
 
     def _images(self, facts: Gathered) -> tuple[ImageRef, ImageRef]:
         base, image = facts.images
-        if image is not None and base is not None:
-            return image, base
         announced = build_settings(self.env, self.request.settings, _announcing(self.narrator))
-        return ensure_image(facts.engine, facts.manifest.name, announced), ensure_image(
-            facts.engine, None, announced
-        )
+        if image is None or base is None:
+            image = ensure_image(facts.engine, facts.manifest.name, announced)
+            base = ensure_image(facts.engine, None, announced)
+        if self.servers.locks:
+            from coding_agents.app.mcp_packages import session_image
+
+            image = session_image(facts.engine, announced, facts.manifest.name, self.servers.locks)
+        return image, base
 
     def _dry_plan(self, facts: Gathered, naming: Naming) -> SessionPlan:
         recipes = plan_images(facts.manifest.name, self.env.agents_dir, self.env.pins_dir)
         known = [facts.engine.image_id(recipe.ref) or _NO_IMAGE for recipe in recipes]
+        if self.servers.locks:
+            from coding_agents.app.mcp_packages import session_image_id
+
+            builds = build_settings(self.env, self.request.settings, _announcing(self.narrator))
+            agent = facts.manifest.name
+            known.append(session_image_id(facts.engine, builds, agent, self.servers.locks) or _NO_IMAGE)
         program = GuestProgram.of_this_version(self.env.data_dir, keep=False)
         guarding = launch_guarding(self.request)
         plan = self._plan(naming, program, guarding, image=known[-1], base_image=known[0])

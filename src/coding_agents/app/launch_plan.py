@@ -78,8 +78,9 @@ def launch_record(
     program: GuestProgram,
     guarding: Guarding,
     image: ImageRef,
+    packages: tuple[str, ...],
 ) -> SessionRecord:
-    """The first record of a new session."""
+    """The first record of a new session; `packages` are the digests of the MCP servers' packages in its image."""
     repo, settings = facts.repo, request.settings
     author = repo.identity
     return SessionRecord(
@@ -98,6 +99,7 @@ def launch_record(
         runtime=plan.sandbox.runtime,
         image_ref=image.ref,
         image_id=image.id,
+        packages=packages,
         network_name=plan.network.name if plan.network is not None else "",
         volumes=Volumes(
             workspace=plan.workspace.name,

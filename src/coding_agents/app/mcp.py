@@ -6,18 +6,20 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.credentials.secrets import names_set
 from coding_agents.errors import McpError
 from coding_agents.mcp.find import Found, Placed, find_servers
 from coding_agents.mcp.formats import convert
+from coding_agents.mcp.locked import RUNNERS, UNPINNED, Lock
 from coding_agents.mcp.pin import Pinned, files_named, pin
 from coding_agents.mcp.references import Resolve, Settled, settle
-from coding_agents.mcp.seam import NotStarted, as_run
+from coding_agents.mcp.seam import NotStarted, Packaged, Run, as_run, without_runner
 from coding_agents.mcp.trust import State, TrustRecord, TrustStore, changes, state_of
 from coding_agents.model.mcp import McpFormat, McpServer, is_server_name
 from coding_agents.model.repo import RepoFacts
@@ -25,6 +27,9 @@ from coding_agents.sandbox.guest import CONFIG_DIRECTORY
 from coding_agents.workspace.deny import load_deny_list
 from coding_agents.workspace.source import Source, paths_of
 from coding_agents.workspace.tree import Tree
+
+if TYPE_CHECKING:  # a launch without such servers must not pay for it
+    from coding_agents.mcp.runners import Runner
 
 COPIES = f"{CONFIG_DIRECTORY}/servers"
 """Where the copies of trusted servers' files are in a container."""
@@ -48,7 +53,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 class Trusting(msgspec.Struct, frozen=True):
     """A server as it is now, to be shown and trusted; `changes` are lines on what differs from what was trusted.
 
-    `needs` are the names of its secrets, `unstarted` why it is not started with them ("": it is).
+    `needs` are the names of its secrets, `unstarted` why it is not started with them ("": it is). `runner` is what it
+    asks of a package index, and `packages` what that is: both None for a server that asks none.
     """
 
     placed: Placed
@@ -56,6 +62,8 @@ class Trusting(msgspec.Struct, frozen=True):
     needs: tuple[str, ...]
     changes: tuple[str, ...]
     unstarted: str = ""
+    runner: Runner | None = None
+    packages: Lock | None = None
 
 
 class Workbench:
@@ -103,18 +111,38 @@ class Workbench:
                 hint="Choose one with --file.",
             )
         settled = self.settled(named[0].server)
-        pinned = self.pinned(settled)
-        record = self.store.load(name)
-        lines = changes(record, named[0].server, pinned.files) if record is not None else []
-        return Trusting(
-            named[0], pinned, settled.needs, tuple(lines), self.unstarted(settled) if settled.needs else ""
+        runner = _runner(named[0].server)
+        looked = Trusting(
+            named[0],
+            self.pinned(settled),
+            settled.needs,
+            (),
+            self.unstarted(settled) if settled.needs else "",
+            runner,
+        )
+        return replace(looked, changes=self._changes(looked))
+
+    def with_packages(self, one: Trusting, packages: Lock) -> Trusting:
+        """`one` with its packages, which are then trusted, too."""
+        one = replace(one, packages=packages)
+        return replace(one, changes=self._changes(one))
+
+    def _changes(self, one: Trusting) -> tuple[str, ...]:
+        record = self.store.load(one.placed.server.name)
+        return (
+            ()
+            if record is None
+            else tuple(changes(record, one.placed.server, one.pinned.files, one.packages))
         )
 
     def trust(self, one: Trusting) -> TrustRecord:
-        """Trust what was shown. Raises StoreError."""
+        """Trust what was shown. Raises McpError for packages that nobody has pinned, StoreError."""
+        server = one.placed.server
+        if one.runner is not None and one.packages is None:
+            raise McpError(f"the packages of server {server.name!r} are not pinned")
         path = str(self._repo.work_tree)
         now_ms = time.time_ns() // 1_000_000
-        return self.store.save(path, one.placed.file, one.placed.server, one.pinned, now_ms=now_ms)
+        return self.store.save(path, one.placed.file, server, one.pinned, one.packages, now_ms=now_ms)
 
     def remove(self, name: str) -> bool:
         """Trust the server `name` no more; whether it was trusted. Raises StoreError."""
@@ -126,11 +154,10 @@ class Workbench:
         for placed in self.found.servers:
             settled = self.settled(placed.server)
             try:
-                named = files_named(settled.server, self.tree)
+                got = self.run(settled, self.store.load(placed.server.name), format)
             except McpError as error:
                 left.append(NotStarted(placed.server.name, error.message))
                 continue
-            got = as_run(settled, named, copied_to=COPIES, format=format)
             if isinstance(got, NotStarted):
                 left.append(got)
             else:
@@ -138,10 +165,11 @@ class Workbench:
         return convert(runs, format), left
 
     def state(self, placed: Placed, settled: Settled, record: TrustRecord | None) -> State:
-        """Whether exactly what is there now is trusted. Raises McpError for files that cannot be run."""
+        """Whether exactly what is there now is trusted. Raises McpError for files and packages that cannot be run."""
         if record is None:
             return "untrusted"  # its files need not be read for that
-        return state_of(record, placed.file, placed.server, self.pinned(settled).files)
+        packaged = _runner(placed.server) is not None
+        return state_of(record, placed.file, placed.server, self.pinned(settled).files, packaged=packaged)
 
     def pinned(self, settled: Settled) -> Pinned:
         """The files that a server runs from the repository, as they are now. Raises McpError."""
@@ -150,7 +178,7 @@ class Workbench:
         def denied(path: str) -> bool:
             return deny.matches(path) or deny.depends_on_content(path)
 
-        return pin(settled.server, self.tree, self._files_below, denied)
+        return pin(self._own_words(settled), self.tree, self._files_below, denied)
 
     def settled(self, server: McpServer) -> Settled:
         """`server` with the defaults of secrets that are not set."""
@@ -158,9 +186,19 @@ class Workbench:
 
     def unstarted(self, settled: Settled) -> str:
         """Why a server is not started, whoever trusted it; "" when it can be. Raises McpError."""
-        named = files_named(settled.server, self.tree)
-        got = as_run(settled, named, copied_to=COPIES, format="generic")
+        got = self.run(settled, None, "generic")
         return got.reason if isinstance(got, NotStarted) else ""
+
+    def run(self, settled: Settled, record: TrustRecord | None, format: McpFormat) -> Run | NotStarted:
+        """What the CLI of `format` runs for a server; `record` pins its packages, UNPINNED without. Raises McpError."""
+        packaged = _packaged(settled.server, record.packages if record is not None else None)
+        named = files_named(self._own_words(settled), self.tree)
+        return as_run(settled, named, copied_to=COPIES, format=format, packaged=packaged)
+
+    def _own_words(self, settled: Settled) -> McpServer:
+        """The server without the words that name packages: no files, whatever the repository calls its own."""
+        packaged = _packaged(settled.server, None)
+        return settled.server if packaged is None else without_runner(settled.server, packaged)
 
     def _seen(self, placed: Placed) -> Seen:
         server, settled = placed.server, self.settled(placed.server)
@@ -171,6 +209,7 @@ class Workbench:
             state = self.state(placed, settled, record)
             if state == "changed" and record is not None:
                 detail += changes(record, server, self.pinned(settled).files)
+            self._own_words(settled)
         except McpError as error:
             state, detail = "invalid", [error.message]
         if state == "trusted" and not server.enabled:
@@ -180,6 +219,8 @@ class Workbench:
             if state == "trusted" and reason:
                 state = "needs secret" if settled.missing else "not started"
             detail.append(reason or f"is given the secrets {', '.join(settled.needs)}, as a user of its own")
+        if state == "trusted" and record is not None and record.packages is not None:
+            detail.append(f"runs {record.packages.describe()}")
         runs = server.url or " ".join((server.command, *server.args))
         return Seen(
             file=placed.file, what="server", name=server.name, state=state, runs=runs, detail=tuple(detail)
@@ -203,6 +244,27 @@ def workbench(env: HostEnvironment, repo: RepoFacts) -> Iterator[Workbench]:
         )
     with Tree(repo.work_tree) as tree:
         yield Workbench(env, repo, tree)
+
+
+def _runner(server: McpServer) -> Runner | None:
+    """What `server` runs of a package index. Raises McpError for words that are not understood."""
+    if server.command not in RUNNERS:
+        return None
+    from coding_agents.mcp.runners import runner_of
+
+    return runner_of(server.command, server.args)
+
+
+def _packaged(server: McpServer, lock: Lock | None) -> Packaged | None:
+    runner = _runner(server)
+    return None if runner is None else Packaged(lock.run if lock is not None else UNPINNED, runner.skip)
+
+
+def trusted_packages(env: HostEnvironment) -> frozenset[str]:
+    """The digests of all packages that servers of this user's repositories are trusted with."""
+    names = sorted((env.data_dir / "mcp").glob("*/*.json"))
+    records = (TrustStore(env.data_dir, path.parent.name).load(path.stem) for path in names)
+    return frozenset(one.packages.digest for one in records if one is not None and one.packages is not None)
 
 
 def secrets_of(env: HostEnvironment) -> Resolve:

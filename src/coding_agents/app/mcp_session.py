@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -12,8 +12,8 @@ from coding_agents.errors import McpError
 from coding_agents.mcp.apart import ApartServer
 from coding_agents.mcp.find import Placed
 from coding_agents.mcp.formats import LIMITS, OVERRIDING, convert, hooks, requirements
-from coding_agents.mcp.pin import files_named
-from coding_agents.mcp.seam import NotStarted, Run, as_run
+from coding_agents.mcp.locked import Lock
+from coding_agents.mcp.seam import NotStarted, Run
 from coding_agents.mcp.trust import TrustRecord
 from coding_agents.model.mcp import McpFormat, McpPlace, McpServer
 from coding_agents.model.repo import RepoFacts
@@ -24,10 +24,10 @@ Copies = dict[str, tuple[bytes, bool]]
 class SessionServers(msgspec.Struct, frozen=True):
     """The trusted servers as the CLI of one agent runs them, and those that it does not get.
 
-    `started` has the digest of what a person trusted by name. `listing` is the list in the CLI's own format, `limits`
-    what forbids it others (empty where the list does), `seed` the list in the format of the seed; `copies` have content
-    and executable bit by path in the configuration volume. `apart` are servers that the host runs for the agent, and
-    `left` those that stay unstarted, each with its file.
+    `started` has the digest of what a person trusted by name, `locks` are the packages that these servers run.
+    `listing` is the list in the CLI's own format, `limits` what forbids it others (empty where the list does), `seed`
+    the list in the format of the seed; `copies` have content and executable bit by path in the configuration volume.
+    `apart` are servers that the host runs for the agent, and `left` those that stay unstarted, each with its file.
     """
 
     started: Mapping[str, str] = {}
@@ -36,6 +36,7 @@ class SessionServers(msgspec.Struct, frozen=True):
     seed: bytes = b""
     copies: Mapping[str, tuple[bytes, bool]] = {}
     apart: Mapping[str, ApartServer] = {}
+    locks: tuple[Lock, ...] = ()
     left: tuple[tuple[str, NotStarted], ...] = ()
 
     def volume(self, place: McpPlace | None) -> Copies:
@@ -52,9 +53,15 @@ class SessionServers(msgspec.Struct, frozen=True):
         return {place: self.seed for place in places} if self.started else {}
 
 
-def session_servers(env: HostEnvironment, repo: RepoFacts, place: McpPlace | None) -> SessionServers:
+def session_servers(
+    env: HostEnvironment,
+    repo: RepoFacts,
+    place: McpPlace | None,
+    packages: Collection[str] | None = None,
+) -> SessionServers:
     """What a session on `repo` gets, whose agent is given its servers as `place` says.
 
+    `packages` are the digests of those that are in its image, None for a session whose image is still to be chosen.
     Raises GitError, McpError for a copy that is not what was trusted.
     """
     if place is None:
@@ -62,18 +69,20 @@ def session_servers(env: HostEnvironment, repo: RepoFacts, place: McpPlace | Non
     if repo.work_tree is None or not repo.work_tree.is_dir():
         return SessionServers(listing=convert((), place.format), limits=requirements((), place.format))
     with workbench(env, repo) as bench:
-        return _for_agent(bench, place.format)
+        return _for_agent(bench, place.format, packages)
 
 
-def _for_agent(bench: Workbench, format: McpFormat) -> SessionServers:
+def _for_agent(bench: Workbench, format: McpFormat, packages: Collection[str] | None) -> SessionServers:
     runs: list[Run] = []
     apart: dict[str, ApartServer] = {}
     started: dict[str, str] = {}
     copies: Copies = {}
+    locks: dict[str, Lock] = {}
     left: list[tuple[str, NotStarted]] = []
     for placed in _candidates(bench):
         try:
             run, record = _run(bench, placed, format)
+            _require_in_image(record, packages)
             files = _copies(bench, record)
         except _LeftError as error:
             left.append((placed.file, NotStarted(placed.server.name, str(error))))
@@ -83,6 +92,8 @@ def _for_agent(bench: Workbench, format: McpFormat) -> SessionServers:
             runs.append(run)
             started[run.listed.name] = record.digest
             copies |= files
+            if record.packages is not None:
+                locks[record.packages.digest] = record.packages
             if run.apart is not None:
                 apart[run.listed.name] = _apart(bench, run.apart, record)
     listed = [run.listed for run in runs]
@@ -93,6 +104,7 @@ def _for_agent(bench: Workbench, format: McpFormat) -> SessionServers:
         seed=convert(listed, "generic"),
         copies=copies,
         apart=apart,
+        locks=tuple(locks.values()),
         left=tuple(left),
     )
 
@@ -105,6 +117,11 @@ def _apart(bench: Workbench, server: McpServer, record: TrustRecord) -> ApartSer
 
 class _LeftError(Exception):
     """A server is not started; the message says why."""
+
+
+def _require_in_image(record: TrustRecord, packages: Collection[str] | None) -> None:
+    if packages is not None and record.packages is not None and record.packages.digest not in packages:
+        raise _LeftError("its packages are not in the image of this session: they are in that of a new one")
 
 
 def _candidates(bench: Workbench) -> list[Placed]:
@@ -128,7 +145,7 @@ def _run(bench: Workbench, placed: Placed, format: McpFormat) -> tuple[Run, Trus
     overriding = OVERRIDING.get(format)
     if overriding and any(one.file == overriding and one.name == name for one in bench.found.supplied):
         raise _LeftError(f"{overriding} has this name, too, and {format} would put that in its place")
-    got = as_run(settled, files_named(settled.server, bench.tree), copied_to=COPIES, format=format)
+    got = bench.run(settled, record, format)
     if isinstance(got, NotStarted):
         raise _LeftError(got.reason)
     return got, record

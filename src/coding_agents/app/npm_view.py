@@ -33,7 +33,7 @@ def _view(engine: Engine, settings: BuildSettings, specs: Sequence[str]) -> Sequ
     base = base_recipe()
     build_recipes(engine, (base, npm_recipe(base)), settings)
     with built_view(engine, specs, settings) as image:
-        data = _read_out(engine, image)
+        data = read_answer(engine, image)
     answers = data.split(b"\0")[:-1]
     if len(answers) != len(specs):
         raise ImageUpdateError(
@@ -43,7 +43,7 @@ def _view(engine: Engine, settings: BuildSettings, specs: Sequence[str]) -> Sequ
     return answers
 
 
-def _read_out(engine: Engine, image: str) -> bytes:
+def read_answer(engine: Engine, image: str) -> bytes:
     spec = plan_reader(
         name=f"coding-agents-view-{secrets.token_hex(6)}",
         image=image,

@@ -106,7 +106,8 @@ def _renew_config(session: SessionContext, plan: SessionPlan, manifest: AgentMan
     """Write the list of MCP servers anew, and name them: what is trusted may have changed since the last start."""
     if plan.config is None:
         return ()
-    servers = session_servers(session.env, facts_of(session.record), manifest.mcp)
+    record = session.record
+    servers = session_servers(session.env, facts_of(record), manifest.mcp, record.packages)
     always = replace(manifest.mcp, always=True) if manifest.mcp is not None else None
     fill_config(session.engine, plan, servers.volume(always))
     write_given(session.directory, servers.apart)

@@ -45,13 +45,16 @@ def build(app: AppContext, agents: tuple[str, ...], engine: str | None) -> None:
 @json_option("Print a list of objects.")
 @click.pass_obj
 def list_(app: AppContext, engine: str | None, as_json: bool) -> None:
-    """Show the images of all agents: present, outdated or missing."""
+    """Show the images of all agents, and those with packages of MCP servers: present, outdated or missing."""
     from msgspec.structs import asdict
 
-    from coding_agents.images.listing import list_images
+    from coding_agents.app.mcp import trusted_packages
+    from coding_agents.images.listing import list_images, list_layers
     from coding_agents.terminal.table import render_table
 
-    found = list_images(_engine(app, engine), app.env.agents_dir, app.env.pins_dir)
+    chosen = _engine(app, engine)
+    found = list_images(chosen, app.env.agents_dir, app.env.pins_dir)
+    found += list_layers(chosen, trusted_packages(app.env))
     if as_json:
         app.output.result_json([asdict(image) for image in found])
         return
@@ -112,11 +115,16 @@ def _told(state: str, agent: str, package: str, before: str, after: str) -> str:
 @click.option("--all", "unused", is_flag=True, help="Also current images that no container uses.")
 @click.pass_obj
 def prune(app: AppContext, engine: str | None, unused: bool) -> None:
-    """Remove images of ours that a newer build has replaced."""
+    """Remove images of ours that a newer build has replaced, and packages of MCP servers that you trust no more."""
+    from coding_agents.app.mcp import trusted_packages
     from coding_agents.images.listing import prune_images
 
     pruned = prune_images(
-        _engine(app, engine), unused=unused, user_dir=app.env.agents_dir, pins_dir=app.env.pins_dir
+        _engine(app, engine),
+        unused=unused,
+        user_dir=app.env.agents_dir,
+        pins_dir=app.env.pins_dir,
+        packages=trusted_packages(app.env),
     )
     for name in pruned.removed:
         app.output.result(f"removed {name}")

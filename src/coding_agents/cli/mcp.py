@@ -69,7 +69,8 @@ def trust(app: AppContext, name: str, file: str, remove: bool, yes: bool) -> Non
     """Show what server NAME would run, and let agents have exactly that.
 
     Its definition and the files that it runs from the repository are copied; sessions run the copy. When either
-    changes, it is not started until you have looked at it again.
+    changes, it is not started until you have looked at it again. Packages that it runs by npx, uvx or pipx are pinned
+    with all that they need, and installed into an image.
     """
     from coding_agents.cli.narrator import ConsoleNarrator
     from coding_agents.terminal.escape import escape
@@ -83,14 +84,21 @@ def trust(app: AppContext, name: str, file: str, remove: bool, yes: bool) -> Non
             )
             return
         one = bench.look_at(name, file)
+        packages = _Packages(app) if one.runner is not None else None
+        if packages is not None:
+            one = packages.pinned(bench, one)
         for line in _content(one):
             app.output.say(escape(line))
         if not yes and not ConsoleNarrator(app).confirm(f"Let agents run {name}?"):
             raise McpError(
                 f"{name} is not trusted: nobody said yes", hint="On a terminal answer y, or give -y."
             )
+        if packages is not None:
+            packages.installed(one)
         record = bench.trust(one)
     app.output.say(f"{name} is trusted: sha256 {record.digest}")
+    if packages is not None:
+        packages.made_ready()
 
 
 @command.command()
@@ -128,6 +136,42 @@ def _workbench(app: AppContext) -> Iterator[Workbench]:
         yield bench
 
 
+class _Packages:
+    """What it takes to trust a server that runs packages: an engine, with the npm and the pip of our images."""
+
+    def __init__(self, app: AppContext) -> None:
+        from coding_agents.app.images import build_settings
+        from coding_agents.cli.narrator import ConsoleNarrator
+        from coding_agents.engine.find import find_engine
+
+        self._app = app
+        self._settings = app.settings()
+        self._engine = find_engine(self._settings.engine, app.env.environ)
+        self._builds = build_settings(app.env, self._settings, ConsoleNarrator(app).progress)
+
+    def pinned(self, bench: Workbench, one: Trusting) -> Trusting:
+        from coding_agents.app.mcp_packages import with_packages
+
+        self._app.output.say(f"asking what {one.runner.asked if one.runner is not None else ''} needs")
+        return with_packages(bench, one, self._engine, self._builds)
+
+    def installed(self, one: Trusting) -> None:
+        from coding_agents.app.mcp_packages import install_packages
+
+        if one.packages is not None:
+            self._app.output.say(f"installing {one.packages.describe()}")
+            install_packages(self._engine, self._builds, one.packages, self._settings.agent)
+
+    def made_ready(self) -> None:
+        """Build what a session of the configured agent would have to build."""
+        from coding_agents.app.mcp_packages import make_ready
+        from coding_agents.gitsync.discover import discover
+
+        env = self._app.env
+        repo = discover(env.cwd, env=env.for_git())
+        make_ready(env, self._engine, self._builds, repo, self._settings.agent)
+
+
 def _formats(app: AppContext, agent: str | None) -> tuple[McpFormat, ...]:
     from coding_agents.images.manifests import load_manifest
     from coding_agents.model.mcp import FORMATS
@@ -163,7 +207,10 @@ def _content(one: Trusting) -> Iterator[str]:
     yield from (
         f"not copied (a link, or likely a secret): {path}" for path in one.pinned.left_out[:_SHOWN_FILES]
     )
-    if server.command and not one.pinned.files:
+    if one.packages is not None:
+        yield f"package  {one.packages.describe()}, each pinned by the hash of its bytes: {one.packages.digest}"
+        yield f"program  {one.packages.program}"
+    elif server.command and not one.pinned.files:
         yield "no file of the repository is copied: it runs what image, network or workspace hold when it starts"
     if one.needs:
         yield f"secrets  {', '.join(one.needs)}: they go to it alone, and it runs as a user of its own"

@@ -14,6 +14,9 @@ INPUTS_LABEL = "coding-agents.inputs"
 BUILDER_LABEL = "coding-agents.stage"
 """Label of what a build leaves beside its result (stages with npm, the host's certificates): the build's own id."""
 
+PACKAGES_LABEL = "coding-agents.packages"
+"""Label of each image with packages of MCP servers: the digests of their locks, with commas between them."""
+
 OnLine = Callable[[str], None]
 
 

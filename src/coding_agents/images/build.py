@@ -6,6 +6,7 @@ at a time, in a scratch directory that is gone afterwards, and a tag moves only 
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from coding_agents.images.data import write_tree
 from coding_agents.images.hostnet import host_certificates, proxy_arguments
 from coding_agents.images.manifests import find_agent
 from coding_agents.images.recipes import (
+    BUILDER_DIR,
     NPM_REF,
     REGISTRY_ROOT,
     Recipe,
@@ -148,12 +150,15 @@ def _build_on_base(
     write_tree(recipe.tree, scratch / "context")
     if recipe.online:
         arguments |= proxy_arguments(settings.environment)
-    if recipe.pins:
+    if recipe.fetches:
         host_ca = host_certificates(settings.environment) if settings.host_ca else b""
         write_tree(builder_files(recipe, host_ca), scratch / "context")
-        arguments |= npm_arguments(settings)
+        if recipe.builder:
+            write_tree(index_files(settings), scratch / "context" / BUILDER_DIR)
+        else:
+            arguments |= npm_arguments(settings)
     stage = secrets.token_hex(8)  # of this build alone: another user's may be under way on the same engine
-    arguments |= {"BUILD": stage, "NPM": NPM_REF} if recipe.pins else {}
+    arguments |= {"BUILD": stage, "NPM": NPM_REF} if recipe.fetches else {}
     try:
         return engine.build(
             scratch / "context", tag=recipe.ref, build_args=arguments, labels=recipe.labels, on_line=on_line
@@ -166,6 +171,13 @@ def npm_arguments(settings: BuildSettings) -> dict[str, str]:
     """What npm needs to reach its registry from a builder stage."""
     registry = settings.environment.get("npm_config_registry")
     return proxy_arguments(settings.environment) | ({"NPM_REGISTRY": registry} if registry else {})
+
+
+def index_files(settings: BuildSettings) -> dict[str, bytes]:
+    """Which indexes npm and pip use in a builder stage that asks both: a file, which stays in it."""
+    names = {"npm": "npm_config_registry", "pypi": "PIP_INDEX_URL"}
+    indexes = {kind: settings.environment.get(name, "") for kind, name in names.items()}
+    return {"index.json": json.dumps(indexes).encode()}
 
 
 def drop_builder_stages(engine: ImageEngine, stage: str) -> None:

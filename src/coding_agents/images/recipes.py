@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from coding_agents.errors import ManifestError
-from coding_agents.images.api import INPUTS_LABEL
+from coding_agents.images.api import INPUTS_LABEL, PACKAGES_LABEL
 from coding_agents.images.data import Tree, data_dir, read_tree, tree_hash
 from coding_agents.images.manifests import AgentSource
 from coding_agents.model.packages import Pin
@@ -32,7 +32,8 @@ _BASE_FILES = ("Dockerfile", "dpkg.cfg", "finish.sh", "packages.txt")
 class Recipe(msgspec.Struct, frozen=True):
     """One image: `ref` is its name, `base` what it stands on (None: it is the base), `inputs` the hash.
 
-    `pins` are the packages that are fetched while it is built; `online` tells that its build needs the network.
+    `pins` are the packages that are fetched while it is built, `builder` further files for its builder stage alone;
+    `online` tells that its build needs the network. `packages` are the locks of MCP servers whose packages are in it.
     """
 
     ref: str
@@ -41,10 +42,18 @@ class Recipe(msgspec.Struct, frozen=True):
     base: str | None = None
     pins: tuple[Pin, ...] = ()
     online: bool = False
+    builder: Tree = {}
+    packages: tuple[str, ...] = ()
 
     @property
     def labels(self) -> dict[str, str]:
-        return {INPUTS_LABEL: self.inputs}
+        packages = {PACKAGES_LABEL: ",".join(self.packages)} if self.packages else {}
+        return {INPUTS_LABEL: self.inputs, **packages}
+
+    @property
+    def fetches(self) -> bool:
+        """Whether it has a builder stage, with npm and what is only true of the machine that builds."""
+        return bool(self.pins or self.builder)
 
 
 def base_recipe() -> Recipe:
@@ -97,6 +106,7 @@ def base_packages(tree: Tree) -> tuple[str, ...]:
 
 
 def builder_files(recipe: Recipe, host_ca: bytes) -> dict[str, bytes]:
-    """Files that only a builder stage sees: the pinned packages, and the host's own root certificates."""
-    files = {f"{BUILDER_DIR}/pins": "".join("\t".join(pin) + "\n" for pin in recipe.pins).encode()}
+    """Files that only a builder stage sees: what is to be fetched, and the host's own root certificates."""
+    pins = "".join("\t".join(pin) + "\n" for pin in recipe.pins).encode()
+    files = dict(recipe.builder) | ({f"{BUILDER_DIR}/pins": pins} if recipe.pins else {})
     return files | ({f"{BUILDER_DIR}/host-ca.crt": host_ca} if host_ca else {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from coding_agents.images.api import BUILDER_LABEL, ImageEngine
@@ -22,28 +22,44 @@ def built_view(engine: ImageEngine, specs: Sequence[str], settings: BuildSetting
 
     Needs the image NPM_REF. Raises ImageBuildError, with the end of the log.
     """
-    stage = secrets.token_hex(8)
-    try:
-        yield _build(engine, specs, settings, stage)
-    finally:
-        drop_builder_stages(engine, stage)
-
-
-def _build(engine: ImageEngine, specs: Sequence[str], settings: BuildSettings, stage: str) -> str:
     tree = read_tree(data_dir("images") / "view")
     builder = {"view.sh": tree["view.sh"], "specs": "".join(f"{spec}\n" for spec in specs).encode()}
-    if settings.host_ca and (host_ca := host_certificates(settings.environment)):
-        builder["host-ca.crt"] = host_ca
-    tag = f"coding-agents-view:{stage}"
+    arguments = npm_arguments(settings)
+    with built_answer(engine, tree["Dockerfile"], builder, settings, arguments, name="view") as image:
+        yield image
+
+
+@contextmanager
+def built_answer(
+    engine: ImageEngine,
+    dockerfile: bytes,
+    builder: Mapping[str, bytes],
+    settings: BuildSettings,
+    arguments: Mapping[str, str],
+    *,
+    name: str,
+) -> Iterator[str]:
+    """The id of an image that `dockerfile` makes of the files `builder` with NPM_REF; it is gone after the block.
+
+    `arguments` are those of the index that it asks. Raises ImageBuildError, with the end of the log.
+    """
+    stage = secrets.token_hex(8)
+    tag = f"coding-agents-{name}:{stage}"
+    certificates = host_certificates(settings.environment) if settings.host_ca else b""
+    files = {**builder, **({"host-ca.crt": certificates} if certificates else {})}
     make_dir(settings.work_dir)
-    log = BuildLog(settings.work_dir / "coding-agents-view.log", settings.on_line)
-    with log.of(tag), scratch_dir(settings.environment) as scratch:
-        write_tree({"Dockerfile": tree["Dockerfile"]}, scratch / "context")
-        write_tree(builder, scratch / "context" / BUILDER_DIR)
-        return engine.build(
-            scratch / "context",
-            tag=tag,
-            build_args={"NPM": NPM_REF, "BUILD": stage, **npm_arguments(settings)},
-            labels={BUILDER_LABEL: stage},
-            on_line=log,
-        )
+    try:
+        log = BuildLog(settings.work_dir / f"coding-agents-{name}.log", settings.on_line)
+        with log.of(tag), scratch_dir(settings.environment) as scratch:
+            write_tree({"Dockerfile": dockerfile}, scratch / "context")
+            write_tree(files, scratch / "context" / BUILDER_DIR)
+            image = engine.build(
+                scratch / "context",
+                tag=tag,
+                build_args={"NPM": NPM_REF, "BUILD": stage, **arguments},
+                labels={BUILDER_LABEL: stage},
+                on_line=log,
+            )
+        yield image
+    finally:
+        drop_builder_stages(engine, stage)

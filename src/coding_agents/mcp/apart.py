@@ -1,7 +1,7 @@
 """Servers that hold a secret: which of them can be run apart from the agent, and what a session was given of them.
 
 Such a server runs as a user of its own, whom the agent cannot read. What it runs must then be out of the agent's reach,
-too: the read-only copy of the repository's files, or a program of the image.
+too: the read-only copy of the repository's files, pinned packages in the image, or a program of the image.
 """
 
 from __future__ import annotations
@@ -58,15 +58,18 @@ class ApartServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     directory: str = ""
 
 
-def why_not_apart(server: McpServer) -> str:
-    """Why `server`, its words already those that name the copies, is not run with a secret; "" when it can be. Pure."""
-    program = PurePosixPath(server.command).name
+def why_not_apart(server: McpServer, *, installed: bool = False) -> str:
+    """Why `server`, its words already those that name the copies, is not run with a secret; "" when it can be. Pure.
+
+    The program of an `installed` one is that of pinned packages in the image, whatever its name.
+    """
+    program = "" if installed else PurePosixPath(server.command).name
     if any("${" in word for word in server.args):
         return "it wants a secret in its args, which every process can read: give it in env"
     if program in FETCHERS:
         return (
             f"{program} fetches what it runs when it starts, so it cannot be pinned: "
-            "put the program into the repository or the image"
+            "put the program into the repository or the image, or run it by npx or uvx, whose packages are pinned"
         )
     if program in STARTERS:
         return f"{program} starts another program, which is not looked at: name that one as the command"

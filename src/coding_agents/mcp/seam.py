@@ -1,7 +1,8 @@
 """The one place where a trusted server becomes what an agent's CLI runs. Pure.
 
-That is the server's own program, from the read-only copy of its files; or, for one that needs a secret, our way to
-where the host runs or asks it. A gateway that checks calls would take its place here, too.
+That is the server's own program, from the read-only copy of its files or from its packages in the image; or, for one
+that needs a secret, our way to where the host runs or asks it. A gateway that checks calls would take its place here,
+too.
 """
 
 from __future__ import annotations
@@ -33,14 +34,27 @@ class Run(msgspec.Struct, frozen=True):
     apart: McpServer | None = None
 
 
+class Packaged(msgspec.Struct, frozen=True):
+    """What takes the place of a package runner: the installed `program`, for it and the first `skip` of its words."""
+
+    program: str
+    skip: int
+
+
 def as_run(
-    settled: Settled, files: Mapping[str, str], *, copied_to: str, format: McpFormat
+    settled: Settled,
+    files: Mapping[str, str],
+    *,
+    copied_to: str,
+    format: McpFormat,
+    packaged: Packaged | None = None,
 ) -> Run | NotStarted:
     """What is run for a trusted server, in the words of the CLI of `format`.
 
     `files` are the words of it that name files, with their paths in the repository; the copies are below `copied_to`.
+    Of a server that runs packages these are words of the program alone.
     """
-    server = settled.server
+    server = settled.server if packaged is None else without_runner(settled.server, packaged)
     if not server.enabled:
         return NotStarted(server.name, "it is disabled")
     place = f"{copied_to}/{server.name}"
@@ -49,18 +63,23 @@ def as_run(
         command=_moved(server.command, files, place),
         args=tuple(_moved(word, files, place) for word in server.args),
     )
-    if settled.needs and (reason := _without_its_secret(moved, settled)):
+    if settled.needs and (reason := _without_its_secret(moved, settled, installed=packaged is not None)):
         return NotStarted(server.name, f"needs a secret ({', '.join(settled.needs)}), and {reason}")
     run = Run(_way_to(moved), moved) if settled.needs else Run(moved)
     reason = inexpressible(run.listed, format)
     return NotStarted(server.name, reason) if reason else run
 
 
-def _without_its_secret(moved: McpServer, settled: Settled) -> str:
+def without_runner(server: McpServer, packaged: Packaged) -> McpServer:
+    """The server with its installed program in the place of the runner and of what that was told."""
+    return replace(server, command=packaged.program, args=server.args[packaged.skip :])
+
+
+def _without_its_secret(moved: McpServer, settled: Settled, *, installed: bool) -> str:
     if settled.missing:
         name = settled.missing[0]
         return f"{', '.join(settled.missing)} is not set: `coding-agents secrets set {name}`"
-    return why_not_sent(moved) if moved.url else why_not_apart(moved)
+    return why_not_sent(moved) if moved.url else why_not_apart(moved, installed=installed)
 
 
 def _way_to(server: McpServer) -> McpServer:

@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from coding_agents.errors import McpError, StoreError
+from coding_agents.mcp.locked import Lock, changed_packages
 from coding_agents.mcp.pin import MAX_BYTES, MAX_FILES, Pinned, PinnedFile
 from coding_agents.model.mcp import McpServer
 from coding_agents.store.files import make_dir, private_dir, read_record, write_atomic
@@ -26,7 +27,10 @@ State = Literal["trusted", "untrusted", "changed"]
 
 
 class TrustRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One trusted server: `file` is where it was named, `time_ms` when (since the epoch), `digest` covers the rest."""
+    """One trusted server: `file` is where it was named, `time_ms` when (since the epoch), `digest` covers the rest.
+
+    `packages` are those that it runs from an index, None for a server that runs none.
+    """
 
     v: int = VERSION
     repo_id: str
@@ -34,29 +38,34 @@ class TrustRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     file: str
     server: McpServer
     files: tuple[PinnedFile, ...]
+    packages: Lock | None = None
     digest: str
     archive_sha256: str
     time_ms: int
 
 
-def definition_digest(server: McpServer, files: tuple[PinnedFile, ...]) -> str:
-    """SHA-256 of what would run: the definition and the content of its files, in one canonical form."""
+def definition_digest(server: McpServer, files: tuple[PinnedFile, ...], packages: Lock | None = None) -> str:
+    """SHA-256 of what would run: the definition, the content of its files, its packages, in one canonical form."""
     plain = {**msgspec.to_builtins(server), "enabled": True}
-    form = msgspec.json.encode([VERSION, plain, msgspec.to_builtins(files)], order="sorted")
+    locked = [packages.content.decode()] if packages is not None else []
+    form = msgspec.json.encode([VERSION, plain, msgspec.to_builtins(files), *locked], order="sorted")
     return hashlib.sha256(form).hexdigest()
 
 
 def state_of(
-    record: TrustRecord | None, file: str, server: McpServer, files: tuple[PinnedFile, ...]
+    record: TrustRecord | None, file: str, server: McpServer, files: tuple[PinnedFile, ...], *, packaged: bool
 ) -> State:
-    """Whether exactly this is trusted."""
+    """Whether exactly this is trusted. `packaged` tells whether it runs packages of an index, which are then pinned."""
     if record is None or record.file != file:
         return "untrusted"
-    return "trusted" if record.digest == definition_digest(server, files) else "changed"
+    same = record.digest == definition_digest(server, files, record.packages)
+    return "trusted" if same and (record.packages is not None) == packaged else "changed"
 
 
-def changes(record: TrustRecord, server: McpServer, files: tuple[PinnedFile, ...]) -> list[str]:
-    """What differs from what was trusted, a line each."""
+def changes(
+    record: TrustRecord, server: McpServer, files: tuple[PinnedFile, ...], packages: Lock | None = None
+) -> list[str]:
+    """What differs from what was trusted, a line each; of its packages when they are given."""
     before, now = msgspec.to_builtins(record.server), msgspec.to_builtins(server)
     lines = [
         f"{key}: {before[key]!r} is now {now[key]!r}"
@@ -66,9 +75,10 @@ def changes(record: TrustRecord, server: McpServer, files: tuple[PinnedFile, ...
     old, new = ({file.path: file for file in some} for some in (record.files, files))
     lines += [f"{path} is gone" for path in sorted(old.keys() - new.keys())]
     lines += [f"{path} is new" for path in sorted(new.keys() - old.keys())]
-    return lines + [
-        f"{path} has changed" for path in sorted(old.keys() & new.keys()) if old[path] != new[path]
-    ]
+    lines += [f"{path} has changed" for path in sorted(old.keys() & new.keys()) if old[path] != new[path]]
+    if packages is not None and record.packages is not None:
+        lines += changed_packages(record.packages, packages)
+    return lines
 
 
 class TrustStore(msgspec.Struct, frozen=True):
@@ -85,7 +95,8 @@ class TrustStore(msgspec.Struct, frozen=True):
             return None
         # A file system that folds case gives one server's record for another's name.
         whole = record.v == VERSION and record.server.name == name and record.repo_id == self.repo_id
-        return record if whole and record.digest == definition_digest(record.server, record.files) else None
+        digest = definition_digest(record.server, record.files, record.packages)
+        return record if whole and record.digest == digest else None
 
     def content(self, record: TrustRecord) -> Mapping[str, bytes]:
         """The copies of a trusted server's files. Raises McpError when they are not what was trusted."""
@@ -101,7 +112,16 @@ class TrustStore(msgspec.Struct, frozen=True):
             )
         return _unpacked(data)
 
-    def save(self, repo: str, file: str, server: McpServer, pinned: Pinned, *, now_ms: int) -> TrustRecord:
+    def save(
+        self,
+        repo: str,
+        file: str,
+        server: McpServer,
+        pinned: Pinned,
+        packages: Lock | None = None,
+        *,
+        now_ms: int,
+    ) -> TrustRecord:
         """Trust `server` as it is. Raises StoreError."""
         archive = _packed(pinned.content)
         record = TrustRecord(
@@ -110,7 +130,8 @@ class TrustStore(msgspec.Struct, frozen=True):
             file=file,
             server=server,
             files=pinned.files,
-            digest=definition_digest(server, pinned.files),
+            packages=packages,
+            digest=definition_digest(server, pinned.files, packages),
             archive_sha256=hashlib.sha256(archive).hexdigest(),
             time_ms=now_ms,
         )

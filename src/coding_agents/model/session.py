@@ -93,6 +93,7 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     known), `started_at` the engine's start time of the container whose gate was opened ("" while closed),
     `deadline` when the time of that start is up, `spent` what it has used of its model, `activity` what the agent
     does as far as its requests to the model tell ("" when they do not), `enforced` the measured protections,
+    `packages` the digests of the MCP servers' packages in its image,
     `guest_digest` the SHA-256 of the guest's program in the volume `guest_volume`.
     """
 
@@ -114,6 +115,7 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     runtime: str = ""
     image_ref: str = ""
     image_id: str = ""
+    packages: tuple[str, ...] = ()
     container_id: str = ""
     holder_id: str = ""
     network_name: str = ""
