@@ -24,7 +24,7 @@ _SHARE_OF_INODES = 50  # the fiftieth part of them is kept: containers that salv
 
 
 class Room(msgspec.Struct, frozen=True):
-    """What is left of a file system for anybody, in bytes and inodes, and how many it has (inodes 0: they are not counted)."""
+    """What anybody may still use of a file system, and how many bytes and inodes it has (0: those are not counted)."""
 
     free_bytes: int
     free_inodes: int
