@@ -148,7 +148,7 @@ def test_a_setting_of_the_repository_that_widens(home: Path, capsys: pytest.Capt
     (home / "shop/.coding-agents.toml").write_text('engine = "podman"\n')
     status, message, hint, error = _told("launch shop -d", capsys)
     assert (status, error["code"]) == (25, "untrusted-setting")
-    assert "engine cannot be set by a repository" in message
+    assert "a repository cannot set engine" in message
     assert "your own settings" in hint
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from coding_agents.config.edit import set_setting
 from coding_agents.config.environ import HostEnvironment
-from coding_agents.config.load import OTHER_VARIABLES, find_project, load_settings
+from coding_agents.config.load import ORGANISATION_FILE, OTHER_VARIABLES, find_project, load_settings
 from coding_agents.errors import CodingAgentsError, ConfigError, UntrustedSettingError, UsageError
 from coding_agents.model.settings import SETTINGS, Origin, Settings, Source
 from support.host import host_environment
@@ -71,14 +72,16 @@ def test_a_repository_can_tighten(host: Host) -> None:
     [
         (
             '[limits]\nmemory = "64g"\n',
-            "limits.memory can be changed by a repository only to a smaller value",
+            r'limits\.memory = "64g" is refused: a repository can change limits\.memory to a smaller value only; '
+            r'it is "8g" \(the default\)',
         ),
-        ('[network]\nprivate = ["10.0.0.1:22"]\n', "network.private cannot be set by a repository"),
-        ('[network]\nca = "none"\n', "network.ca cannot be set"),
-        ('[workspace]\ninclude = [".env"]\n', "workspace.include cannot be set"),
-        ('engine = "podman"\n', "engine cannot be set"),
-        ('agent = "demo"\n', "agent cannot be set"),
-        ("[git]\npush = false\n", "git.push cannot be set"),
+        ('[network]\nprivate = ["10.0.0.1:22"]\n', "a repository cannot set network.private"),
+        ('[network]\nca = "none"\n', "a repository cannot set network.ca"),
+        ('[workspace]\ninclude = [".env"]\n', "a repository cannot set workspace.include"),
+        ('engine = "podman"\n', r'engine = "podman" is refused: a repository cannot set engine'),
+        ('agent = "demo"\n', "a repository cannot set agent"),
+        ("[git]\npush = false\n", "a repository cannot set git.push"),
+        ('best_effort = ["swap"]\n', "a repository cannot set best_effort"),
     ],
 )
 def test_a_repository_cannot_widen(host: Host, text: str, says: str) -> None:
@@ -110,8 +113,9 @@ def test_all_attempts_of_a_repository_are_told_with_their_lines(host: Host) -> N
     with pytest.raises(UntrustedSettingError, match="2 mistakes") as caught:
         host.load()
     assert caught.value.details.splitlines() == [
-        "line 1: engine cannot be set by a repository",
-        "line 4: limits.cpu can be changed by a repository only to a smaller value",
+        'line 1: engine = "podman" is refused: a repository cannot set engine',
+        "line 4: limits.cpu = 100 is refused: a repository can change limits.cpu to a smaller value only; "
+        "it is 4 (the default)",
     ]
 
 
@@ -121,12 +125,85 @@ def test_a_managed_key_can_be_tightened_but_not_widened_by_anybody(host: Host) -
     )
     assert host.load({"network.mode": "restricted"}).network_mode == "restricted"
     assert host.load().managed == {"network.mode", "engine"}
-    with pytest.raises(UsageError, match=r"network\.mode is managed by your organisation"):
+    with pytest.raises(UsageError) as flag:
         host.load({"network.mode": "allow-all"})
-    with pytest.raises(ConfigError, match="engine is managed"):
+    assert flag.value.message == (
+        '--network-proxy: network.mode = "allow-all" is refused: your organisation manages network.mode, '
+        f'and it can be changed to a stricter one only; it is "squid" ({host.org}, line 4)'
+    )
+    refused = (
+        'engine = "podman" is refused: your organisation manages engine, and it cannot be changed; '
+        f'it is "docker" ({host.org}, line 2)'
+    )
+    with pytest.raises(ConfigError) as variable:
         host.load(CODING_AGENTS_ENGINE="podman")
-    host.user.write_text('engine = "podman"\n')
-    with pytest.raises(ConfigError, match="engine is managed"):
+    assert variable.value.message == f"$CODING_AGENTS_ENGINE: {refused}"
+    host.user.write_text('# mine\nengine = "podman"\n')
+    with pytest.raises(ConfigError) as file:
+        host.load()
+    assert file.value.message == f"{host.user}: {refused}"
+    assert file.value.details == f"line 2: {refused}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[network]\nmode = "allow-all"\n',
+        '"network.mode" = "allow-all"\n[network]\nmode = "restricted"\n',
+        '[network]\nmode = "allow-all"\nprivate = ["10.0.0.9:1"]\n',
+        'network = { mode = "restricted", private = ["10.0.0.9:1"] }\n',
+        '[limits]\nmemory = "64g"\n',
+        "[sandbox]\nallow_ptrace = true\n",
+        "managed = []\n",
+        "[managed]\nx = 1\n",
+        'best_effort = ["swap"]\n',
+        "[require]\nswap = false\n",
+    ],
+)
+@pytest.mark.parametrize("place", ["user", "project"])
+def test_no_file_gets_around_the_organisation(host: Host, place: str, text: str) -> None:
+    host.org.write_text(
+        'managed = ["network.mode", "network.private", "limits.memory", "sandbox.allow_ptrace"]\n'
+        '[network]\nmode = "restricted"\n[require]\nswap = true\n'
+    )
+    path: Path = getattr(host, place)
+    path.write_text(text)
+    with pytest.raises((ConfigError, UntrustedSettingError)) as caught:
+        host.load()
+    assert str(path) in caught.value.message
+
+
+def test_what_the_organisation_requires_nobody_does_without(host: Host) -> None:
+    host.org.write_text("# ours\n[require]\napparmor = true\npids = true\n")
+    assert host.load().demanded == {"apparmor", "pids"}
+    refused = (
+        f'best_effort = ["apparmor"] is refused: your organisation requires apparmor ({host.org}, line 2)'
+    )
+    with pytest.raises(UsageError) as flag:
+        host.load({"best_effort": ["apparmor"]})
+    assert flag.value.message == f"--best-effort: {refused}"
+    with pytest.raises(ConfigError) as variable:
+        host.load(CODING_AGENTS_BEST_EFFORT="apparmor")
+    assert variable.value.message == f"$CODING_AGENTS_BEST_EFFORT: {refused}"
+    assert host.load({"best_effort": ["swap"]}).best_effort == ("swap",)
+    host.org.write_text('best_effort = ["pids"]\n[require]\npids = true\n')
+    with pytest.raises(ConfigError, match=r"your organisation requires pids .*line 2"):
+        host.load()
+
+
+def test_what_a_user_or_a_repository_requires_the_user_may_do_without(host: Host) -> None:
+    host.user.write_text("[require]\nswap = true\n")
+    host.project.write_text("[require]\napparmor = true\n")
+    settings = host.load({"best_effort": ["apparmor", "swap"]})
+    assert (settings.require, settings.best_effort) == (("swap", "apparmor"), ("apparmor", "swap"))
+    assert settings.demanded == frozenset()
+
+
+def test_a_protection_that_nothing_starts_without_is_never_best_effort(host: Host) -> None:
+    with pytest.raises(UsageError, match="--best-effort: seccomp is required: no session starts without it"):
+        host.load({"best_effort": ["swap", "seccomp"]})
+    host.user.write_text('best_effort = ["network"]\n')
+    with pytest.raises(ConfigError, match="best_effort: network is required"):
         host.load()
 
 
@@ -207,6 +284,106 @@ def test_files_of_another_user_are_refused(host: Host, place: str) -> None:
         host.load()
 
 
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="the organisation's file is root's")
+
+
+def _loose_file(host: Host) -> None:
+    host.org.chmod(0o664)
+
+
+def _loose_directory(host: Host) -> None:
+    host.org.parent.chmod(0o777)
+
+
+def _directory_of_a_user(host: Host) -> None:
+    os.chown(host.org.parent, 65534, 65534)
+
+
+def _link_in_a_loose_directory(host: Host) -> None:
+    """Another file of root's, which says nothing, in the place of the organisation's."""
+    other = host.repo.parent / "elsewhere"
+    other.mkdir()
+    host.org.rename(host.repo.parent / "real.toml")
+    (host.repo.parent / "empty.toml").write_text("")
+    host.org = other / "config.toml"
+    host.org.symlink_to("../empty.toml")
+    other.chmod(0o777)
+
+
+def _link_to_a_loose_directory(host: Host) -> None:
+    other = host.repo.parent / "elsewhere"
+    other.mkdir(mode=0o777)
+    other.chmod(0o777)
+    host.org.rename(other / "config.toml")
+    host.org.symlink_to(other / "config.toml")
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "loosen",
+    [
+        _loose_file, _loose_directory, _directory_of_a_user, _link_in_a_loose_directory,
+        _link_to_a_loose_directory,
+    ],
+)  # fmt: skip
+def test_the_organisations_file_counts_where_root_alone_can_have_put_it(
+    host: Host, loosen: Callable[[Host], None]
+) -> None:
+    host.org.write_text('managed = ["engine"]\n')
+    assert host.load().managed == {"engine"}
+    loosen(host)
+    with pytest.raises(ConfigError, match="can be changed by others than root"):
+        host.load()
+
+
+def test_an_organisations_file_that_leads_nowhere_stops(host: Host) -> None:
+    host.org.symlink_to("gone.toml")
+    with pytest.raises(ConfigError, match="cannot read the settings"):
+        host.load()
+    host.org.unlink()
+    host.org.symlink_to(host.org.name)
+    with pytest.raises(ConfigError, match="cannot read the settings"):
+        host.load()
+    host.org.unlink()
+    host.org.write_text("")
+    host.org = host.org / "config.toml"
+    with pytest.raises(ConfigError, match=r"cannot read the settings.*not a directory"):
+        host.load()
+
+
+@needs_root
+@pytest.mark.parametrize("closed", ["file", "directory"])
+def test_an_organisations_file_that_this_user_cannot_read_stops(host: Host, closed: str) -> None:
+    home = host.repo.parent / "etc"
+    home.mkdir()
+    host.org = home / "config.toml"
+    host.org.write_text('managed = ["engine"]\n')
+    (host.org if closed == "file" else home).chmod(0)
+    open_to_all = [host.repo.parent, *host.repo.parent.parents[:3]]
+    modes = [(path, path.stat().st_mode) for path in open_to_all]
+    try:
+        for path, mode in modes:
+            path.chmod(mode | 0o011)
+        os.seteuid(65534)
+        with pytest.raises(ConfigError, match=r"cannot read.*permission denied"):
+            host.load()
+    finally:
+        os.seteuid(0)
+        for path, mode in modes:
+            path.chmod(mode)
+
+
+def test_nothing_of_the_environment_names_another_organisation(host: Host) -> None:
+    """Its place is a constant; what a user can set are variables, and a name like one is a mistake."""
+    assert Path("/etc/coding-agents/config.toml") == ORGANISATION_FILE
+    for name in ("CODING_AGENTS_ORGANISATION_FILE", "CODING_AGENTS_MANAGED", "CODING_AGENTS_CONFIG"):
+        with pytest.raises(ConfigError, match=name):
+            host.load(**{name: "/tmp/x"})
+    host.org.write_text('managed = ["engine"]\nengine = "docker"\n')
+    elsewhere = str(host.repo.parent / "elsewhere")
+    assert host.load(XDG_CONFIG_HOME=elsewhere, HOME=elsewhere, XDG_CONFIG_DIRS=elsewhere).engine == "docker"
+
+
 def test_mistyped_variables_are_errors_and_those_of_tests_are_not_ours(host: Host) -> None:
     with pytest.raises(ConfigError, match=r"CODING_AGENTS_NETWORK_MOD: .* did you mean 'network.mode'"):
         host.load(CODING_AGENTS_NETWORK_MOD="restricted")
@@ -245,7 +422,7 @@ def test_the_repository_is_found_from_below(host: Host) -> None:
 
 
 def _set(host: Host, key: str, *words: str) -> str:
-    return set_setting(host.user, key, words)
+    return set_setting(host.user, key, words, organisation_file=host.org)
 
 
 def test_set_writes_a_private_file_that_loads(host: Host) -> None:
@@ -289,6 +466,15 @@ def test_set_refuses_and_writes_nothing(host: Host, key: str, words: list[str], 
     with pytest.raises(UsageError, match=says):
         set_setting(host.user, key, words)
     assert not host.user.exists()
+
+
+def test_set_does_not_write_what_the_organisation_refuses(host: Host) -> None:
+    host.org.write_text('managed = ["engine"]\nengine = "docker"\n')
+    with pytest.raises(ConfigError, match=r'engine = "podman" is refused: your organisation manages engine'):
+        _set(host, "engine", "podman")
+    assert not host.user.exists()
+    _set(host, "agent", "demo")
+    assert host.load().agent == "demo"
 
 
 @pytest.mark.parametrize("text", ["engine = \n", "engin = 1\n", "limits = 5\n"])

@@ -42,6 +42,7 @@ def request(home: Path, **flags: Any) -> LaunchRequest:
         ({"message": "Mine"}, '--message "Mine" does not apply (it has "Save work")'),
         ({"branch": "other"}, "-b demo/other does not apply (it has demo/work)"),
         ({"no_push": True}, "--no-push does not apply"),
+        ({"best_effort": ("swap",)}, "--best-effort does not apply"),
         (
             {"clean": True, "include": ("*.bin",), "dotnet_preview": "11.0"},
             "--clean, --include and --dotnet-preview do not apply",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from coding_agents.engine.apparmor import profiles_loaded
 from support.engines import EngineUnderTest
 from support.faults import ORDINARY_UID, assert_nothing_left, assert_refused, refs, supervisors
 from support.product import Product, Result, git, make_repo, user_of, wait_for
@@ -131,6 +132,7 @@ def test_session_name(user: Product, name: str) -> None:
         ("--memory", (*_NASTY, "0", "1", "-8g", "8x", "1e30g", "nan", "999999t")),
         ("--pids", (*_NASTY, "0", "63", "-5", "1.5", "4194305")),
         ("--message", ("", " ", "a\nb", "\x1b[2J", "x" * 201)),
+        ("--best-effort", (*_NASTY, "seccomp", "disc")),
         ("--include", ("", "/etc/passwd", "../x", "a/../../x", "a\x1bb", "a" * 501)),
     ],
 )
@@ -395,6 +397,17 @@ def test_environment_variable_of_ours(user: Product) -> None:
         ("CODING_AGENTS_NETWROK_MODE", "restricted"),
     ):
         assert_refused(launch(user, "shop", env={name: value}), status=20, code="config", says=name)
+
+
+def test_a_protection_that_this_host_lacks_is_refused_before_anything_is_made(
+    user: Product, engine: EngineUnderTest
+) -> None:
+    if profiles_loaded(engine.api.info):
+        pytest.skip("this host has it")
+    required = {"CODING_AGENTS_REQUIRE": "apparmor"}
+    assert_refused(
+        launch(user, "shop", env=required), status=36, code="enforcement", says="apparmor is required"
+    )
 
 
 def test_manifest_of_the_users(product: Product, repo: Path) -> None:

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from coding_agents.engine.argv import RlimitCeiling, create_argv, network_text
 from coding_agents.engine.features import DOCKER, PODMAN, PROXY_VARIABLES
+from coding_agents.sandbox.apparmor import profile_name
 from coding_agents.sandbox.guest import guest_argv
 from coding_agents.sandbox.rules import PROFILES
 from coding_agents.sandbox.spec import BridgeNetwork, JoinContainer, Network, NoNetwork
@@ -72,6 +73,12 @@ def test_what_differs_on_podman() -> None:
     assert set(podman) - set(docker) == {"--http-proxy=false", "--systemd=false", "--log-driver=k8s-file"}
     blanks = {f"--env={name}=" for name in PROXY_VARIABLES}
     assert set(docker) - set(podman) == {"--log-driver=json-file", "--log-opt=max-file=3", *blanks}
+
+
+def test_an_apparmor_profile_is_one_more_wall() -> None:
+    name = profile_name("agent")
+    with_it, without = create_argv(sandbox(apparmor=name), DOCKER), create_argv(sandbox(), DOCKER)
+    assert [word for word in with_it if word not in without] == [f"--security-opt=apparmor={name}"]
 
 
 def test_a_joined_container_has_no_host_name_of_its_own() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,6 +76,20 @@ def test_the_worst_case_names_everything_once() -> None:
         f"1 links that leave the tree: …{'x' * 42}/link; 1 nested repositories, left empty: sub",
         "work     comes back to /data/shop.git; fetch it with: git fetch /data/shop.git demo/x",
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("on", "enforced user, apparmor"),
+        ("engine's docker-default", "enforced user; apparmor: engine's docker-default profile"),
+        ("absent", "enforced user"),
+    ],
+)
+def test_whose_apparmor_profile_is_in_force(value: str, told: str) -> None:
+    lines = list(banner(session_record(enforced={"user": "on", "apparmor": value})))
+    assert told in lines
+    assert ("absent   apparmor" in lines) is (value == "absent")
 
 
 def test_a_submodule_that_stays_empty_is_named_with_the_reason() -> None:

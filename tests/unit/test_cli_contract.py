@@ -37,7 +37,7 @@ BUILT: dict[str, frozenset[str]] = {
     verb: words(flags)
     for verb, flags in {
         "launch": "--agent -b --branch --name -p --prompt -d --detach --rm -y --force --empty --clean --include"
-        " --network-proxy --cpu --memory --pids --bandwidth --time-limit --allow-ptrace"
+        " --network-proxy --cpu --memory --pids --bandwidth --time-limit --allow-ptrace --best-effort"
         " --max-tokens --max-cost --engine --message --no-push --dotnet-preview --dry-run --json --trace",
         "list": "-a --watch --json",
         "connect": "--control",
@@ -73,7 +73,7 @@ BUILT: dict[str, frozenset[str]] = {
         "mcp list": "--json",
         "mcp trust": "--file --remove -y",
         "mcp convert": "--check --agent",
-        "doctor": "--json",
+        "doctor": "--fix -y --json",
         "config show": "",
         "config set": "",
         "config path": "",
@@ -89,11 +89,9 @@ LATER_VERBS = words("merge approvals forward acp allowlist policy report dashboa
 }
 LATER_FLAGS = {
     "launch": words(
-        "--allow --forward --disk --disk-read --disk-write"
-        " --best-effort --runtime --image --allow-origin-push --as-agent"
+        "--allow --forward --disk --disk-read --disk-write --runtime --image --allow-origin-push --as-agent"
     ),
     "review": frozenset({"--sarif"}),
-    "doctor": frozenset({"--fix"}),
 }
 BUILT_COMMANDS = words(
     "coding-agents launch-agent list-agents connect-agent remove-agent run-agent"

@@ -14,6 +14,7 @@ from coding_agents.app import gate as gate_module
 from coding_agents.app import launch as launch_module
 from coding_agents.app import start as start_module
 from coding_agents.app.bring_up import Guarding, bring_up
+from coding_agents.app.demands import Demands
 from coding_agents.app.launch import Launch
 from coding_agents.app.steps import Trace, Undo
 from coding_agents.app.stop import Ended
@@ -62,7 +63,7 @@ def _bring_up(session: Any, undone: list[str]) -> None:
     guest: Any = None
     with Undo() as undo:
         undo.add("volumes", lambda: undone.append("volumes"))
-        bring_up(session, plan, guest, Trace(), guarding=Guarding((), ()), asked=(), undo=undo)
+        bring_up(session, plan, guest, Trace(), guarding=Guarding((), ()), demands=Demands(), undo=undo)
 
 
 @pytest.mark.parametrize("after", AFTER, ids=lambda error: type(error).__name__)
@@ -162,7 +163,9 @@ def test_a_gate_that_was_not_opened_needs_no_stop(monkeypatch: pytest.MonkeyPatc
 def _launch(monkeypatch: pytest.MonkeyPatch, undone: list[str], timings: BaseException) -> None:
     """A launch whose timings cannot be recorded; what is undone of it goes to `undone`."""
     store: Any = SimpleNamespace(lock=lambda session_id: nullcontext())
-    anything: Any = SimpleNamespace(id="0" * 12, asked=(), manifest=SimpleNamespace(mcp=None), repo=None)
+    anything: Any = SimpleNamespace(
+        id="0" * 12, manifest=SimpleNamespace(mcp=None), repo=None, engine=SimpleNamespace(info=None)
+    )
 
     def prepare(self: Launch, *args: Any, **options: Any) -> None:
         undo = args[-1]
@@ -187,7 +190,7 @@ def _launch(monkeypatch: pytest.MonkeyPatch, undone: list[str], timings: BaseExc
     monkeypatch.setattr(Launch, "_images", lambda self, facts: (anything, anything))
     monkeypatch.setattr(Launch, "_prepare", prepare)
     monkeypatch.setattr(Launch, "_record_timings", record_timings)
-    request: Any = SimpleNamespace(options=SimpleNamespace(dry_run=False), asked=())
+    request: Any = SimpleNamespace(options=SimpleNamespace(dry_run=False), demands=Demands())
     env: Any = SimpleNamespace(data_dir=Path("/nonexistent"))
     monkeypatch.setattr(launch_module.GuestProgram, "of_this_version", lambda *args: None)
     narrator: Any = None
@@ -212,10 +215,10 @@ def test_a_start_stops_no_agent_that_works(monkeypatch: pytest.MonkeyPatch, afte
     stopped: list[object] = []
     record = SimpleNamespace(
         id="0" * 12, name="demo-x", container_id="c", holder_id="", private=(), agent="demo", mode="command",
-        command=("true",), asked=(), started_at="", phase="stopped",
+        command=("true",), started_at="", phase="stopped",
     )  # fmt: skip
     engine = SimpleNamespace(
-        inspect=lambda container: SimpleNamespace(running=False), start=lambda container: None
+        inspect=lambda container: SimpleNamespace(running=False), start=lambda container: None, info=None
     )
     session: Any = SimpleNamespace(
         record=record, engine=engine, reload=lambda: record, update=lambda **changes: None,
@@ -231,7 +234,9 @@ def test_a_start_stops_no_agent_that_works(monkeypatch: pytest.MonkeyPatch, afte
     for name, stub in {
         "_await_settled": lambda session: None,
         "_plan": lambda session, guarding: SimpleNamespace(holder=None, config=None, sandbox=None),
-        "has_profile": lambda spec, made: True,
+        "has_profiles": lambda spec, made: True,
+        "demands_at_start": lambda session: None,
+        "require_apparmor": lambda info, demands: None,
         "load_manifest": lambda *args: None,
         "restart_config": lambda *args: None,
         "stop_at_gate": stopped.append,

@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from coding_agents.engine.api import ContainerState, Mounted
-from coding_agents.engine.drift import drift
+from coding_agents.engine.drift import drift, has_profiles
 from coding_agents.engine.inspect import (
     image_digest,
     parse_container,
@@ -23,6 +23,7 @@ from coding_agents.engine.inspect import (
     parse_version,
 )
 from coding_agents.errors import EngineError
+from coding_agents.sandbox.apparmor import profile_name
 from coding_agents.sandbox.seccomp import profile
 from coding_agents.sandbox.spec import ContainerSpec, Network
 from support.capture_engine_data import profile_put_back
@@ -109,6 +110,14 @@ _DRIFTS: dict[str, tuple[Edit, str]] = {
     "two profiles": (
         _host("SecurityOpt", ["no-new-privileges", _AGENT, "seccomp=unconfined"]),
         "seccomp profile is not that",
+    ),
+    "apparmor off": (
+        _host("SecurityOpt", ["no-new-privileges", _AGENT, "apparmor=unconfined"]),
+        "AppArmor profile: planned none, asked unconfined",
+    ),
+    "apparmor of another version": (
+        _host("SecurityOpt", ["no-new-privileges", _AGENT, "apparmor=coding-agents-agent-0123456789ab"]),
+        "AppArmor profile: planned none, asked coding-agents-agent-0123456789ab",
     ),
     "host pid": (_host("PidMode", "host"), "pid namespace is shared"),
     "host ipc": (_host("IpcMode", "host"), "ipc namespace is shared"),
@@ -274,3 +283,28 @@ def test_a_running_container() -> None:
     assert state.pid == 7
     assert state.started_at == "2026-11-24T03:42:09.37Z"
     assert drift(_spec("sandbox", document), replace(state, exit_code=1)) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "applied", "same", "told"),
+    [
+        (["apparmor=@"], "@", True, []),
+        (["apparmor=@"], "", True, ["planned @, asked @, applied none"]),
+        (["apparmor=@"], "docker-default", True, ["planned @, asked @, applied docker-default"]),
+        ([], "docker-default", False, ["planned @, asked none, applied docker-default"]),
+        (["apparmor=unconfined"], "unconfined", False, ["planned @, asked unconfined, applied unconfined"]),
+        (["apparmor=@", "apparmor=unconfined"], "@", False, ["planned @, asked @, unconfined, applied @"]),
+    ],
+)
+def test_an_engine_that_does_not_apply_our_apparmor_profile_is_found_out(
+    options: list[str], applied: str, same: bool, told: list[str]
+) -> None:
+    """Docker on a kernel without AppArmor takes any name, and says that it applies none."""
+    name = profile_name("agent")
+    document = _golden("docker-sandbox")
+    document["HostConfig"]["SecurityOpt"] += [option.replace("@", name) for option in options]
+    document["AppArmorProfile"] = applied.replace("@", name)
+    state = parse_container(document)
+    spec = replace(_spec("sandbox", document), apparmor=name)
+    assert has_profiles(spec, state.config) is same
+    assert drift(spec, state) == [f"AppArmor profile: {line.replace('@', name)}" for line in told]

@@ -15,6 +15,7 @@ from coding_agents.engine.argv import create_argv
 from coding_agents.engine.features import DOCKER, ENGINES, PODMAN
 from coding_agents.errors import InvariantError
 from coding_agents.model.limits import Limits
+from coding_agents.sandbox.apparmor import profile_name
 from coding_agents.sandbox.invariants import argv_violations, check_argv, check_spec, spec_violations
 from coding_agents.sandbox.plan import plan_filler, plan_salvage
 from coding_agents.sandbox.spec import (
@@ -94,6 +95,11 @@ _BAD_SPECS: dict[str, ContainerSpec] = {
     "odd mode": sandbox(tmpfs=(*sandbox().tmpfs[1:], Tmpfs("/run", 1, mode="4777"))),
     "bad name": sandbox(name="-rm"),
     "bad host name": sandbox(hostname="a b"),
+    "unconfined": sandbox(apparmor="unconfined"),
+    "AppArmor profile of the engine": sandbox(apparmor="docker-default"),
+    "AppArmor profile of another version": sandbox(apparmor="coding-agents-agent-0123456789ab"),
+    "AppArmor profile of the holder": sandbox(apparmor=profile_name("holder")),
+    "holder with the agent's AppArmor profile": holder(apparmor=profile_name("agent")),
     "runtime as path": sandbox(runtime="/tmp/runc"),
     "relative workdir": sandbox(workdir="tmp"),
     "no stop timeout": sandbox(stop_timeout_s=0),
@@ -188,6 +194,10 @@ _ALWAYS_REFUSED: dict[str, Edit] = {
     "capability, other spelling": _add("--cap-add=CAP_SYS_PTRACE"),
     "seccomp off": _add("--security-opt=seccomp=unconfined"),
     "apparmor off": _add("--security-opt=apparmor=unconfined"),
+    "apparmor of another": _add("--security-opt=apparmor=docker-default"),
+    "apparmor of another version": _add("--security-opt=apparmor=coding-agents-agent-0123456789ab"),
+    "apparmor twice": _add(*2 * [f"--security-opt=apparmor={profile_name('agent')}"]),
+    "apparmor in the place of seccomp": _swap("--security-opt", f"apparmor={profile_name('agent')}"),
     "privileges": _swap("--security-opt", "no-new-privileges=false"),
     "unmasked /proc": _add("--security-opt=systempaths=unconfined"),
     "host network": _swap("--network", "host"),
@@ -263,6 +273,16 @@ def test_each_weakened_command_line_is_refused(spec: ContainerSpec, features: An
         if not argv_violations(weakened, role=spec.role):
             missed.append(name)
     assert missed == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "other"), [(sandbox(), "holder"), (holder(), "agent"), (plan_salvage(plan_input()), "holder")]
+)
+def test_an_apparmor_profile_is_for_one_kind_of_container(spec: ContainerSpec, other: str) -> None:
+    words = list(create_argv(replace(spec, apparmor=profile_name(other)), DOCKER))
+    assert len(argv_violations(words, role=spec.role)) == 1
+    own = replace(spec, apparmor=profile_name("agent" if other == "holder" else "holder"))
+    assert argv_violations(create_argv(own, DOCKER), role=spec.role) == []
 
 
 @pytest.mark.parametrize("which", sorted(ENGINES))

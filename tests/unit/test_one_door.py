@@ -29,6 +29,7 @@ MAY_DESCRIBE = {
     "supervisor/client.py",  # our own interpreter
     "images/rootfs.py",  # mmdebstrap
     "supervisor/notify.py",  # the user's own command
+    "app/apparmor.py",  # apparmor_parser and tee of the system, by sudo
     "terminal/clipboard.py",  # the desktop's program for its clipboard
     "credentials/asking.py",  # the user's own, which print secrets
     "credentials/sealing.py",  # age
@@ -37,6 +38,7 @@ MAY_DESCRIBE = {
 """Who may say which program the runner starts, and which that is."""
 
 MAY_NAME = {
+    "app/apparmor.py": {("sudo", "call _program"), ("sudo", "value of hints")},
     "app/doctor.py": {("git", "call _guarded"), ("git", "call Check")},  # names of a check
     "app/pasting.py": {("sh", "value of keep")},  # inside the container
     "errors.py": {("git", "value of code")},  # the code of an error

@@ -14,6 +14,7 @@ from coding_agents.engine.argv import RlimitCeiling, create_argv
 from coding_agents.engine.features import ENGINES
 from coding_agents.errors import NotBuiltError
 from coding_agents.model.limits import Limits
+from coding_agents.sandbox.apparmor import profile_name
 from coding_agents.sandbox.guest import CONFIG_DIRECTORY, GUEST_DIRECTORY
 from coding_agents.sandbox.invariants import argv_violations, spec_violations
 from coding_agents.sandbox.plan import (
@@ -70,6 +71,7 @@ def plan_inputs(draw: st.DrawFn) -> PlanInput:
         resolvers=tuple(dns),
         holder_options=tuple(word for address in dns for word in ("--dns", address)),
         config=draw(st.booleans()),
+        apparmor=draw(st.booleans()),
         runtime=draw(st.sampled_from(["", "runc", "crun", "runsc"])),
     )
 
@@ -101,6 +103,13 @@ def test_allow_all_has_a_holder_and_no_interface_of_its_own() -> None:
 def test_restricted_has_neither_holder_nor_network() -> None:
     plan = session_plan(network=Network.RESTRICTED)
     assert (plan.holder, plan.network, plan.sandbox.network) == (None, None, NoNetwork())
+
+
+def test_where_the_kernel_knows_our_profiles_each_container_that_runs_has_its_own() -> None:
+    facts = plan_input(apparmor=True)
+    specs = (*plan_session(facts).containers, plan_salvage(facts))
+    assert [spec.apparmor for spec in specs] == [profile_name(kind) for kind in ("holder", "agent", "agent")]
+    assert {spec.apparmor for spec in session_plan().containers} == {""}
 
 
 def test_squid_is_refused_until_it_is_built() -> None:

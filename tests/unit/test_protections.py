@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coding_agents.model.protection import BEST_AVAILABLE, REQUIRED
+from coding_agents.sandbox.apparmor import profile_name
 from coding_agents.sandbox.protections import LAYER_NAMES, LAYERS, Evidence, Need, judge
 from coding_agents.sandbox.seccomp import profile
 from coding_agents.sandbox.spec import Network
@@ -136,9 +138,43 @@ def test_each_weakening_is_seen(which: str, name: str) -> None:
     assert (layer in _REQUIRED) == bool(judge(evidence, asked=(layer,), best_effort=(layer,)).violations)
 
 
-def test_apparmor_in_force() -> None:
-    facts = {**_facts("docker"), "label": "docker-default (enforce)"}
-    assert judge(Evidence(facts, sandbox(), guard=[])).layers["apparmor"] == "on"
+_OURS = profile_name("agent")
+
+
+@pytest.mark.parametrize(
+    ("label", "planned", "shown"),
+    [
+        (f"{_OURS} (enforce)", _OURS, "on"),
+        (f"{_OURS} (complain)", _OURS, "off"),
+        (f"{_OURS}", _OURS, "off"),
+        (f"{_OURS}//&unconfined (enforce)", _OURS, "off"),
+        ("coding-agents-agent-0123456789ab (enforce)", _OURS, "off"),
+        (f"{profile_name('holder')} (enforce)", _OURS, "off"),
+        ("docker-default (enforce)", _OURS, "off"),
+        ("unconfined", _OURS, "off"),
+        ("", _OURS, "absent"),
+        (None, _OURS, "absent"),
+        ("docker-default (enforce)", "", "engine's docker-default"),
+        ("containers-default-0.50.1 (enforce)", "", "engine's containers-default-0.50.1"),
+        (f"{_OURS} (complain)", "", "off"),
+        ("x\x1b[2J (enforce)", "", "off"),
+    ],
+)
+def test_apparmor_is_on_where_our_very_profile_is_in_force(
+    label: str | None, planned: str, shown: str
+) -> None:
+    """Missing although it was planned stops the launch; missing everywhere is shown, unless somebody asked."""
+    evidence = Evidence({**_facts("docker"), "label": label}, sandbox(apparmor=planned), guard=[])
+    verdict = judge(evidence)
+    assert verdict.layers["apparmor"] == shown
+    assert bool(verdict.violations) == (bool(planned) and shown != "on")
+    assert bool(judge(evidence, asked=("apparmor",)).violations) == (shown != "on")
+    assert judge(evidence, asked=("apparmor",), best_effort=("apparmor",)).violations == ()
+
+
+def test_the_model_names_the_same_protections_in_the_same_classes() -> None:
+    assert {layer.name for layer in LAYERS if layer.need is Need.REQUIRED} == set(REQUIRED)
+    assert {layer.name for layer in LAYERS if layer.need is Need.BEST_AVAILABLE} == set(BEST_AVAILABLE)
 
 
 def test_an_interface_in_restricted_mode() -> None:

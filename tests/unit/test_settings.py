@@ -52,6 +52,7 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     },
     "relay.refs": st.integers(10, 9999),
     "require": st.dictionaries(st.sampled_from(["apparmor", "swap"]), st.just(True)),
+    "best_effort": st.lists(st.sampled_from(["apparmor", "swap", "pids"]), max_size=2),
 }
 
 
@@ -76,7 +77,7 @@ _STACKS = st.lists(st.sampled_from(list(Source)[1:]), unique=True).flatmap(
 
 def test_table_strategies_and_fields_are_the_same_set() -> None:
     assert set(_VALUES) == set(BY_KEY)
-    fields = set(Settings.__struct_fields__) - {"origins", "managed"}
+    fields = set(Settings.__struct_fields__) - {"origins", "managed", "organisation", "demanded"}
     assert fields == {setting.field for setting in SETTINGS}
 
 
@@ -220,6 +221,8 @@ def test_accepted_spellings(key: str, value: object, parsed: object) -> None:
         ("require", {"apparmor": False}),
         ("require", ["App Armor"]),
         ("require", True),
+        ("best_effort", ["seccomp"]),
+        ("best_effort", ["disc"]),
     ],
 )
 def test_refused_values(key: str, value: object) -> None:

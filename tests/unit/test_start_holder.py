@@ -11,6 +11,7 @@ import pytest
 
 from coding_agents.app import start as module
 from coding_agents.app.bring_up import Guarding
+from coding_agents.app.demands import Demands
 from coding_agents.app.renew import make_anew
 from coding_agents.app.steps import Trace
 from coding_agents.errors import EngineError
@@ -18,6 +19,8 @@ from coding_agents.errors import EngineError
 
 class Engine:
     """A container that has ended, and a holder whose log holds two earlier reports."""
+
+    info = None
 
     def inspect(self, container: str) -> Any:
         return SimpleNamespace(running=False, config=SimpleNamespace(dns=("192.0.2.1",)))
@@ -35,7 +38,7 @@ class Engine:
 def test_reports_of_earlier_starts_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     record = SimpleNamespace(
         id="0" * 12, name="demo-x", container_id="c", holder_id="h", private=(), agent="demo", guest_volume="v",
-        mode="command", command=("true",), asked=(), started_at="", phase="stopped", limits={},
+        mode="command", command=("true",), started_at="", phase="stopped", limits={},
     )  # fmt: skip
     session: Any = SimpleNamespace(
         record=record, engine=Engine(), reload=lambda: record, update=lambda **changes: None,
@@ -49,10 +52,12 @@ def test_reports_of_earlier_starts_are_handed_on(monkeypatch: pytest.MonkeyPatch
         "_plan": lambda session, guarding: SimpleNamespace(
             holder=SimpleNamespace(name="h"), config=None, sandbox=None
         ),
-        "has_profile": lambda spec, made: True,
+        "has_profiles": lambda spec, made: True,
+        "demands_at_start": lambda session: Demands(),
+        "require_apparmor": lambda info, demands: None,
         "load_manifest": lambda *args: None,
         "restart_config": lambda *args: None,
-        "bring_up": lambda *args, guarding, asked, undo: seen.append(guarding),
+        "bring_up": lambda *args, guarding, demands, undo: seen.append(guarding),
     }.items():
         monkeypatch.setattr(module, name, stub)
     module.start(session, Trace())

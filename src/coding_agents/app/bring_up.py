@@ -5,10 +5,11 @@ The order is the protection: the guest waits at its gate until the host has meas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import msgspec
 
+from coding_agents.app.demands import Demands
 from coding_agents.app.gate import open_gate
 from coding_agents.app.holder import guard_problems
 from coding_agents.app.steps import Parallel, Trace, Undo
@@ -54,7 +55,7 @@ def bring_up(
     trace: Trace,
     *,
     guarding: Guarding,
-    asked: Collection[str],
+    demands: Demands,
     undo: Undo,
     fill: Callable[[], None] | None = None,
     on_gate: Callable[[SessionContext], None] | None = None,
@@ -78,7 +79,7 @@ def bring_up(
         _explain(session, error)
         raise
     with trace.step("measure"):
-        enforced = _measure(session, plan, facts, state, guard=guard.result(), asked=asked)
+        enforced = _measure(session, plan, facts, state, guard=guard.result(), demands=demands)
     with trace.step("gate"):
         if on_gate is not None:
             on_gate(session)
@@ -148,7 +149,7 @@ def _measure(
     state: ContainerState,
     *,
     guard: list[str] | None,
-    asked: Collection[str],
+    demands: Demands,
 ) -> Enforced:
     """Compare what the engine made and what the kernel enforces with the plan."""
     spec = plan.sandbox.joined_to(session.record.holder_id) if plan.holder is not None else plan.sandbox
@@ -160,12 +161,12 @@ def _measure(
         userns=session.engine.info.user_namespace,
         disk_watched=bool(disk_of(session)),
     )
-    enforced = judge(evidence, asked=asked)
+    enforced = judge(evidence, asked=demands.asked, best_effort=demands.best_effort)
     problems = [*differences, *enforced.violations]
     if problems:
         raise EnforcementError(
             "the container is not what was planned; its gate stayed closed",
             details="\n".join(problems),
-            hint="Run `coding-agents doctor`; a limit that you did not ask for may be left out.",
+            hint="Run `coding-agents doctor`; what you asked for yourself may be missing with --best-effort NAME.",
         )
     return enforced

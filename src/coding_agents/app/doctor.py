@@ -10,18 +10,22 @@ from typing import Literal
 
 import msgspec
 
+from coding_agents.app.demands import demands_of
 from coding_agents.app.pins import stale_agents
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.config.load import load_settings
 from coding_agents.credentials.standing import standing
-from coding_agents.engine.api import Engine
+from coding_agents.engine.api import Engine, EngineInfo
+from coding_agents.engine.apparmor import can_confine, profiles_loaded
 from coding_agents.engine.find import find_engine
 from coding_agents.errors import CodingAgentsError
 from coding_agents.images.listing import list_images
 from coding_agents.images.manifests import list_manifests
 from coding_agents.model.pins import STALE_DAYS
+from coding_agents.model.settings import Settings
 from coding_agents.network.dns import read_resolvers
 from coding_agents.proc.git import Profile, git
+from coding_agents.sandbox.apparmor import profile_name
 from coding_agents.store.sessions import SessionStore
 
 Status = Literal["ok", "warn", "fail", "absent"]
@@ -67,7 +71,20 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
 
 def _settings(env: HostEnvironment) -> Check:
     settings = load_settings(env)
-    return Check("settings", "ok", f"agent {settings.agent}, network {settings.network_mode}")
+    return Check(
+        "settings",
+        "ok",
+        f"agent {settings.agent}, network {settings.network_mode}{_organisation(settings)}",
+    )
+
+
+def _organisation(settings: Settings) -> str:
+    """What an organisation's file decides, where there is one."""
+    if not settings.organisation:
+        return ""
+    rules = {"manages": sorted(settings.managed), "requires": sorted(settings.demanded)}
+    told = [f"{verb} {', '.join(names)}" for verb, names in rules.items() if names]
+    return f"; in force: {settings.organisation}, which {' and '.join(told) or 'binds nothing'}"
 
 
 def _git(env: HostEnvironment) -> Check:
@@ -100,11 +117,30 @@ def _engine_checks(env: HostEnvironment, engine: Engine) -> Iterator[Check]:
         yield Check("seccomp", "ok", "the engine applies a seccomp profile")
     else:
         yield Check("seccomp", "fail", "the engine has no seccomp", "Use a kernel and engine with seccomp.")
-    if info.apparmor:
-        yield Check("apparmor", "ok", "the engine applies an AppArmor profile")
-    else:
-        yield Check("apparmor", "absent", "this kernel or engine has no AppArmor")
+    yield _guarded("apparmor", lambda: _apparmor(env, info))
     yield from _image_checks(env, engine)
+
+
+def _apparmor(env: HostEnvironment, info: EngineInfo) -> Check:
+    required = "apparmor" in demands_of(load_settings(env)).needed
+    if not can_confine(info):
+        return Check(
+            "apparmor",
+            "fail" if required else "absent",
+            "this kernel or engine has no AppArmor"
+            if not info.rootless
+            else "a rootless engine has no AppArmor",
+            "Take it out of [require], or launch on a machine that has it." if required else "",
+        )
+    if profiles_loaded(info):
+        return Check("apparmor", "ok", f"our profile {profile_name('agent')} is loaded")
+    where = "" if info.is_local else f" on {info.machine[0] or 'the machine of the engine'}"
+    return Check(
+        "apparmor",
+        "fail" if required else "warn",
+        f"the engine applies its own profile: ours is not loaded{where}",
+        f"Run `coding-agents doctor --fix`{where}.",
+    )
 
 
 def _image_checks(env: HostEnvironment, engine: Engine) -> Iterator[Check]:

@@ -67,6 +67,7 @@ def _differences(request: LaunchRequest, existing: SessionRecord) -> Iterator[tu
     for flag, differs in (
         ("--no-push", options.no_push and existing.push),
         ("--allow-ptrace", options.allow_ptrace and not existing.allow_ptrace),
+        ("--best-effort", not set(options.best_effort) <= {*existing.best_effort}),
         ("--rm", options.rm and not existing.rm),
         ("--clean", options.clean),  # the copy is made, and what it left out or took in is not recorded
         ("--include", bool(options.include)),

@@ -14,6 +14,7 @@ import msgspec
 
 from coding_agents.app.bring_up import Guarding, bring_up
 from coding_agents.app.config_volume import fill_config
+from coding_agents.app.demands import require_apparmor
 from coding_agents.app.failed_start import discard, enforcement_failures_recorded, kept_log_named
 from coding_agents.app.gather import Gathered
 from coding_agents.app.guest import guest_config
@@ -111,6 +112,7 @@ class Launch(msgspec.Struct):
             return Launched(self.trace, session, joined=True)
         for file, left in self.servers.left:
             self.narrator.say(f"MCP server {left.name} of {file} is not started: {left.reason}")
+        require_apparmor(facts.engine.info, self.request.demands)
         branch = require_free_branch(facts, naming.branch, self.env)
         self._require_archivable(branch, naming)
         with self.trace.step("images"):
@@ -159,7 +161,7 @@ class Launch(msgspec.Struct):
                 guest_config(session, facts.manifest, facts.repo, self.request, tuple(self.servers.started)),
                 self.trace,
                 guarding=guarding,
-                asked=self.request.asked,
+                demands=self.request.demands,
                 undo=undo,
                 fill=lambda: self._fill(session, facts, source),
                 on_gate=self.on_gate,

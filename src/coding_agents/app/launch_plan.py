@@ -11,6 +11,7 @@ from coding_agents.app.gather import Gathered
 from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.app.naming import Naming
 from coding_agents.config.environ import HostEnvironment
+from coding_agents.engine.apparmor import profiles_loaded
 from coding_agents.images.api import ImageRef
 from coding_agents.model.session import SessionRecord, Volumes
 from coding_agents.network.dns import read_resolvers
@@ -63,6 +64,7 @@ def launch_plan(
             limits=request.limits,
             host_cpus=info.cpus or None,
             allow_ptrace=request.settings.sandbox_allow_ptrace,
+            apparmor=profiles_loaded(info),
             resolvers=guarding.dns,
             holder_options=guarding.options,
         )
@@ -118,7 +120,8 @@ def launch_record(
         author_email=author.email if author is not None else f"{facts.manifest.name}@localhost",
         private=guarding.private,
         allow_ptrace=request.settings.sandbox_allow_ptrace,
-        asked=tuple(sorted(request.asked)),
+        asked=tuple(sorted(request.demands.asked)),
+        best_effort=tuple(sorted(request.demands.best_effort)),
         limits={
             "cpus": str(request.limits.cpus),
             "memory_bytes": str(request.limits.memory_bytes),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from coding_agents.app.demands import Demands, demands_of
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.config.load import find_project, load_settings
 from coding_agents.errors import NotBuiltError, UsageError
@@ -14,12 +15,10 @@ from coding_agents.gitsync.discover import resolve_source
 from coding_agents.gitsync.urls import GitUrl
 from coding_agents.model.limits import Limits
 from coding_agents.model.names import parse_name
-from coding_agents.model.settings import Settings, Source
+from coding_agents.model.settings import Settings
 from coding_agents.sandbox.spec import Network
 
 _CHANNEL = re.compile(r"preview|[0-9]{1,3}\.[0-9]{1,3}")
-# The settings by which a user asks for a limit, and the protections that must then be in force.
-_ASKED_BY = {"limits.memory": ("memory", "swap"), "limits.cpu": ("cpus",), "limits.pids": ("pids",)}
 
 
 class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +43,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     bandwidth: str | None = None
     time_limit: str | None = None
     allow_ptrace: bool = False
+    best_effort: tuple[str, ...] = ()
     max_tokens: str | None = None
     max_cost: str | None = None
     engine: str | None = None
@@ -61,8 +61,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
 class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A launch to carry out: where the work comes from, and how the session is to be.
 
-    `task` tells that the session is to do one thing and end (a prompt or a COMMAND). `asked` are the
-    protections that must be in force because the user named them.
+    `task` tells that the session is to do one thing and end (a prompt or a COMMAND).
     """
 
     source: Path | GitUrl | None
@@ -70,7 +69,7 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     network: Network
     limits: Limits
-    asked: frozenset[str]
+    demands: Demands
 
     @property
     def task(self) -> bool:
@@ -93,6 +92,7 @@ def parse_request(env: HostEnvironment, options: LaunchOptions) -> LaunchRequest
             "limits.bandwidth": options.bandwidth,
             "limits.time": options.time_limit,
             "sandbox.allow_ptrace": True if options.allow_ptrace else None,
+            "best_effort": list(options.best_effort) or None,
             "network.mode": options.network,
             "model.max_tokens": options.max_tokens,
             "model.max_cost": options.max_cost,
@@ -121,7 +121,7 @@ def parse_request(env: HostEnvironment, options: LaunchOptions) -> LaunchRequest
             pids=settings.limits_pids,
             file_bytes=settings.limits_file,
         ),
-        asked=_asked(settings),
+        demands=demands_of(settings),
     )
 
 
@@ -145,13 +145,3 @@ def _require_consistent(options: LaunchOptions) -> None:
         raise UsageError(f"not a .NET channel: {channel[:80]!r}", hint="Write it like 11.0, or preview.")
     if options.name is not None:
         parse_name(options.name)
-
-
-def _asked(settings: Settings) -> frozenset[str]:
-    named = [
-        layer
-        for key, layers in _ASKED_BY.items()
-        if settings.origins[key].source is not Source.DEFAULT
-        for layer in layers
-    ]
-    return frozenset((*named, *settings.require))

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from coding_agents.app.bring_up import Guarding, bring_up
 from coding_agents.app.config_volume import fill_config
+from coding_agents.app.demands import demands_at_start, require_apparmor
 from coding_agents.app.failed_start import enforcement_failures_recorded
 from coding_agents.app.guest import restart_config
 from coding_agents.app.holder import require_holder, times_ready
@@ -15,7 +16,8 @@ from coding_agents.app.mcp_session import session_servers
 from coding_agents.app.renew import make_anew, take_this_versions_guest
 from coding_agents.app.steps import Trace, Undo
 from coding_agents.app.stop import SETTLE_S, stop_at_gate
-from coding_agents.engine.drift import has_profile
+from coding_agents.engine.apparmor import profiles_loaded
+from coding_agents.engine.drift import has_profiles
 from coding_agents.engine.failures import is_stale
 from coding_agents.errors import EngineError, SessionStateError, SupervisorGoneError
 from coding_agents.images.manifests import load_manifest
@@ -50,6 +52,8 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
             # Its gate is closed (restarted by others, or we died before it opened): begin from a stop.
             engine.stop(record.container_id, timeout_s=10)
         _await_settled(session)
+        demands = demands_at_start(session)
+        require_apparmor(engine.info, demands)
         rate = guard_rate(int(record.limits.get("bandwidth", NO_RATE))) if record.holder_id else 0
         guarding = Guarding(_holder_dns(session), record.private, rate=rate)
         plan = _plan(session, guarding)
@@ -58,7 +62,9 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
             undo.add("start", lambda: stop_at_gate(session))
             with trace.step("config"):
                 servers = _renew_config(session, plan, manifest)
-            if not has_profile(plan.sandbox, state.config):  # made by another version of ours
+            if not has_profiles(
+                plan.sandbox, state.config
+            ):  # of another version, or from before they were loaded
                 with trace.step("renew"):
                     take_this_versions_guest(session)
                     plan = _plan(session, guarding)
@@ -76,7 +82,7 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
                 restart_config(session, manifest, servers),
                 trace,
                 guarding=replace(guarding, earlier=earlier),
-                asked=frozenset(record.asked),
+                demands=demands,
                 undo=undo,
             )
 
@@ -96,6 +102,7 @@ def _plan(session: SessionContext, guarding: Guarding) -> SessionPlan:
         record,
         base_image=base,
         host_cpus=session.engine.info.cpus or None,
+        apparmor=profiles_loaded(session.engine.info),
         resolvers=guarding.dns,
         options=guarding.options,
     )

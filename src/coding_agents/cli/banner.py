@@ -17,7 +17,8 @@ _NAMED = 3
 _LONGEST_NAME = 48
 _LONGEST_REASON = 100
 _NO_REASONS: Mapping[str, str] = MappingProxyType({})
-_HOLD = ("user", "capabilities", "no-new-privileges", "seccomp", "read-only-root", "mounts", "host-paths")
+_HOLD = ("user", "capabilities", "no-new-privileges", "seccomp", "read-only-root", "mounts", "host-paths",
+         "apparmor")  # fmt: skip
 _LIMITS = ("cpus", "memory", "swap", "pids", "disk")
 _LACKING = ("absent", "off", "unknown")
 
@@ -31,7 +32,9 @@ def banner(record: SessionRecord, copy: CopyPlan | None = None, *, model: str = 
     opened = f"; open: {_few(record.private)}" if record.private and record.network == "allow-all" else ""
     yield f"session  {record.name} on branch {record.branch} ({record.engine})"
     ptrace = "; ptrace allowed" if record.allow_ptrace else ""
-    yield f"enforced {', '.join(name for name in _HOLD if enforced.get(name) == 'on')}{ptrace}"
+    armor = enforced.get("apparmor", "")
+    instead = f"; apparmor: {escape(armor)} profile" if armor.startswith("engine's") else ""
+    yield f"enforced {', '.join(name for name in _HOLD if enforced.get(name) == 'on')}{instead}{ptrace}"
     asks = f"; model: {escape(model)}" if model else ""
     yield f"network  {record.network}: {enforced.get('network', 'unknown')}{opened}{asks}"
     yield f"limits   {', '.join((*_measured(enforced), *_watched(record.limits)))}"

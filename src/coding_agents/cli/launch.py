@@ -11,6 +11,7 @@ from coding_agents.cli.context import AppContext
 from coding_agents.cli.dashes import CommandAfterDashes
 from coding_agents.cli.options import examples, json_option, passing_status
 from coding_agents.errors import UsageError
+from coding_agents.model.protection import BEST_AVAILABLE
 
 if TYPE_CHECKING:
     from coding_agents.app.launch_request import LaunchRequest
@@ -77,6 +78,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--allow-ptrace", is_flag=True, help="Let debuggers (gdb, strace) trace what the agent itself runs."
+)
+@click.option(
+    "--best-effort",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=offers(*BEST_AVAILABLE),
+    help="Let a protection be missing although you asked for it, such as swap (repeatable).",
 )
 @click.option(
     "--max-tokens",

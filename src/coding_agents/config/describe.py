@@ -116,7 +116,12 @@ A settings file is TOML. `coding-agents config show` prints every effective valu
   repository may do, users may then do with such a key as well: tighten it where there is a direction, else
   nothing. Its value is the one in that file, or the default.
 - `[require]` names protections that must be in force, `apparmor = true`; the launch is refused without them.
-  Any layer can add one, none can drop another's.
+  Any layer can add one, none can drop another's. `best_effort = ["swap"]` lets one be missing that you asked for
+  yourself, by `[require]` or by a limit that you set; never one that nothing starts without, and never one that your
+  organisation requires.
+- **The organisation's file is root's.** It and the directories above it belong to root and nobody else can write there;
+  otherwise, or when it cannot be read or has a mistake, nothing is launched. `coding-agents doctor` says that there is
+  one, `config show` which keys are managed. A refused value is named with its own place and with that of the rule.
 - An unknown key, an unknown `CODING_AGENTS_` variable and a value out of range are errors; all mistakes of a
   file are shown together with their lines.
 

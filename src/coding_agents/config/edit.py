@@ -10,17 +10,21 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Table
 
+from coding_agents.config.load import ORGANISATION_FILE, require_allowed
 from coding_agents.config.merge import parse_layer, unknown_key
 from coding_agents.errors import ConfigError, UsageError
 from coding_agents.model.settings import BY_KEY, Setting, Source
 from coding_agents.store.files import locked, make_dir, read_record, write_atomic
 
 
-def set_setting(path: Path, key: str, words: Sequence[str]) -> str:
+def set_setting(
+    path: Path, key: str, words: Sequence[str], *, organisation_file: Path = ORGANISATION_FILE
+) -> str:
     """Set `key` in the settings file `path` (made when missing) and return the value as written.
 
     `words` is the value as typed: one TOML value or bare text, or the items of a list. Raises UsageError
-    for an unknown key or a bad value, ConfigError when the file is broken; then the file is unchanged.
+    for an unknown key or a bad value, ConfigError when the file is broken or the organisation's does not
+    allow it; then the file is unchanged.
     """
     setting = BY_KEY.get(key)
     if setting is None:
@@ -29,7 +33,9 @@ def set_setting(path: Path, key: str, words: Sequence[str]) -> str:
     document_value = dict.fromkeys(value, True) if key == "require" and isinstance(value, list) else value
     make_dir(path.parent)
     with locked(path.parent / f".{path.name}.lock"):
-        write_atomic(path.resolve(), _edited(path, key, document_value).encode())
+        edited = _edited(path, key, document_value)
+        require_allowed(path, edited, organisation_file=organisation_file)
+        write_atomic(path.resolve(), edited.encode())
     return tomlkit.item(document_value).as_string()
 
 

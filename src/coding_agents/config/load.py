@@ -1,12 +1,10 @@
-"""Reading settings: where the files are, who may have written them, and how their mistakes are told.
+"""Reading settings: where the files are, and how their mistakes are told.
 
-All mistakes of a file are reported together, with their lines. The repository's file is hostile: it is
-read bounded and never through a link, and can only tighten (config.merge).
+All mistakes of a file are reported together, with their lines, and what they break with its file and line.
 """
 
 from __future__ import annotations
 
-import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,15 +13,14 @@ from msgspec.structs import replace
 
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.config.merge import Layer, Mistake, merge, parse_layer, unknown_key
-from coding_agents.errors import ConfigError, StoreError, UntrustedSettingError, UsageError
+from coding_agents.config.reading import read_settings_file
+from coding_agents.errors import ConfigError, UntrustedSettingError, UsageError
 from coding_agents.model.settings import BY_KEY, SETTINGS, Origin, Settings, Source
 from coding_agents.model.values import Value
-from coding_agents.store.files import read_record
 
 ORGANISATION_FILE = Path("/etc/coding-agents/config.toml")
 PROJECT_FILE = ".coding-agents.toml"
 
-_LIMIT = 64 * 1024
 # Finding a line parses each prefix of the file, so a hostile file must not have too many of them.
 _MOST_LINES = 1000
 _PREFIX = "CODING_AGENTS_"
@@ -53,7 +50,7 @@ def load_settings(
     texts: dict[str, str] = {}
     layers: list[Layer] = []
     for source, path in files:
-        text = _read(path, source=source, uid=env.uid)
+        text = read_settings_file(path, source=source, uid=env.uid)
         if text is not None:
             texts[str(path)] = text
             layers.append(_file_layer(path, source, text))
@@ -62,6 +59,17 @@ def load_settings(
     settings, refused = merge(layers)
     _report(refused, texts)
     return _name_origins(settings)
+
+
+def require_allowed(path: Path, text: str, *, organisation_file: Path = ORGANISATION_FILE) -> None:
+    """Raise ConfigError when `text` as the user's file `path` breaks a rule of the organisation, or has mistakes."""
+    layers = [_file_layer(path, Source.USER, text)]
+    texts = {str(path): text}
+    organisation = read_settings_file(organisation_file, source=Source.ORGANISATION, uid=0)
+    if organisation is not None:
+        texts[str(organisation_file)] = organisation
+        layers.append(_file_layer(organisation_file, Source.ORGANISATION, organisation))
+    _report(merge(layers)[1], texts)
 
 
 def find_project(start: Path) -> Path | None:
@@ -96,29 +104,6 @@ def _has(document: object, path: list[str]) -> bool:
             return False
         document = document[name]
     return True
-
-
-def _read(path: Path, *, source: Source, uid: int) -> str | None:
-    """The text of a settings file, None when there is none. Raises ConfigError."""
-    try:
-        data = read_record(path if source is Source.PROJECT else path.resolve(), limit=_LIMIT)
-        info = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except StoreError as error:
-        raise ConfigError(error.message, hint="Settings are a regular file of at most 64 KiB.") from error
-    trusted = {Source.ORGANISATION: (0,), Source.USER: (0, uid)}.get(source)
-    if trusted is not None and (info.st_uid not in trusted or info.st_mode & stat.S_IWOTH):
-        raise ConfigError(
-            f"{path} can be changed by others than its user",
-            hint=f"Make it owned by uid {trusted[-1]} and not writable for everybody.",
-        )
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path} is not UTF-8 text", details=str(error), hint="Save the file as UTF-8 text."
-        ) from error
 
 
 def _file_layer(path: Path, source: Source, text: str) -> Layer:
@@ -182,15 +167,42 @@ def _report(refused: tuple[tuple[Layer, Mistake], ...], texts: Mapping[str, str]
     if not refused:
         return
     layer = refused[0][0]
-    mistakes = [mistake for other, mistake in refused if other is layer]
-    headline = _headline(layer.where, mistakes)
+    mistakes = [
+        replace(mistake, message=mistake.message + _place(mistake, texts))
+        for other, mistake in refused
+        if other is layer
+    ]
+    headline = _headline(_where(layer, mistakes), mistakes)
     details = _listing(mistakes, texts.get(layer.where, ""))
     if layer.source is Source.PROJECT:
         hint = f"Set it in your own settings instead, or remove the line from {PROJECT_FILE}."
         raise UntrustedSettingError(headline, details=details, hint=hint)
     if layer.source is Source.COMMAND_LINE:
         raise UsageError(headline, details=details, hint="Leave the flag out.")
-    raise ConfigError(headline, details=details, hint="`coding-agents config show` names the managed keys.")
+    hint = "Remove it: what your organisation has decided, " + (
+        "its own file says once." if layer.source is Source.ORGANISATION else "you can tighten at most."
+    )
+    raise ConfigError(headline, details=details, hint=hint)
+
+
+def _where(layer: Layer, mistakes: list[Mistake]) -> str:
+    """What to name as the place of `mistakes`: the file, or the variable or flag when it is but one."""
+    if layer.source not in (Source.ENVIRONMENT, Source.COMMAND_LINE) or len(mistakes) > 1:
+        return layer.where
+    return _name(Origin(layer.source), mistakes[0].key)
+
+
+def _place(mistake: Mistake, texts: Mapping[str, str]) -> str:
+    """The file and line, variable or flag that a mistake breaks, in brackets."""
+    against = mistake.against
+    if against is None:
+        return ""
+    if against.source is Source.DEFAULT:
+        return " (the default)"
+    if against.where not in texts:
+        return f" ({_name(against, mistake.other)})"
+    line = line_of(texts[against.where], mistake.other)
+    return f" ({against.where}{f', line {line}' if line else ''})"
 
 
 def _correction(key: str) -> str:
@@ -215,10 +227,14 @@ def _listing(mistakes: tuple[Mistake, ...] | list[Mistake], text: str) -> str:
 
 def _name_origins(settings: Settings) -> Settings:
     """`settings` whose origins name the very variable or flag; files are named by their layer."""
-    origins = dict(settings.origins)
-    for key, origin in settings.origins.items():
-        if origin.source is Source.ENVIRONMENT:
-            origins[key] = Origin(origin.source, "$" + BY_KEY[key].variable)
-        elif origin.source is Source.COMMAND_LINE:
-            origins[key] = Origin(origin.source, BY_KEY[key].flag or key)
+    origins = {key: replace(origin, where=_name(origin, key)) for key, origin in settings.origins.items()}
     return replace(settings, origins=origins)
+
+
+def _name(origin: Origin, key: str) -> str:
+    """Where a value of `key` stands: its file, or the very variable or flag."""
+    if origin.source is Source.ENVIRONMENT:
+        return "$" + BY_KEY[key].variable
+    if origin.source is Source.COMMAND_LINE:
+        return BY_KEY[key].flag or key
+    return origin.where

@@ -1,7 +1,8 @@
 """Layers of settings laid over each other. Pure: files, environment and flags come in already parsed.
 
-Two rules protect the user. A repository's own file may only tighten what the user allows. A key that
-the organisation manages may only be tightened by anybody else. Whatever breaks a rule is a `Mistake`.
+Three rules protect the user. A repository's own file may only tighten what the user allows. A key that
+the organisation manages may only be tightened by anybody else. What it requires nobody else may do without.
+Whatever breaks a rule is a `Mistake`.
 """
 
 from __future__ import annotations
@@ -11,19 +12,34 @@ from typing import Any
 
 import msgspec
 
-from coding_agents.model.settings import BY_KEY, SETTINGS, Origin, Setting, Settings, Source, Tighten
+from coding_agents.model.settings import (
+    BY_KEY,
+    SETTINGS,
+    Origin,
+    Setting,
+    Settings,
+    Source,
+    Tighten,
+    render_value,
+)
 from coding_agents.model.suggest import close_to
 from coding_agents.model.values import Value
 
+_LONGEST_SHOWN = 80  # characters of a refused value
 _SECTIONS = {key.split(".")[0] for key in BY_KEY if "." in key}
 
 
 class Mistake(msgspec.Struct, frozen=True):
-    """One thing wrong in a layer. `widens` marks an attempt to allow more than the layers below."""
+    """One thing wrong in a layer. `widens` marks an attempt to allow more than the layers below.
+
+    `against` is where the rule or the value stands that it breaks, by its layer and there under the key `other`.
+    """
 
     key: str
     message: str
     widens: bool = False
+    against: Origin | None = None
+    other: str = ""
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -48,6 +64,8 @@ def parse_layer(
             mistakes.extend(wrong)
         elif (setting := BY_KEY.get(key)) is None:
             mistakes.append(Mistake(key, unknown_key(key)))
+        elif key in values:  # in its table, and as one word in quotes
+            mistakes.append(Mistake(key, f"{key} is given twice"))
         else:
             try:
                 values[key] = setting.parse(raw)
@@ -60,22 +78,36 @@ def merge(layers: Iterable[Layer]) -> tuple[Settings, tuple[tuple[Layer, Mistake
     """Lay `layers` over the defaults in the order of their sources. What breaks a rule is left out."""
     values: dict[str, Value] = {setting.key: setting.default for setting in SETTINGS}
     origins = {setting.key: Origin(Source.DEFAULT) for setting in SETTINGS}
-    bounds: dict[str, Value] = {}
+    organisation = Layer(Source.ORGANISATION)
+    bounds: dict[str, _Bound] = {}
     mistakes: list[tuple[Layer, Mistake]] = []
     for layer in sorted(layers, key=lambda layer: layer.source):
+        if layer.source is Source.ORGANISATION:
+            organisation = layer
         for key, given in layer.values.items():
-            setting = BY_KEY[key]
             value = _union(values[key], given)
-            problem = _refusal(setting, value, layer=layer, current=values[key], bound=bounds.get(key))
-            if problem:
-                mistakes.append((layer, Mistake(key, problem, widens=True)))
+            before = _Bound(values[key], origins[key])
+            problem = _not_managed(BY_KEY[key], given, value, bounds.get(key)) or _not_demanded(
+                key, given, organisation
+            )
+            if problem is None and layer.source is Source.PROJECT:
+                problem = _not_tighter(BY_KEY[key], given, value, before)
+            if problem is not None:
+                mistakes.append((layer, problem))
             else:
                 values[key] = value
                 origins[key] = Origin(layer.source, layer.where)
-        bounds.update({key: values[key] for key in layer.managed})
+        bounds.update({key: _Bound(values[key], origins[key], layer.where) for key in layer.managed})
     # The table and the fields of Settings are the same set, which a test holds; mypy cannot see it.
     fields: dict[str, Any] = {BY_KEY[key].field: value for key, value in values.items()}
-    return Settings(**fields, origins=origins, managed=frozenset(bounds)), tuple(mistakes)
+    settings = Settings(
+        **fields,
+        origins=origins,
+        managed=frozenset(bounds),
+        organisation=organisation.where,
+        demanded=_demanded(organisation),
+    )
+    return settings, tuple(mistakes)
 
 
 def unknown_key(key: str) -> str:
@@ -84,17 +116,66 @@ def unknown_key(key: str) -> str:
     return f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "")
 
 
-def _refusal(setting: Setting, value: Value, *, layer: Layer, current: Value, bound: Value | None) -> str:
-    """Why `layer` may not set `value`, or "" when it may."""
-    direction = setting.tighten.value
-    if bound is not None and not setting.is_tighter(value, bound):
-        return f"{setting.key} is managed by your organisation and can be changed {direction}"
-    if layer.source is Source.PROJECT:
-        if setting.tighten is Tighten.NEVER:
-            return f"{setting.key} cannot be set by a repository"
-        if not setting.is_tighter(value, current):
-            return f"{setting.key} can be changed by a repository only {direction}"
-    return ""
+class _Bound(msgspec.Struct, frozen=True):
+    """A value that later layers may only tighten, where it was set, and the file that says so."""
+
+    value: Value
+    origin: Origin
+    managed_in: str = ""
+
+
+def _not_managed(setting: Setting, given: Value, value: Value, bound: _Bound | None) -> Mistake | None:
+    """What is wrong with giving a key that the organisation manages the `value`, of which `given` is new."""
+    if bound is None or setting.is_tighter(value, bound.value):
+        return None
+    never = setting.tighten is Tighten.NEVER
+    said = (
+        f"{_assigned(setting, given)} is refused: your organisation manages {setting.key}, and it "
+        f"{'cannot be changed' if never else f'can be changed {setting.tighten.value} only'}"
+        f"; it is {render_value(setting, bound.value)}"
+    )
+    if bound.origin.source is Source.ORGANISATION:
+        return Mistake(setting.key, said, widens=True, against=bound.origin, other=setting.key)
+    managed_in = Origin(Source.ORGANISATION, bound.managed_in)
+    return Mistake(setting.key, said, widens=True, against=managed_in, other="managed")
+
+
+def _not_demanded(key: str, given: Value, organisation: Layer) -> Mistake | None:
+    """What is wrong with doing without protections that the organisation requires."""
+    if key != "best_effort" or not isinstance(given, tuple):
+        return None
+    refused = [name for name in given if name in _demanded(organisation)]
+    if not refused:
+        return None
+    said = f"{_assigned(BY_KEY[key], given)} is refused: your organisation requires {', '.join(refused)}"
+    against = Origin(Source.ORGANISATION, organisation.where)
+    return Mistake(key, said, widens=True, against=against, other="require")
+
+
+def _not_tighter(setting: Setting, given: Value, value: Value, current: _Bound) -> Mistake | None:
+    """What is wrong with a repository's setting `value`, of which `given` is new."""
+    assigned = _assigned(setting, given)
+    if setting.tighten is Tighten.NEVER:
+        return Mistake(
+            setting.key, f"{assigned} is refused: a repository cannot set {setting.key}", widens=True
+        )
+    if setting.is_tighter(value, current.value):
+        return None
+    said = (
+        f"{assigned} is refused: a repository can change {setting.key} {setting.tighten.value} only"
+        f"; it is {render_value(setting, current.value)}"
+    )
+    return Mistake(setting.key, said, widens=True, against=current.origin, other=setting.key)
+
+
+def _demanded(organisation: Layer) -> frozenset[str]:
+    required = organisation.values.get("require", ())
+    return frozenset(required) if isinstance(required, tuple) else frozenset()
+
+
+def _assigned(setting: Setting, value: Value) -> str:
+    shown = render_value(setting, value)
+    return f"{setting.key} = {shown if len(shown) <= _LONGEST_SHOWN else shown[:_LONGEST_SHOWN] + '…'}"
 
 
 def _union(below: Value, given: Value) -> Value:

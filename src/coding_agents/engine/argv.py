@@ -23,6 +23,7 @@ from coding_agents.sandbox.spec import (
     VolumeMount,
 )
 
+APPARMOR_OPTION = "apparmor="
 _WALLS = (
     "--pull=never",  # an image is ours and here, or the launch stops
     "--no-healthcheck",  # an image's health check would run before the gate opens
@@ -54,6 +55,7 @@ def create_argv(
         f"--name={spec.name}",
         *_WALLS,
         f"--security-opt={profile(spec.seccomp).option}",
+        *((f"--security-opt={APPARMOR_OPTION}{spec.apparmor}",) if spec.apparmor else ()),
         *features.create_flags,
         *(f"--cap-add={capability}" for capability in spec.capabilities),
         f"--user={spec.user}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from coding_agents.engine.api import ContainerConfig, ContainerState, Mounted
-from coding_agents.engine.argv import network_text
+from coding_agents.engine.argv import APPARMOR_OPTION, network_text
 from coding_agents.sandbox.credentials import credentials_in_environment
 from coding_agents.sandbox.seccomp import is_seccomp, profile
 from coding_agents.sandbox.spec import ContainerSpec
@@ -43,8 +43,13 @@ def _differences(spec: ContainerSpec, state: ContainerState) -> Iterator[str]:
     for what, asked, found in wanted:
         if asked != found:
             yield f"{what}: asked {_shown(asked)}, the engine made {_shown(found)}"
-    if not has_profile(spec, made):
+    if not has_seccomp(spec, made):
         yield "its seccomp profile is not that of this version"
+    # What it was asked, and what it says that it did: an engine without AppArmor takes any name and does nothing.
+    if not has_apparmor(spec, made) or (spec.apparmor and made.apparmor != spec.apparmor):
+        asked = ", ".join(_armor_options(made)) or "none"
+        applied = made.apparmor or "none"
+        yield f"AppArmor profile: planned {spec.apparmor or 'none'}, asked {asked}, applied {applied}"
 
 
 def _weakened(made: ContainerConfig) -> Iterator[str]:
@@ -57,7 +62,7 @@ def _weakened(made: ContainerConfig) -> Iterator[str]:
         yield f"{made.devices} devices were added"
     if not made.security_options & _KNOWN_SECURITY:
         yield "new privileges are possible"
-    if odd := [one for one in made.security_options - _KNOWN_SECURITY if not is_seccomp(one)]:
+    if odd := [one for one in made.security_options - _KNOWN_SECURITY if not _is_profile(one)]:
         yield f"security options were added: {', '.join(sorted(odd))}"
     for kind, mode in made.namespaces.items():
         if mode.startswith(_SHARED):
@@ -68,10 +73,32 @@ def _weakened(made: ContainerConfig) -> Iterator[str]:
         yield "the engine removes it and its volumes at its end"
 
 
-def has_profile(spec: ContainerSpec, made: ContainerConfig) -> bool:
+def has_profiles(spec: ContainerSpec, made: ContainerConfig) -> bool:
+    """Whether the container was made with exactly the profiles that this version gives it now."""
+    return has_seccomp(spec, made) and has_apparmor(spec, made)
+
+
+def has_seccomp(spec: ContainerSpec, made: ContainerConfig) -> bool:
     """Whether the container has exactly the seccomp profile that this version gives it."""
     given = [option for option in made.security_options if is_seccomp(option)]
     return len(given) == 1 and profile(spec.seccomp).is_in(given[0])
+
+
+def has_apparmor(spec: ContainerSpec, made: ContainerConfig) -> bool:
+    """Whether the container was asked to have the AppArmor profile of `spec`; where it names none, the engine's own."""
+    given = _armor_options(made)
+    if spec.apparmor:
+        return given == [spec.apparmor]
+    return not any(name == "unconfined" or name.startswith("coding-agents-") for name in given)
+
+
+def _armor_options(made: ContainerConfig) -> list[str]:
+    options = sorted(option for option in made.security_options if option.startswith(APPARMOR_OPTION))
+    return [option.removeprefix(APPARMOR_OPTION) for option in options]
+
+
+def _is_profile(option: str) -> bool:
+    return is_seccomp(option) or option.startswith(APPARMOR_OPTION)
 
 
 def _mounts(spec: ContainerSpec, made: ContainerConfig) -> Iterator[str]:

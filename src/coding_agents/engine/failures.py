@@ -39,6 +39,10 @@ _HINTS = (
         "The engine may not set these limits on open files or processes: raise its own hard limits.",
     ),
     (
+        r"appl(?:y|ied) apparmor profile|apparmor failed to apply|apparmor profile [^\n]*not loaded",
+        "The kernel does not take our AppArmor profile: load it again with `coding-agents doctor --fix`.",
+    ),
+    (
         r"cgroups? in hybrid mode|crun: .*cgroup",
         "This machine's cgroups need runc: install it, or choose it with --runtime runc.",
     ),

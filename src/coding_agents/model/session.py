@@ -88,13 +88,13 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     repository when we last looked or moved it, `branch_next` where we are just moving it to ("" mostly), `mode` how
     its latest start runs the agent (a `prompt` is given to it in mode "command" only), `version` of the program
     that launched it, `private` the addresses that the user opened in the network guard, `allow_ptrace` whether its
-    programs may be debugged, `asked` the protections that the user named, `engine_env` the variables that choose
-    the engine as they were at launch, `engine_id` how that engine tells itself from others ("" when it is not
-    known), `started_at` the engine's start time of the container whose gate was opened ("" while closed),
-    `deadline` when the time of that start is up, `spent` what it has used of its model, `activity` what the agent
-    does as far as its requests to the model tell ("" when they do not), `enforced` the measured protections,
-    `packages` the digests of the MCP servers' packages in its image,
-    `guest_digest` the SHA-256 of the guest's program in the volume `guest_volume`.
+    programs may be debugged, `asked` the protections that the user named, `best_effort` those that may be missing,
+    `engine_env` the variables that choose the engine as they were at launch, `engine_id` how that engine tells itself
+    from others ("" when it is not known), `started_at` the engine's start time of the container whose gate was opened
+    ("" while closed), `deadline` when the time of that start is up, `spent` what it has used of its model, `activity`
+    what the agent does as far as its requests to the model tell ("" when they do not), `enforced` the measured
+    protections, `packages` the digests of the MCP servers' packages in its image, `guest_digest` the SHA-256 of the
+    guest's program in the volume `guest_volume`.
     """
 
     v: int = VERSION
@@ -133,6 +133,7 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     private: tuple[str, ...] = ()
     allow_ptrace: bool = False
     asked: tuple[str, ...] = ()
+    best_effort: tuple[str, ...] = ()
     version: str = ""
     host_uid: int
     created_ms: int

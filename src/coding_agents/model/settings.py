@@ -33,6 +33,7 @@ from coding_agents.model.spending import NO_COST, NO_TOKENS, NONE, parse_cost, p
 from coding_agents.model.values import (
     Value,
     measure,
+    parse_best_effort,
     parse_bool,
     parse_choice,
     parse_duration,
@@ -263,6 +264,10 @@ SETTINGS: tuple[Setting, ...] = (
         parse_require, {"type": "object", "additionalProperties": {"const": True}}, Tighten.ADD,
         example='["seccomp"]',
     ),
+    Setting(
+        "best_effort", (), "Protections that may be missing although you asked for them.",
+        parse_best_effort, _STRINGS, flag="--best-effort", example='["swap"]',
+    ),
 )  # fmt: skip
 
 BY_KEY: Mapping[str, Setting] = {setting.key: setting for setting in SETTINGS}
@@ -278,7 +283,8 @@ class Origin(msgspec.Struct, frozen=True):
 class Settings(msgspec.Struct, frozen=True):
     """All settings with their effective values. Memory in bytes, times in seconds.
 
-    `origins` says for each key where its value was set; `managed` are the keys that the organisation binds.
+    `origins` says for each key where its value was set; `managed` are the keys that the organisation binds, and
+    `organisation` is its file, "" where there is none; `demanded` are the protections that this file requires.
     """
 
     engine: str
@@ -312,8 +318,11 @@ class Settings(msgspec.Struct, frozen=True):
     relay_unpacked: int
     relay_refs: int
     require: tuple[str, ...]
+    best_effort: tuple[str, ...]
     origins: Mapping[str, Origin]
     managed: frozenset[str] = frozenset()
+    organisation: str = ""
+    demanded: frozenset[str] = frozenset()
 
     def value(self, key: str) -> Value:
         """The effective value of a key of the table."""

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from coding_agents.errors import UsageError
 from coding_agents.model.limits import cpus_text, duration_text, rate_text, size_text
+from coding_agents.model.protection import BEST_AVAILABLE, REQUIRED
 from coding_agents.model.suggest import close_to
 
 Value = str | int | bool | Decimal | tuple[str, ...]
@@ -159,6 +160,11 @@ def parse_require(value: object) -> tuple[str, ...]:
     return tuple(sorted(_each(value, _protection)))
 
 
+def parse_best_effort(value: object) -> tuple[str, ...]:
+    """Names of protections that may be missing: never one without which nothing starts."""
+    return tuple(sorted(_each(value, _dispensable)))
+
+
 def parse_choice(*choices: str) -> Callable[[object], str]:
     """A parser of exactly one of `choices`."""
 
@@ -227,6 +233,14 @@ def _protection(text: str) -> str:
         raise ValueError(
             f"{_shown(text)} is not the name of a protection, as `enforced` in `list --json` shows them"
         )
+    return text
+
+
+def _dispensable(text: str) -> str:
+    if text in REQUIRED:
+        raise ValueError(f"{text} is required: no session starts without it")
+    if text not in BEST_AVAILABLE:
+        raise ValueError(f"{_shown(text)} is not one of {', '.join(BEST_AVAILABLE)}")
     return text
 
 

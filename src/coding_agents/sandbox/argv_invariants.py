@@ -25,6 +25,7 @@ from coding_agents.sandbox.rules import (
     TMPFS_MODES,
     TMPFS_PATHS,
     USERS,
+    apparmor_name,
     bridge_problems,
     command_problems,
     is_address,
@@ -153,8 +154,9 @@ def _value_checks(role: Role) -> dict[str, Callable[[str], bool]]:
 def _pair_problems(flags: Mapping[str, list[str]], role: Role) -> list[str]:
     """What no flag shows alone: limits that belong together, and mounts seen as a whole."""
     problems = []
-    if sorted(flags.get("--security-opt", [])) not in _security_options(role):
-        problems.append(f"security options are {', '.join(flags.get('--security-opt', ['none']))}")
+    given = flags.get("--security-opt", [])
+    if sorted(given) not in _security_options(role):
+        problems.append(f"security options are {', '.join(given) or 'none'}")
     if flags.get("--memory") != flags.get("--memory-swap"):
         problems.append("memory and swap together are not limited to the memory")
     if not any(value.startswith("max-size=") for value in flags.get("--log-opt", [])):
@@ -172,8 +174,13 @@ def _pair_problems(flags: Mapping[str, list[str]], role: Role) -> list[str]:
 
 
 def _security_options(role: Role) -> list[list[str]]:
-    """What a container of this role may be given of them: no new privileges, and one of its profiles."""
-    return [["no-new-privileges", f"seccomp={PROFILES}/{name}.json"] for name in SECCOMP[role]]
+    """What a container of this role may be given of them: no new privileges, and one of its profiles of each kind."""
+    armored = [[], [f"apparmor={apparmor_name(role)}"]]
+    return [
+        sorted([*armor, "no-new-privileges", f"seccomp={PROFILES}/{name}.json"])
+        for name in SECCOMP[role]
+        for armor in armored
+    ]
 
 
 def _network_allowed(value: str, role: Role) -> bool:

@@ -21,6 +21,7 @@ from coding_agents.sandbox.rules import (
     TMPFS_MODES,
     TMPFS_PATHS,
     USERS,
+    apparmor_name,
     bridge_problems,
     command_problems,
     is_address,
@@ -46,6 +47,11 @@ def spec_violations(spec: ContainerSpec) -> list[str]:
             []
             if spec.seccomp in SECCOMP[spec.role]
             else [f"seccomp profile {spec.seccomp!r} is not for its kind"]
+        ),
+        *(
+            []
+            if spec.apparmor in ("", apparmor_name(spec.role))
+            else [f"AppArmor profile {spec.apparmor!r} is not for its kind"]
         ),
         *_network_problems(spec),
         *mount_problems(spec.role, spec.volumes),

@@ -12,6 +12,7 @@ from msgspec.structs import asdict, replace
 
 from coding_agents.errors import NotBuiltError
 from coding_agents.model.limits import Limits, cpus_text, size_text
+from coding_agents.sandbox.apparmor import profile_name
 from coding_agents.sandbox.credentials import credential_in
 from coding_agents.sandbox.guest import CONFIG_DIRECTORY, GUEST_DIRECTORY, guest_argv
 from coding_agents.sandbox.spec import (
@@ -71,7 +72,8 @@ class PlanInput(msgspec.Struct, frozen=True, kw_only=True):
     `image` is the agent's image, `base_image` that of the holder, both by id. `host_cpus` are the
     engine's processors (None when unknown). `resolvers` are the addresses the holder's engine-made
     resolv.conf names, `holder_options` the guard's options from `network.guard`. `guest_digest` is the
-    SHA-256 of the program in the volume `guest_volume`. `config` tells whether there is a configuration volume.
+    SHA-256 of the program in the volume `guest_volume`. `config` tells whether there is a configuration volume,
+    `apparmor` whether the engine's kernel knows our AppArmor profiles.
     """
 
     identity: Identity
@@ -87,6 +89,7 @@ class PlanInput(msgspec.Struct, frozen=True, kw_only=True):
     env: Labels = ()
     runtime: str = ""
     allow_ptrace: bool = False
+    apparmor: bool = False
     extra_labels: Labels = ()
 
 
@@ -152,6 +155,7 @@ def plan_session(facts: PlanInput) -> SessionPlan:
         limits=limits,
         hostname=_hostname(who) if holder is None else "",  # a joined namespace brings the holder's
         runtime=facts.runtime,
+        apparmor=_apparmor(facts, "agent"),
         allow_ptrace=facts.allow_ptrace,
     )
     network = None if holder is None else NamedObject(f"{who.name}-net", _labels(facts, "network"))
@@ -183,6 +187,7 @@ def plan_salvage(facts: PlanInput) -> HelperSpec:
         ),
         tmpfs=scratch(tmp_bytes=limits.tmp_bytes, var_tmp_bytes=limits.var_tmp_bytes),
         limits=limits,
+        apparmor=_apparmor(facts, "agent"),
         interactive=True,
     )
 
@@ -240,6 +245,7 @@ def describe(plan: SessionPlan) -> list[str]:
         f"image      {box.image}",
         f"user       {box.user}, no capabilities, no new privileges, read-only root",
         f"calls      our seccomp profile{', with ptrace' if box.allow_ptrace else ''}",
+        f"files      AppArmor profile {box.apparmor or 'of the engine, where it has one'}",
         f"network    {plan.identity.network.value}{_network_text(plan)}",
         f"limits     {cpus_text(limits.cpus)} CPUs, {size_text(limits.memory_bytes)} memory,"
         f" {limits.pids} processes",
@@ -281,6 +287,7 @@ def _spec_json(spec: ContainerSpec) -> dict[str, object]:
         "tmpfs": [asdict(tmpfs) for tmpfs in spec.tmpfs],
         "limits": spec.limits.to_json(),
         "dns": list(spec.dns),
+        "apparmor": spec.apparmor,
         "stop_timeout_s": spec.stop_timeout_s,
     }
 
@@ -296,9 +303,14 @@ def _plan_holder(facts: PlanInput, limits: Limits) -> HolderSpec:
         volumes=(VolumeMount(facts.guest_volume, GUEST_DIRECTORY),),
         tmpfs=scratch(tmp_bytes=limits.tmp_bytes, var_tmp_bytes=limits.var_tmp_bytes),
         limits=limits,
+        apparmor=_apparmor(facts, "holder"),
         hostname=_hostname(facts.identity),
         dns=facts.resolvers,
     )
+
+
+def _apparmor(facts: PlanInput, kind: str) -> str:
+    return profile_name(kind) if facts.apparmor else ""
 
 
 def _label_text(value: str) -> str:

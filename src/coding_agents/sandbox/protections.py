@@ -2,7 +2,8 @@
 
 Three classes (design §2.9). Required: absent stops the launch. Best available: absent is shown. Asked: a
 best-available one that the user named by a flag, by `[require]` or in a file becomes required, unless the
-user also said `--best-effort NAME`. What was not measured is `unknown` and counts as absent, never as on.
+user also said `--best-effort NAME`. So does one that the plan itself has: our AppArmor profile, where the kernel
+knows it. What was not measured is `unknown` and counts as absent, never as on.
 
 Facts are the JSON object that the guest's probe sends before anything of the agent runs; every value is
 looked at with suspicion, and one of another type than expected is as good as missing.
@@ -10,6 +11,7 @@ looked at with suspicion, and one of another type than expected is as good as mi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from enum import StrEnum
@@ -27,6 +29,9 @@ Facts = Mapping[str, object]
 
 # What engines mount besides what we ask for: files that they write themselves.
 _ENGINE_FILES = frozenset({"/etc/resolv.conf", "/etc/hostname", "/etc/hosts", "/run/.containerenv"})
+
+_ENFORCED = " (enforce)"  # how the kernel ends the label of a process whose profile is not only complaining
+_LABEL = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 
 _ENGINE_MOUNTS = frozenset({"/", "/dev/shm"})  # noqa: S108 - paths inside the container
 
@@ -80,14 +85,15 @@ def judge(evidence: Evidence, *, asked: Collection[str] = (), best_effort: Colle
     """Measure every layer. `asked` are layers the user named, `best_effort` those that may be missing."""
     layers: dict[str, str] = {}
     violations = []
+    wanted = {*asked, *(("apparmor",) if evidence.spec.apparmor else ())} - set(best_effort)
     for layer in LAYERS:
         found = layer.measure(evidence)
         layers[layer.name] = found.value
-        needed = layer.need is Need.REQUIRED or (layer.name in asked and layer.name not in best_effort)
+        needed = layer.need is Need.REQUIRED or layer.name in wanted
         if needed and not found.holds:
             detail = f" ({found.detail})" if found.detail else ""
             violations.append(f"{layer.name} is {found.value}{detail}")
-    unknown = sorted(set(asked) - layers.keys())
+    unknown = sorted(wanted - layers.keys())
     violations += [f"{name} is {ABSENT} (this version cannot enforce it)" for name in unknown]
     return Enforced(layers, tuple(violations))
 
@@ -211,14 +217,16 @@ def _cpus(evidence: Evidence) -> Measured:
 
 
 def _apparmor(evidence: Evidence) -> Measured:
-    label = evidence.facts.get("label")
+    """On is our own profile, by its whole label; the engine's is better than none, and named."""
+    label, wanted = evidence.facts.get("label"), evidence.spec.apparmor
     if not isinstance(label, str) or not label:
         return Measured(ABSENT, False, "the kernel has no such module")
-    if label == "unconfined":
-        return Measured(OFF, False, "the container is unconfined")
-    return (
-        Measured(ON, True) if label.endswith("(enforce)") else Measured(OFF, False, f"label {label[:80]!r}")
-    )
+    if wanted:
+        return _switch(label == f"{wanted}{_ENFORCED}", f"label {label[:80]!r}, not {wanted}{_ENFORCED}")
+    name = label.removesuffix(_ENFORCED)
+    if label == "unconfined" or name == label or not _LABEL.fullmatch(name):
+        return Measured(OFF, False, f"label {label[:80]!r}")
+    return Measured(f"engine's {name}", False, "our own profile is not loaded")
 
 
 def _userns(evidence: Evidence) -> Measured:

@@ -11,6 +11,7 @@ import ipaddress
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from coding_agents.errors import InvariantError
@@ -49,6 +50,8 @@ SECCOMP: Mapping[Role, tuple[str, ...]] = {
     Role.HOLDER: ("holder",),
     Role.HELPER: ("agent",),
 }
+APPARMOR: Mapping[Role, str] = {Role.AGENT: "agent", Role.HOLDER: "holder", Role.HELPER: "agent"}
+_APPARMOR_PROFILES = Path(__file__).parent / "apparmor" / "profiles.in"
 TMPFS_PATHS = frozenset({"/run", "/run/coding-agents", "/tmp", "/var/tmp"})  # noqa: S108 - in the container
 TMPFS_MODES = frozenset({"755", "1777"})
 _RESERVED_NETWORKS = frozenset(
@@ -76,6 +79,13 @@ def bridge_problems(name: str) -> list[str]:
     if not NAME.fullmatch(name) or name in _RESERVED_NETWORKS:
         return [f"network {name!r} is not one of ours"]
     return []
+
+
+@cache
+def apparmor_name(role: Role) -> str:
+    """The AppArmor profile that a container of this role may be given, named by its content."""
+    content = hashlib.sha256(_APPARMOR_PROFILES.read_bytes()).hexdigest()
+    return f"coding-agents-{APPARMOR[role]}-{content[:12]}"
 
 
 def mount_problems(role: Role, volumes: Sequence[VolumeMount]) -> list[str]:

@@ -99,7 +99,8 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What all our containers have in common; use one of its three kinds.
 
     `image` is an id (`sha256:…`), `argv` the whole command (its first word replaces the image's entry
-    point), `user` is `uid:gid`, `runtime` empty for the engine's default.
+    point), `user` is `uid:gid`, `runtime` empty for the engine's default, and so is `apparmor`, else the
+    name of one of our profiles (`sandbox.apparmor`).
     """
 
     role: ClassVar[Role]
@@ -125,6 +126,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     stop_timeout_s: int = 10
     interactive: bool = False
     runtime: str = ""
+    apparmor: str = ""
     dns: tuple[str, ...] = ()
 
 

@@ -212,6 +212,7 @@ def plan_input_of(
     *,
     base_image: str,
     host_cpus: int | None = None,
+    apparmor: bool = False,
     resolvers: tuple[str, ...] = (),
     options: tuple[str, ...] = (),
 ) -> PlanInput:
@@ -235,4 +236,5 @@ def plan_input_of(
         holder_options=options,
         runtime=record.runtime,
         allow_ptrace=record.allow_ptrace,
+        apparmor=apparmor,
     )

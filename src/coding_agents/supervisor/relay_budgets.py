@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from coding_agents.config.load import load_settings
 from coding_agents.errors import CodingAgentsError
 from coding_agents.gitsync.relay_limits import DEFAULT_LIMITS, RelayLimits
+from coding_agents.model.settings import Settings
 from coding_agents.supervisor.context import SessionContext
 
 
 def relay_limits(session: SessionContext) -> RelayLimits:
     """What the user's, the organisation's and the repository's settings allow.
 
-    The defaults where the settings cannot be read: a mistake in a file, which may have come with the work itself,
-    must not keep work from being saved; every launch tells of it.
+    Those without the repository's where its file is not in order, and the defaults where the others are not: a mistake
+    in a file, which may have come with the work itself, must neither widen anything nor keep work from being saved;
+    every launch tells of it.
     """
-    tree = session.record.repo.work_tree
-    try:
-        settings = load_settings(session.env, project=Path(tree) if tree else None)
-    except CodingAgentsError:
+    settings = _settings(session)
+    if settings is None:
         return DEFAULT_LIMITS
     return RelayLimits(
         push_bytes=settings.relay_push,
@@ -28,3 +29,11 @@ def relay_limits(session: SessionContext) -> RelayLimits:
         unpacked_bytes=settings.relay_unpacked,
         refs=settings.relay_refs,
     )
+
+
+def _settings(session: SessionContext) -> Settings | None:
+    tree = session.record.repo.work_tree
+    for project in (Path(tree), None) if tree else (None,):
+        with suppress(CodingAgentsError):
+            return load_settings(session.env, project=project)
+    return None

@@ -12,6 +12,7 @@ import os
 
 from msgspec.structs import replace
 
+from coding_agents.engine.apparmor import profiles_loaded
 from coding_agents.errors import EngineError, ImageBuildError
 from coding_agents.gitsync.relay import RelayService
 from coding_agents.gitsync.relay_repo import Identity
@@ -46,7 +47,12 @@ async def salvage(
     # Today's program, and not that of the launch: it is the one that speaks with us. A full disk need not keep it.
     program = await asyncio.to_thread(GuestProgram.of_this_version, session.env.data_dir, keep=False)
     await asyncio.to_thread(ensure_guest_volume, engine, program, image, suffix=mark)
-    facts = plan_input_of(session.record, base_image=image, host_cpus=engine.info.cpus or None)
+    facts = plan_input_of(
+        session.record,
+        base_image=image,
+        host_cpus=engine.info.cpus or None,
+        apparmor=profiles_loaded(engine.info),
+    )
     spec = plan_salvage(replace(facts, guest_volume=program.volume, guest_digest=program.digest))
     # A name of its own: `<name>-salvage` may be another session's.
     spec = replace(spec, name=f"{spec.name}-{mark}")

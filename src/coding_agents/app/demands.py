@@ -1,0 +1,97 @@
+"""Which protections a session must have because somebody asked for them, and which of these may be missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from coding_agents.config.load import ORGANISATION_FILE, load_settings
+from coding_agents.engine.api import EngineInfo
+from coding_agents.engine.apparmor import can_confine, profiles_loaded
+from coding_agents.errors import EnforcementError, SessionStateError, UsageError
+from coding_agents.model.limits import NO_RATE, NO_TIME
+from coding_agents.model.session import SessionRecord
+from coding_agents.model.settings import Settings, Source
+from coding_agents.model.spending import NO_COST, NO_TOKENS, NONE
+from coding_agents.supervisor.context import SessionContext
+
+# The settings by which a user asks for a limit, and the protections that must then be in force.
+_ASKED_BY = {"limits.memory": ("memory", "swap"), "limits.cpu": ("cpus",), "limits.pids": ("pids",)}
+
+
+class Demands(msgspec.Struct, frozen=True):
+    """`asked` are the protections that the user or the organisation named, `best_effort` those that may be missing."""
+
+    asked: frozenset[str] = frozenset()
+    best_effort: frozenset[str] = frozenset()
+
+    @property
+    def needed(self) -> frozenset[str]:
+        return self.asked - self.best_effort
+
+
+def demands_of(settings: Settings) -> Demands:
+    """Those of a launch. That nobody does without what the organisation requires was seen to by `load_settings`."""
+    limits = [
+        layer
+        for key, layers in _ASKED_BY.items()
+        if settings.origins[key].source is not Source.DEFAULT
+        for layer in layers
+    ]
+    return Demands(frozenset((*limits, *settings.require)), frozenset(settings.best_effort))
+
+
+def demands_at_start(session: SessionContext, *, organisation_file: Path = ORGANISATION_FILE) -> Demands:
+    """Those of the launch, and what the organisation requires now.
+
+    Raises SessionStateError for a session that has what the organisation no longer allows, ConfigError.
+    """
+    record = session.record
+    settings = load_settings(session.env, organisation_file=organisation_file)
+    engine = record.engine if settings.engine != "auto" else None
+    flags = {**_as_flags(record), "engine": engine}
+    try:
+        load_settings(session.env, flags=flags, organisation_file=organisation_file)
+    except UsageError as error:
+        raise SessionStateError(
+            f"session {record.name} was launched with what your organisation does not allow any more",
+            details=f"{error.message}\n{error.details}".strip(),
+            hint=f"`coding-agents recover {record.name}` brings its work home; then launch anew.",
+        ) from error
+    demanded = settings.demanded
+    return Demands(demanded.union(record.asked), frozenset(record.best_effort) - demanded)
+
+
+def require_apparmor(info: EngineInfo, demands: Demands) -> None:
+    """Raise EnforcementError when our AppArmor profile is needed, and this engine's containers cannot have it."""
+    if "apparmor" not in demands.needed or profiles_loaded(info):
+        return
+    if not can_confine(info):
+        raise EnforcementError(
+            f"apparmor is required, and {info.title}{' without root' if info.rootless else ''} has no AppArmor",
+            hint="Launch on a machine whose kernel has AppArmor and whose engine runs as root, or do not require it.",
+        )
+    where = "" if info.is_local else f" on {info.machine[0] or 'the machine of the engine'}"
+    raise EnforcementError(
+        f"apparmor is required, and our profile is not loaded{where}",
+        hint=f"Run `coding-agents doctor --fix`{where}: it loads the profile as root.",
+    )
+
+
+def _as_flags(record: SessionRecord) -> dict[str, object]:
+    """What the session was launched with, where an organisation may bind it, as if it were asked for now."""
+    limits = record.limits
+    unlimited = {str(NO_TIME), str(NO_RATE), str(NO_TOKENS), str(NO_COST)}
+    budgets = {"limits.time": "time_s", "limits.bandwidth": "bandwidth", "model.max_tokens": "tokens",
+               "model.max_cost": "cost"}  # fmt: skip
+    return {
+        **{key: NONE if limits.get(name) in unlimited else limits.get(name) for key, name in budgets.items()},
+        "network.mode": record.network,
+        "network.private": [str(one) for one in record.private] or None,
+        "limits.cpu": limits.get("cpus"),
+        "limits.memory": limits.get("memory_bytes"),
+        "limits.pids": limits.get("pids"),
+        "limits.file": limits.get("file_bytes"),
+        "sandbox.allow_ptrace": record.allow_ptrace,
+    }

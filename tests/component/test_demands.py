@@ -1,0 +1,166 @@
+"""What an organisation decides, and what a user asks for: no flag of a launch and no later start gets around it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from coding_agents.app.demands import Demands, demands_at_start
+from coding_agents.app.doctor import _settings
+from coding_agents.app.launch_request import LaunchOptions, LaunchRequest, parse_request
+from coding_agents.cli.launch import command
+from coding_agents.config.load import load_settings
+from coding_agents.errors import SessionStateError, UsageError
+from coding_agents.gitsync.relay_limits import DEFAULT_LIMITS
+from coding_agents.model.limits import NO_RATE, NO_TIME
+from coding_agents.model.settings import SETTINGS
+from coding_agents.model.spending import NO_COST, NO_TOKENS
+from coding_agents.store.sessions import SessionStore
+from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.relay_budgets import relay_limits
+from support.host import host_environment
+from support.sessions import REPO, session_record
+
+LIMITS = {
+    "cpus": "4", "memory_bytes": str(8 << 30), "pids": "4096", "file_bytes": str(1 << 30), "time_s": str(NO_TIME),
+    "bandwidth": str(NO_RATE), "tokens": str(NO_TOKENS), "cost": str(NO_COST),
+}  # fmt: skip
+# A value of each flag of `launch` that stands for a setting, which is not the default.
+WIDER: dict[str, dict[str, Any]] = {
+    "engine": {"engine": "podman"},
+    "agent": {"agent": "demo"},
+    "limits.cpu": {"cpu": "8"},
+    "limits.memory": {"memory": "64g"},
+    "limits.pids": {"pids": "9999"},
+    "limits.time": {"time_limit": "3h"},
+    "limits.bandwidth": {"bandwidth": "90mbit"},
+    "sandbox.allow_ptrace": {"allow_ptrace": True},
+    "network.mode": {"network": "allow-all"},
+    "workspace.include": {"include": ("*.env",)},
+    "git.message": {"message": "mine"},
+    "git.push": {"no_push": True},
+    "model.max_tokens": {"max_tokens": "5m"},
+    "model.max_cost": {"max_cost": "5"},
+    "best_effort": {"best_effort": ("swap",)},
+}
+
+
+@pytest.fixture
+def organisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The organisation's file, for every caller of `load_settings`."""
+    path = tmp_path / "org.toml"
+    monkeypatch.setitem(load_settings.__kwdefaults__, "organisation_file", path)
+    return path
+
+
+def request(tmp_path: Path, **flags: Any) -> LaunchRequest:
+    return parse_request(host_environment(tmp_path / "home"), LaunchOptions(empty=True, **flags))
+
+
+def test_each_setting_that_has_a_flag_is_attacked_here() -> None:
+    assert set(WIDER) == {setting.key for setting in SETTINGS if setting.flag}
+    fields = {name for flags in WIDER.values() for name in flags}
+    assert fields <= {option.name for option in command.params}
+
+
+@pytest.mark.parametrize("key", WIDER)
+def test_no_flag_widens_what_the_organisation_manages(organisation: Path, tmp_path: Path, key: str) -> None:
+    bound = {
+        "limits.time": '"2h"', "limits.bandwidth": '"10mbit"', "network.mode": '"restricted"',
+        "model.max_tokens": '"1m"', "model.max_cost": "1",
+    }  # fmt: skip
+    organisation.write_text(f'managed = ["{key}"]\n' + (f"{key} = {bound[key]}\n" if key in bound else ""))
+    with pytest.raises(UsageError, match=rf"is refused: your organisation manages {key}") as caught:
+        request(tmp_path, **WIDER[key])
+    assert str(organisation) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("flags", "asked"),
+    [
+        ({}, set()),
+        ({"memory": "4g"}, {"memory", "swap"}),
+        ({"memory": "4g", "best_effort": ("swap",)}, {"memory"}),
+        ({"memory": "4g", "cpu": "1", "best_effort": ("memory", "swap", "cpus")}, set()),
+    ],
+)
+def test_what_was_asked_for_must_be_there_but_for_what_may_be_missing(
+    tmp_path: Path, flags: dict[str, Any], asked: set[str]
+) -> None:
+    assert request(tmp_path, **flags).demands.needed == asked
+
+
+def test_a_required_protection_is_no_best_effort(tmp_path: Path) -> None:
+    for name in ("seccomp", "network", "nonsense"):
+        with pytest.raises(UsageError, match=rf"--best-effort: .*{name}"):
+            request(tmp_path, best_effort=(name,))
+
+
+def _session(tmp_path: Path, **changes: Any) -> SessionContext:
+    env = host_environment(tmp_path / "home")
+    return SessionContext(env, SessionStore(env.state_dir), session_record(limits=LIMITS, **changes))
+
+
+def test_a_start_has_the_demands_of_its_launch_and_of_the_organisation_now(tmp_path: Path) -> None:
+    session = _session(tmp_path, asked=("memory", "swap"), best_effort=("swap", "apparmor"))
+    org = tmp_path / "org.toml"
+    was = Demands(frozenset({"memory", "swap"}), frozenset({"swap", "apparmor"}))
+    assert demands_at_start(session, organisation_file=org) == was
+    org.write_text("[require]\napparmor = true\n")
+    now = demands_at_start(session, organisation_file=org)
+    assert now.needed == {"memory", "apparmor"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "record"),
+    [
+        ('managed = ["network.mode"]\nnetwork.mode = "restricted"\n', {"network": "allow-all"}),
+        ('managed = ["sandbox.allow_ptrace"]\n', {"allow_ptrace": True}),
+        ('managed = ["limits.memory"]\nlimits.memory = "4g"\n', {}),
+        ('managed = ["limits.time"]\nlimits.time = "1h"\n', {}),
+        ('managed = ["limits.bandwidth"]\nlimits.bandwidth = "10mbit"\n', {}),
+        ('managed = ["model.max_tokens"]\nmodel.max_tokens = "1m"\n', {}),
+        ('managed = ["model.max_cost"]\nmodel.max_cost = 1\n', {}),
+        ('managed = ["engine"]\nengine = "podman"\n', {}),
+        ('managed = ["network.private"]\n', {"private": ("10.0.0.1:443",)}),
+    ],
+)
+def test_a_session_from_before_the_rule_is_not_started(
+    tmp_path: Path, rule: str, record: dict[str, Any]
+) -> None:
+    org = tmp_path / "org.toml"
+    session = _session(tmp_path, **record)
+    demands_at_start(session, organisation_file=org)
+    org.write_text(rule)
+    with pytest.raises(SessionStateError, match="does not allow any more") as caught:
+        demands_at_start(session, organisation_file=org)
+    assert str(org) in caught.value.details
+    assert "coding-agents recover" in caught.value.hint
+
+
+def test_doctor_says_that_an_organisation_decides(organisation: Path, tmp_path: Path) -> None:
+    env = host_environment(tmp_path)
+    assert "in force" not in _settings(env).detail
+    organisation.write_text('managed = ["engine", "agent"]\n[require]\nswap = true\n')
+    assert (
+        f"; in force: {organisation}, which manages agent, engine and requires swap" in _settings(env).detail
+    )
+    organisation.write_text("")
+    assert f"; in force: {organisation}, which binds nothing" in _settings(env).detail
+
+
+def test_a_broken_file_of_the_repository_does_not_widen_the_budgets_of_pushes(tmp_path: Path) -> None:
+    """It may have come with the work itself: the user's own stand, also when it breaks in the middle of a session."""
+    tree = tmp_path / "shop"
+    tree.mkdir()
+    session = _session(tmp_path, repo=replace(REPO, work_tree=str(tree)))
+    session.env.user_config.parent.mkdir(parents=True)
+    session.env.user_config.write_text('[relay]\npush = "64m"\n')
+    for text in ("", "engine =\n", '[relay]\npush = "9g"\n'):
+        (tree / ".coding-agents.toml").write_text(text)
+        assert relay_limits(session).push_bytes == 64 << 20
+    session.env.user_config.write_text("engine =\n")
+    assert relay_limits(session) == DEFAULT_LIMITS
