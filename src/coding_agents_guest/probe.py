@@ -158,6 +158,7 @@ def _read_cgroup(root: Path) -> Facts:
 
 def _read_cgroup_v2(tree: Path) -> Facts:
     facts: Facts = {"version": 2, **_limits(tree, {"memory_max": "memory.max", "pids_max": "pids.max"})}
+    facts.update(_throttles_v2(tree / "io.max"))
     swap = _limits(tree, {"swap": "memory.swap.max"})
     if "memory_max" in facts and "swap" in swap:
         parts = (facts["memory_max"], swap["swap"])
@@ -177,7 +178,35 @@ def _read_cgroup_v1(tree: Path) -> Facts:
         "cpu_quota_us": "cpu/cpu.cfs_quota_us",
         "cpu_period_us": "cpu/cpu.cfs_period_us",
     }
-    return {"version": 1, **_limits(tree, files)}
+    return {"version": 1, **_limits(tree, files), **_throttles_v1(tree / "blkio")}
+
+
+def _throttles_v1(tree: Path) -> Facts:
+    """Bytes a second by device, as `254:0 4194304` (blkio-controller.rst)."""
+    facts: Facts = {}
+    for key in ("read_bps", "write_bps"):
+        try:
+            lines = _text(tree / f"blkio.throttle.{key}_device").splitlines()
+        except OSError:
+            continue
+        facts[key] = {device: int(rate) for device, rate in (line.split() for line in lines)}
+    return facts
+
+
+def _throttles_v2(path: Path) -> Facts:
+    """The same from `254:0 rbps=4194304 wbps=max riops=max wiops=max` (cgroup-v2.rst)."""
+    facts: Facts = {"read_bps": {}, "write_bps": {}}
+    try:
+        lines = _text(path).splitlines()
+    except OSError:
+        return {}
+    for line in lines:
+        device, *words = line.split()
+        rates = dict(word.split("=", 1) for word in words)
+        for key, word in (("read_bps", "rbps"), ("write_bps", "wbps")):
+            if rates.get(word, "max") != "max":
+                facts[key][device] = int(rates[word])
+    return facts
 
 
 def _limits(tree: Path, files: dict[str, str]) -> Facts:

@@ -37,6 +37,8 @@ WIDER: dict[str, dict[str, Any]] = {
     "limits.pids": {"pids": "9999"},
     "limits.time": {"time_limit": "3h"},
     "limits.bandwidth": {"bandwidth": "90mbit"},
+    "limits.disk_read": {"disk_read": "900m"},
+    "limits.disk_write": {"disk_write": "900m"},
     "sandbox.allow_ptrace": {"allow_ptrace": True},
     "network.mode": {"network": "allow-all"},
     "workspace.include": {"include": ("*.env",)},
@@ -69,7 +71,7 @@ def test_each_setting_that_has_a_flag_is_attacked_here() -> None:
 @pytest.mark.parametrize("key", WIDER)
 def test_no_flag_widens_what_the_organisation_manages(organisation: Path, tmp_path: Path, key: str) -> None:
     bound = {
-        "limits.time": '"2h"', "limits.bandwidth": '"10mbit"', "network.mode": '"restricted"',
+        "limits.disk_read": '"50m"', "limits.disk_write": '"50m"', "limits.time": '"2h"', "limits.bandwidth": '"10mbit"', "network.mode": '"restricted"',
         "model.max_tokens": '"1m"', "model.max_cost": "1",
     }  # fmt: skip
     organisation.write_text(f'managed = ["{key}"]\n' + (f"{key} = {bound[key]}\n" if key in bound else ""))

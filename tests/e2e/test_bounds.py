@@ -47,6 +47,24 @@ def test_time_is_up_whoever_looks(product: Product, repo: Path) -> None:
     product.run("remove", "--force", name)
 
 
+def test_a_disk_is_throttled_or_the_launch_is_refused(product: Product, repo: Path) -> None:
+    """Read is what both versions of cgroups throttle; of version 1 it is known that it does not throttle all writes."""
+    script = "head -c 16M /dev/zero > f; sync f; time -p dd if=f of=/dev/null iflag=direct bs=1M"
+    options = ("--disk-read", "4m", "--disk-write", "512m")
+    is_v1 = not Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    if is_v1:
+        refused = product.launch(repo, *options, "--", "true", status=125)
+        assert "disk-write is direct-only" in refused.err
+        options = (*options, "--best-effort", "disk-write")
+    done = product.launch(repo, *options, "--", "bash", "-c", script)
+    assert "disk-read 4m" in done.err
+    assert ("disk-write direct-only" if is_v1 else "disk-write 512m") in done.err
+    (real,) = (
+        float(line.split()[1]) for line in (done.out + done.err).splitlines() if line.startswith("real")
+    )
+    assert 3.0 < real < 20.0
+
+
 @pytest.fixture(scope="module")
 def small(engine: EngineUnderTest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecondEngine]:
     if os.geteuid() != 0:

@@ -148,6 +148,8 @@ def test_cgroup_v1(tmp_path: Path) -> None:
         "pids/pids.max": "4096\n",
         "cpu/cpu.cfs_quota_us": "400000\n",
         "cpu/cpu.cfs_period_us": "100000\n",
+        "blkio/blkio.throttle.read_bps_device": "254:0 4194304\n",
+        "blkio/blkio.throttle.write_bps_device": "",
     }
     tree(tmp_path / "sys/fs/cgroup", files)
     assert read_facts(tmp_path)["cgroup"] == {
@@ -157,7 +159,19 @@ def test_cgroup_v1(tmp_path: Path) -> None:
         "pids_max": 4096,
         "cpu_quota_us": 400000,
         "cpu_period_us": 100000,
+        "read_bps": {"254:0": 4194304},
+        "write_bps": {},
     }
+
+
+def test_throttled_disks_of_cgroup_v2(tmp_path: Path) -> None:
+    lines = (
+        "254:0 rbps=max wbps=4194304 riops=max wiops=max\n254:16 rbps=1048576 wbps=max riops=max wiops=max\n"
+    )
+    tree(tmp_path / "sys/fs/cgroup", {"cgroup.controllers": "io\n", "io.max": lines})
+    cgroup = read_facts(tmp_path)["cgroup"]
+    assert cgroup["read_bps"] == {"254:16": 1048576}
+    assert cgroup["write_bps"] == {"254:0": 4194304}
 
 
 @pytest.mark.parametrize(

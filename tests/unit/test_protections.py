@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coding_agents.model.limits import MIB, Limits
 from coding_agents.model.protection import BEST_AVAILABLE, REQUIRED
 from coding_agents.sandbox.apparmor import profile_name
 from coding_agents.sandbox.protections import LAYER_NAMES, LAYERS, Evidence, Need, judge
@@ -21,6 +22,7 @@ from support.specs import sandbox
 
 _DATA = Path(__file__).parent / "data" / "guest"
 _ENGINES = ("docker", "podman")
+_ONLY_WHEN_PLANNED = {"disk-read", "disk-write"}
 _REQUIRED = {layer.name for layer in LAYERS if layer.need is Need.REQUIRED}
 
 
@@ -194,14 +196,14 @@ def test_the_guard_must_have_been_read_back(guard: list[str] | None, shown: str)
 
 def test_without_facts_everything_is_unknown_and_nothing_is_on() -> None:
     verdict = judge(Evidence({}, sandbox()))
-    assert set(verdict.layers) == set(LAYER_NAMES)
+    assert set(verdict.layers) == set(LAYER_NAMES) - _ONLY_WHEN_PLANNED
     assert set(verdict.layers.values()) <= {"unknown", "absent"}
     assert len(verdict.violations) == len(_REQUIRED)
 
 
 def test_a_named_protection_that_does_not_exist_here() -> None:
-    verdict = judge(Evidence(_facts("docker"), sandbox(), guard=[]), asked=("disk-read",))
-    assert verdict.violations == ("disk-read is absent (this version cannot enforce it)",)
+    verdict = judge(Evidence(_facts("docker"), sandbox(), guard=[]), asked=("disk-quota",))
+    assert verdict.violations == ("disk-quota is absent (this version cannot enforce it)",)
 
 
 @pytest.mark.parametrize(("watched", "value"), [(True, "monitored"), (False, "absent")])
@@ -210,6 +212,33 @@ def test_a_watched_disk_is_no_quota(watched: bool, value: str) -> None:
     assert judge(evidence).layers["disk"] == value
     (violation,) = judge(evidence, asked=("disk",)).violations
     assert violation.startswith(f"disk is {value} (")
+
+
+def _throttled(version: int, **rates: dict[str, int]) -> Evidence:
+    facts = _facts("docker")
+    facts["cgroup"] |= {"version": version, **rates}
+    limits = Limits(disk_read=50 * MIB, disk_write=50 * MIB, disk_device="/dev/vda")
+    return Evidence(facts, sandbox(limits=limits), guard=[])
+
+
+@pytest.mark.parametrize(
+    ("version", "read", "write", "shown"),
+    [
+        (2, {"254:0": 50 * MIB}, {"254:0": 50 * MIB}, ("50m", "50m")),
+        (1, {"254:0": 50 * MIB}, {"254:0": 50 * MIB}, ("50m", "direct-only")),
+        (2, {"254:0": 51 * MIB}, {}, ("off", "unknown")),
+        (2, {"254:0": 50 * MIB, "254:16": 50 * MIB}, {"254:0": 1}, ("unknown", "off")),
+    ],
+)
+def test_a_throttled_disk(
+    version: int, read: dict[str, int], write: dict[str, int], shown: tuple[str, str]
+) -> None:
+    evidence = _throttled(version, read_bps=read, write_bps=write)
+    both = ("disk-read", "disk-write")
+    verdict = judge(evidence, asked=both)
+    assert tuple(verdict.layers[name] for name in both) == shown
+    assert len(verdict.violations) == sum(value != "50m" for value in shown)
+    assert judge(evidence, asked=both, best_effort=both).violations == ()
 
 
 _JSON = st.recursive(
@@ -227,5 +256,5 @@ def test_a_lying_guest_never_breaks_the_judge(data: st.DataObject) -> None:
     for key in data.draw(st.lists(st.sampled_from(sorted(facts)), min_size=1, unique=True)):
         facts[key] = data.draw(_JSON)
     verdict = judge(Evidence(facts, sandbox(), guard=[]))
-    assert set(verdict.layers) == set(LAYER_NAMES)
+    assert set(verdict.layers) == set(LAYER_NAMES) - _ONLY_WHEN_PLANNED
     assert all(value.isprintable() for value in verdict.layers.values())

@@ -17,7 +17,13 @@ from coding_agents.model.spending import NO_COST, NO_TOKENS, NONE
 from coding_agents.supervisor.context import SessionContext
 
 # The settings by which a user asks for a limit, and the protections that must then be in force.
-_ASKED_BY = {"limits.memory": ("memory", "swap"), "limits.cpu": ("cpus",), "limits.pids": ("pids",)}
+_ASKED_BY = {
+    "limits.memory": ("memory", "swap"),
+    "limits.cpu": ("cpus",),
+    "limits.pids": ("pids",),
+    "limits.disk_read": ("disk-read",),
+    "limits.disk_write": ("disk-write",),
+}
 
 
 class Demands(msgspec.Struct, frozen=True):

@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import time
 
+from msgspec.structs import replace
+
 from coding_agents import __version__
 from coding_agents.app.bring_up import Guarding
 from coding_agents.app.gather import Gathered
 from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.app.naming import Naming
 from coding_agents.config.environ import HostEnvironment
+from coding_agents.engine.api import EngineInfo
 from coding_agents.engine.apparmor import profiles_loaded
+from coding_agents.engine.blockdev import data_device
 from coding_agents.images.api import ImageRef
+from coding_agents.model.limits import NO_IO, Limits
 from coding_agents.model.session import SessionRecord, Volumes
 from coding_agents.network.dns import read_resolvers
 from coding_agents.network.guard import guard_rate, parse_private
@@ -28,6 +33,13 @@ def launch_guarding(request: LaunchRequest) -> Guarding:
     if request.network is not Network.ALLOW_ALL:
         return Guarding((), private)
     return Guarding(read_resolvers(), private, rate=guard_rate(request.settings.limits_bandwidth))
+
+
+def with_device(limits: Limits, info: EngineInfo) -> Limits:
+    """The same limits with the disk of the engine's data, where its use is limited."""
+    if min(limits.disk_read, limits.disk_write) >= NO_IO:
+        return limits
+    return replace(limits, disk_device=data_device(info))
 
 
 def launch_plan(
@@ -61,7 +73,7 @@ def launch_plan(
             guest_volume=program.volume,
             guest_digest=program.digest,
             config=config,
-            limits=request.limits,
+            limits=with_device(request.limits, info),
             host_cpus=info.cpus or None,
             allow_ptrace=request.settings.sandbox_allow_ptrace,
             apparmor=profiles_loaded(info),
@@ -127,6 +139,8 @@ def launch_record(
             "memory_bytes": str(request.limits.memory_bytes),
             "pids": str(request.limits.pids),
             "file_bytes": str(request.limits.file_bytes),
+            "disk_read": str(request.limits.disk_read),
+            "disk_write": str(request.limits.disk_write),
             "bandwidth": str(settings.limits_bandwidth),
             "time_s": str(settings.limits_time),
             "disk_reserve": str(settings.limits_disk_reserve),

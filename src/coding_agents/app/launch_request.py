@@ -40,6 +40,8 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     cpu: str | None = None
     memory: str | None = None
     pids: str | None = None
+    disk_read: str | None = None
+    disk_write: str | None = None
     bandwidth: str | None = None
     time_limit: str | None = None
     allow_ptrace: bool = False
@@ -89,6 +91,8 @@ def parse_request(env: HostEnvironment, options: LaunchOptions) -> LaunchRequest
             "limits.cpu": options.cpu,
             "limits.memory": options.memory,
             "limits.pids": options.pids,
+            "limits.disk_read": options.disk_read,
+            "limits.disk_write": options.disk_write,
             "limits.bandwidth": options.bandwidth,
             "limits.time": options.time_limit,
             "sandbox.allow_ptrace": True if options.allow_ptrace else None,
@@ -120,6 +124,8 @@ def parse_request(env: HostEnvironment, options: LaunchOptions) -> LaunchRequest
             memory_bytes=settings.limits_memory,
             pids=settings.limits_pids,
             file_bytes=settings.limits_file,
+            disk_read=settings.limits_disk_read,
+            disk_write=settings.limits_disk_write,
         ),
         demands=demands_of(settings),
     )

@@ -12,6 +12,7 @@ from coding_agents.app.demands import demands_at_start, require_apparmor
 from coding_agents.app.failed_start import enforcement_failures_recorded
 from coding_agents.app.guest import restart_config
 from coding_agents.app.holder import require_holder, times_ready
+from coding_agents.app.launch_plan import with_device
 from coding_agents.app.mcp_session import session_servers
 from coding_agents.app.renew import make_anew, take_this_versions_guest
 from coding_agents.app.steps import Trace, Undo
@@ -106,7 +107,7 @@ def _plan(session: SessionContext, guarding: Guarding) -> SessionPlan:
         resolvers=guarding.dns,
         options=guarding.options,
     )
-    return plan_session(facts)
+    return plan_session(replace(facts, limits=with_device(facts.limits, session.engine.info)))
 
 
 def _renew_config(session: SessionContext, plan: SessionPlan, manifest: AgentManifest) -> tuple[str, ...]:

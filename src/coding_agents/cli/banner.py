@@ -19,7 +19,7 @@ _LONGEST_REASON = 100
 _NO_REASONS: Mapping[str, str] = MappingProxyType({})
 _HOLD = ("user", "capabilities", "no-new-privileges", "seccomp", "read-only-root", "mounts", "host-paths",
          "apparmor")  # fmt: skip
-_LIMITS = ("cpus", "memory", "swap", "pids", "disk")
+_LIMITS = ("cpus", "memory", "swap", "pids", "disk", "disk-read", "disk-write")
 _LACKING = ("absent", "off", "unknown")
 
 

@@ -70,6 +70,8 @@ if TYPE_CHECKING:
 @click.option("--cpu", metavar="N", help="CPUs, such as 0.5 (default 4).")
 @click.option("--memory", metavar="SIZE", help="Memory, with no swap beside it (default 8g).")
 @click.option("--pids", metavar="N", help="Processes and threads (default 4096).")
+@click.option("--disk-read", metavar="RATE", help="Bytes read from the disk a second: 50m (default: none).")
+@click.option("--disk-write", metavar="RATE", help="Bytes written to the disk a second: 50m (default: none).")
 @click.option(
     "--bandwidth", metavar="RATE", help="What passes the network a second, each way: 10mbit (default: none)."
 )

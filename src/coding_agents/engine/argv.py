@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import msgspec
 
 from coding_agents.engine.features import PROXY_VARIABLES, Features
-from coding_agents.model.limits import Limits, cpus_text
+from coding_agents.model.limits import NO_IO, Limits, cpus_text
 from coding_agents.sandbox.seccomp import profile
 from coding_agents.sandbox.spec import (
     BridgeNetwork,
@@ -99,6 +99,9 @@ def _limits(limits: Limits, features: Features, ceiling: RlimitCeiling) -> Itera
         hard, soft = min(hard, ceiling.nofile), min(soft, ceiling.nofile)
     yield f"--ulimit=nofile={soft}:{hard}"
     yield f"--ulimit=fsize={limits.file_bytes}:{limits.file_bytes}"
+    for flag, rate in (("read", limits.disk_read), ("write", limits.disk_write)):
+        if limits.disk_device and rate < NO_IO:
+            yield f"--device-{flag}-bps={limits.disk_device}:{rate}"
     yield "--ulimit=core=0:0"  # a core file in the work tree would be committed
     if features.fits_rlimits and ceiling.nproc is not None:
         # Not a limit (it counts all processes of a uid on the host): what the engine may ask for at most.

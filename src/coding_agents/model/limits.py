@@ -21,6 +21,9 @@ NO_TIME = 10**9
 NO_RATE = 10**12
 """So many bytes a second are no limit at all."""
 MIN_RATE, MAX_RATE = 8_000, 10**10  # upper: what nft takes
+NO_IO = 10**15
+"""So many bytes a second are no limit at all."""
+MIN_IO, MAX_IO = MIB, TIB
 MIN_RESERVE, MAX_RESERVE = 64 * MIB, TIB
 MIN_FILE, MAX_FILE = 64 * MIB, TIB
 
@@ -43,8 +46,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     `cpus` counts processors, `memory_bytes` memory and swap together (no extra swap is ever given),
     `pids` processes and threads, `shm_bytes` /dev/shm (browsers and test runners need ≥ 1 GiB; its
     pages count as memory), `tmp_bytes` and `var_tmp_bytes` the two scratch tmpfs, `nofile_*` open files
-    of one process, `file_bytes` the largest file that a process may write (RLIMIT_FSIZE), `log_bytes` and `log_files`
-    the engine's own record of the container's output.
+    of one process, `file_bytes` the largest file that a process may write (RLIMIT_FSIZE), `disk_read` and
+    `disk_write` bytes a second of the block device `disk_device` (a path below /dev; "" when it has none), `log_bytes`
+    and `log_files` the engine's own record of the container's output.
     """
 
     cpus: Decimal = Decimal(4)
@@ -56,6 +60,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     nofile_soft: int = 8192
     nofile_hard: int = 16384
     file_bytes: int = 32 * GIB
+    disk_read: int = NO_IO
+    disk_write: int = NO_IO
+    disk_device: str = ""
     log_bytes: int = 10 * MIB
     log_files: int = 3
 
@@ -165,6 +172,12 @@ def rate_text(rate: int) -> str:
         if rate * 8 % _BITS[unit] == 0:
             return f"{rate * 8 // _BITS[unit]}{unit}"
     return f"{Decimal(rate * 8) / 1000}kbit"
+
+
+def parse_io(text: str) -> int:
+    """`50m` bytes a second of a disk, `none` to NO_IO. Raises UsageError."""
+    stripped = text.strip().lower().removesuffix("/s")
+    return NO_IO if stripped in ("none", str(NO_IO)) else _bounded_size(stripped, MIN_IO, MAX_IO)
 
 
 def parse_reserve(text: str) -> int:

@@ -7,5 +7,5 @@ REQUIRED = (
 )  # fmt: skip
 """Without one of these nothing starts, whatever anybody asks for."""
 
-BEST_AVAILABLE = ("memory", "swap", "cpus", "pids", "disk", "apparmor", "userns")
+BEST_AVAILABLE = ("memory", "swap", "cpus", "pids", "disk", "disk-read", "disk-write", "apparmor", "userns")
 """Shown when they are missing, and refused when somebody asked for them."""

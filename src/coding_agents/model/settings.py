@@ -15,11 +15,13 @@ import msgspec
 from coding_agents.model.limits import (
     GIB,
     MIB,
+    NO_IO,
     NO_RATE,
     NO_TIME,
     Limits,
     parse_cpus,
     parse_file_size,
+    parse_io,
     parse_memory,
     parse_pids,
     parse_rate,
@@ -80,8 +82,8 @@ class Setting(msgspec.Struct, frozen=True):
     """One setting. `parse` turns a TOML value or a text into a `Value`, or raises ValueError.
 
     `choices` go from widest to strictest where `tighten` is STRICTER, `schema` is its JSON schema, `unit`
-    that of a number ("bytes", "time", "rate", "budget" or ""); `example` is how a value is written where the default
-    shows nothing.
+    that of a number ("bytes", "time", "rate", "io", "budget" or ""); `example` is how a value is written where the
+    default shows nothing.
     """
 
     key: str
@@ -161,6 +163,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "limits.bandwidth", NO_RATE, "What passes the network a second, in and out each: 10mbit, 500kbit.",
         measure(parse_rate), {"type": ["string", "integer"]}, Tighten.LOWER, flag="--bandwidth", unit="rate",
+    ),
+    Setting(
+        "limits.disk_read", NO_IO, "What is read from the engine's disk a second: 50m.",
+        measure(parse_io), _SIZE_SCHEMA, Tighten.LOWER, flag="--disk-read", unit="io",
+    ),
+    Setting(
+        "limits.disk_write", NO_IO, "What is written to it a second: 50m.",
+        measure(parse_io), _SIZE_SCHEMA, Tighten.LOWER, flag="--disk-write", unit="io",
     ),
     Setting(
         "limits.file", _DEFAULT.file_bytes, "Largest file that a program of a session may write.",
@@ -294,6 +304,8 @@ class Settings(msgspec.Struct, frozen=True):
     limits_pids: int
     limits_time: int
     limits_bandwidth: int
+    limits_disk_read: int
+    limits_disk_write: int
     limits_file: int
     limits_disk_reserve: int
     sandbox_allow_ptrace: bool
@@ -330,8 +342,11 @@ class Settings(msgspec.Struct, frozen=True):
         return value
 
 
+_NONE = (NO_TOKENS, NO_COST, NO_TIME, NO_RATE, NO_IO)
+
+
 def render_value(setting: Setting, value: Value) -> str:
     """A value as it is written in a settings file."""
-    if setting.unit in ("budget", "time", "rate") and value in (NO_TOKENS, NO_COST, NO_TIME, NO_RATE):
+    if setting.unit in ("budget", "time", "rate", "io") and value in _NONE:
         return quote(NONE)
     return render(value, unit=setting.unit)

@@ -248,6 +248,7 @@ _AS_TEXT: Mapping[str, Callable[[int], str]] = {
     "bytes": size_text,
     "time": duration_text,
     "rate": rate_text,
+    "io": size_text,
 }
 
 

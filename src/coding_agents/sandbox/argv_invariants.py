@@ -15,6 +15,7 @@ from coding_agents.sandbox.credentials import credentials_in_environment
 from coding_agents.sandbox.rules import (
     ABSOLUTE,
     CAPABILITIES,
+    DEVICE,
     ENGINE_ID,
     ENV_NAME,
     HOSTNAME,
@@ -143,6 +144,8 @@ def _value_checks(role: Role) -> dict[str, Callable[[str], bool]]:
         "--stop-timeout": _is_count,
         "--security-opt": lambda _value: True,  # both together: _pair_problems
         "--cpus": _is_positive,
+        "--device-read-bps": _matches(re.compile(rf"{DEVICE.pattern}:[1-9][0-9]*")),
+        "--device-write-bps": _matches(re.compile(rf"{DEVICE.pattern}:[1-9][0-9]*")),
         "--ulimit": _matches(re.compile(r"(?:nofile|nproc|core|fsize)=[0-9]+:[0-9]+")),
         "--log-opt": _matches(re.compile(r"max-(?:size=[1-9][0-9]*[bkm]?|file=[1-9])")),
     }

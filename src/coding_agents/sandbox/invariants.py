@@ -13,6 +13,7 @@ from coding_agents.sandbox.credentials import credentials_in_environment
 from coding_agents.sandbox.rules import (
     ABSOLUTE,
     CAPABILITIES,
+    DEVICE,
     ENV_NAME,
     HOSTNAME,
     IMAGE,
@@ -131,6 +132,8 @@ def _limit_problems(spec: ContainerSpec) -> list[str]:
         "log": limits.log_bytes,
     }
     problems = [f"limit on {name} is missing" for name, value in values.items() if value <= 0]
+    if limits.disk_device and not DEVICE.fullmatch(limits.disk_device):
+        problems.append(f"{limits.disk_device!r} is not a block device")
     if limits.nofile_hard < limits.nofile_soft:
         problems.append("hard limit on open files is below the soft one")
     if spec.role is Role.AGENT and limits.shm_bytes < 1 << 30:

@@ -18,7 +18,7 @@ from enum import StrEnum
 
 import msgspec
 
-from coding_agents.model.limits import cpus_text, size_text
+from coding_agents.model.limits import NO_IO, cpus_text, size_text
 from coding_agents.sandbox.seccomp import profile
 from coding_agents.sandbox.spec import NoNetwork, SandboxSpec
 
@@ -74,11 +74,15 @@ class Enforced(msgspec.Struct, frozen=True):
 
 
 class Layer(msgspec.Struct, frozen=True):
-    """One protection: its name in `enforced` and in `--best-effort`, its class, and how it is measured."""
+    """One protection: its name in `enforced` and in `--best-effort`, its class, and how it is measured.
+
+    `planned` tells whether a spec has it at all; what nobody planned is not shown.
+    """
 
     name: str
     need: Need
     measure: Callable[[Evidence], Measured]
+    planned: Callable[[SandboxSpec], bool] = lambda _spec: True
 
 
 def judge(evidence: Evidence, *, asked: Collection[str] = (), best_effort: Collection[str] = ()) -> Enforced:
@@ -87,6 +91,8 @@ def judge(evidence: Evidence, *, asked: Collection[str] = (), best_effort: Colle
     violations = []
     wanted = {*asked, *(("apparmor",) if evidence.spec.apparmor else ())} - set(best_effort)
     for layer in LAYERS:
+        if not layer.planned(evidence.spec) and layer.name not in asked:
+            continue
         found = layer.measure(evidence)
         layers[layer.name] = found.value
         needed = layer.need is Need.REQUIRED or layer.name in wanted
@@ -242,6 +248,30 @@ def _disk(evidence: Evidence) -> Measured:
     return Measured(ABSENT, False, "the engine's disk cannot be asked from here")
 
 
+def _disk_read(evidence: Evidence) -> Measured:
+    return _throttle(evidence, "read_bps", evidence.spec.limits.disk_read)
+
+
+def _disk_write(evidence: Evidence) -> Measured:
+    """cgroup v1 throttles what is written past the page cache alone (blkio-controller.rst, "cgroup writeback")."""
+    found = _throttle(evidence, "write_bps", evidence.spec.limits.disk_write)
+    if found.holds and _mapping(evidence.facts.get("cgroup")).get("version") == 1:
+        return Measured("direct-only", False, "cgroup v1 does not throttle buffered writes")
+    return found
+
+
+def _throttle(evidence: Evidence, key: str, wanted: int) -> Measured:
+    """The kernel's rate for the one device that it throttles."""
+    rates = _mapping(_mapping(evidence.facts.get("cgroup")).get(key))
+    if not evidence.spec.limits.disk_device:
+        return Measured(ABSENT, False, "the engine's disk is no block device of this machine")
+    if len(rates) != 1:
+        return _unmeasured(f"{len(rates)} devices are throttled")
+    (rate,) = rates.values()
+    held = rate == wanted
+    return Measured(size_text(wanted) if held else OFF, held, f"{key} is {rate!r}")
+
+
 LAYERS = (
     Layer("user", Need.REQUIRED, _user),
     Layer("capabilities", Need.REQUIRED, _capabilities),
@@ -256,6 +286,8 @@ LAYERS = (
     Layer("cpus", Need.BEST_AVAILABLE, _cpus),
     Layer("pids", Need.BEST_AVAILABLE, _pids),
     Layer("disk", Need.BEST_AVAILABLE, _disk),
+    Layer("disk-read", Need.BEST_AVAILABLE, _disk_read, lambda spec: spec.limits.disk_read < NO_IO),
+    Layer("disk-write", Need.BEST_AVAILABLE, _disk_write, lambda spec: spec.limits.disk_write < NO_IO),
     Layer("apparmor", Need.BEST_AVAILABLE, _apparmor),
     Layer("userns", Need.BEST_AVAILABLE, _userns),
 )

@@ -24,6 +24,7 @@ ENGINE_ID = re.compile(r"[0-9a-f]{64}")
 HOSTNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 LABEL_NAME = re.compile(r"[a-z][a-z0-9.-]*")
+DEVICE = re.compile(r"/dev/[a-zA-Z0-9][a-zA-Z0-9_/-]*")  # to throttle it: no container is given one
 ABSOLUTE = re.compile(r"/[A-Za-z0-9_./-]*")
 
 # Where each role may have a volume, and whether it may write there. The filler is a helper that writes

@@ -18,7 +18,7 @@ from coding_agents.engine.api import ContainerState, Engine, EngineInfo
 from coding_agents.engine.find import known_engine
 from coding_agents.errors import EngineError
 from coding_agents.gitsync.relay_repo import Relay, open_relay
-from coding_agents.model.limits import Limits
+from coding_agents.model.limits import NO_IO, Limits
 from coding_agents.model.refs import Branch, Oid
 from coding_agents.model.repo import RepoFacts, RepoKind
 from coding_agents.model.session import RepoRef, SessionRecord
@@ -230,6 +230,8 @@ def plan_input_of(
             memory_bytes=int(limits["memory_bytes"]),
             pids=int(limits["pids"]),
             file_bytes=int(limits.get("file_bytes", Limits().file_bytes)),
+            disk_read=int(limits.get("disk_read", NO_IO)),
+            disk_write=int(limits.get("disk_write", NO_IO)),
         ),
         host_cpus=host_cpus,
         resolvers=resolvers,
