@@ -71,8 +71,9 @@ def test_each_setting_that_has_a_flag_is_attacked_here() -> None:
 @pytest.mark.parametrize("key", WIDER)
 def test_no_flag_widens_what_the_organisation_manages(organisation: Path, tmp_path: Path, key: str) -> None:
     bound = {
-        "limits.disk_read": '"50m"', "limits.disk_write": '"50m"', "limits.time": '"2h"', "limits.bandwidth": '"10mbit"', "network.mode": '"restricted"',
-        "model.max_tokens": '"1m"', "model.max_cost": "1",
+        "limits.disk_read": '"50m"', "limits.disk_write": '"50m"', "limits.time": '"2h"',
+        "limits.bandwidth": '"10mbit"', "network.mode": '"restricted"', "model.max_tokens": '"1m"',
+        "model.max_cost": "1",
     }  # fmt: skip
     organisation.write_text(f'managed = ["{key}"]\n' + (f"{key} = {bound[key]}\n" if key in bound else ""))
     with pytest.raises(UsageError, match=rf"is refused: your organisation manages {key}") as caught:
