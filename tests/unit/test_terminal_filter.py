@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import json
+import re
+import subprocess
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coding_agents.terminal.filter import TerminalFilter
+from support.product import ROOT
 from support.vt import ModelTerminal
 
 ESC = b"\x1b"
@@ -292,3 +298,36 @@ def test_what_is_held_back_has_a_bound() -> None:
         for _ in range(100):
             one.feed(b" " * 1000)
         assert len(one._body) <= 4096
+
+
+def test_no_group_of_a_pattern_is_possessive() -> None:
+    """Python before 3.11.5, as of Debian 12, takes too much with one: here, the beginning of any sequence."""
+    possessive = re.compile(r"\)(?:[*+?]|\{[0-9,]+\})\+|\(\?>")
+    assert possessive.search(r"(?:a|bc)*+")
+    found = [
+        (path.name, text.value)
+        for path in (ROOT / "src").rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("re.")
+        for text in ast.walk(call)
+        if isinstance(text, ast.Constant) and isinstance(text.value, str)
+        if possessive.search(re.sub(r"\[[^\]]*\]", "x", re.sub(r"\\.", "x", text.value)))
+    ]
+    assert found == []
+
+
+def test_the_systems_own_python_filters_in_the_same_way() -> None:
+    """The product runs on any Python from 3.11 on, and its `re` has changed since."""
+    code = (
+        "import json, sys\nsys.path.insert(0, sys.argv[1])\nassert sys.version_info >= (3, 11)\n"
+        "from coding_agents.terminal.filter import TerminalFilter as F\n"
+        "print(json.dumps([F().feed(bytes(p)).hex() for p in json.load(sys.stdin)]))"
+    )
+    pieces = [*GOOD, *BAD, b"".join(BAD), *(b"a" + bad + b"z" for bad in BAD)]
+    done = subprocess.run(
+        ("/usr/bin/python3", "-IS", "-c", code, ROOT / "src"), input=json.dumps([list(one) for one in pieces]),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if "AssertionError" in done.stderr:
+        pytest.skip("the system's Python is older than what the product runs on")
+    assert json.loads(done.stdout) == [TerminalFilter().feed(one).hex() for one in pieces]

@@ -63,8 +63,8 @@ DIRECTORIES: Mapping[str, Kind] = {
 """Directories whose files are code or hooks by being there."""
 
 # Strings first, so that what looks like a comment in one stays; each alternative matches to its end in one pass.
-_COMMENT = re.compile(r'("(?:\\.|[^"\\])*+"?)|//[^\n]*|/\*(?s:.*?)(?:\*/|\Z)')
-_TRAILING = re.compile(r'("(?:\\.|[^"\\])*+"?)|,(?=\s{0,100}[}\]])')
+_COMMENT = re.compile(r'("(?:\\.|[^"\\]++)*"?)|//[^\n]*|/\*(?s:.*?)(?:\*/|\Z)')
+_TRAILING = re.compile(r'("(?:\\.|[^"\\]++)*"?)|,(?=\s{0,100}[}\]])')
 _TRANSPORTS = ("stdio", "local", "http", "remote", "streamable-http")
 # They change how long a CLI waits or what it asks, not what runs.
 _HARMLESS = (

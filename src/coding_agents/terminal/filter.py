@@ -18,8 +18,10 @@ from coding_agents.terminal.osc import CLOSE_LINK, MAX_OSC, link, title
 
 # All characters but C0, DEL and C1; of these BEL, BS, HT, LF and CR, which move no further than their line's end.
 _TEXT = r"[^\x00-\x06\x0b-\x0c\x0e-\x1f\x7f-\x9f]"
-# Nearly all real output, so that it passes at the speed of a search.
-_PASSING = re.compile(rf"(?:{_TEXT}+|\x1b\[{DRAWING})*+", re.ASCII)
+# Nearly all real output, so that it passes at the speed of a search. No group here is possessive: before Python 3.11.5
+# (Debian 12 has 3.11.2) such a one also keeps what an alternative had matched that failed, so ESC [ of any sequence
+# (https://github.com/python/cpython/issues/106052).
+_PASSING = re.compile(rf"(?:{_TEXT}++|\x1b\[{DRAWING})*", re.ASCII)
 _WHOLE = re.compile(rf"\x1b\[([ -?]{{0,{MAX_SEQUENCE - 1}}}[@-~])")
 _DROPPED = re.compile(r"[\x00-\x06\x0b-\x0c\x10-\x1a\x1c-\x1f\x7f-\x9f]+")
 _IN_STRING = re.compile(r"[^\x07\x18\x1a\x1b\x9c]*+")
