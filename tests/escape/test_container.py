@@ -1,6 +1,6 @@
 """A hostile agent attacks its container from inside: files, privileges, processes, secrets, limits.
 
-What it tries is in `support.hostile`; here the host judges what the kernel answered, and looks for itself.
+What it tries is in `coding_agents.attacks`; here the host judges what the kernel answered, and looks for itself.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from pathlib import Path
 
 import pytest
 
+from coding_agents.attacks import files, kernel, privileges, processes, resources
+from coding_agents.attacks import secrets as secrets_inside
 from coding_agents.channel.pyz import build_guest_pyz
 from coding_agents.model.limits import GIB, MIB, parse_size
 from coding_agents.sandbox.guest import guest_argv
-from support import hostile, hostile_kernel
 from support.escape import DENIED, SOCKETS, Captive, capture, denied, fresh_repo
 from support.product import Product, git, wait_for
 
@@ -100,21 +101,21 @@ def plant_secrets(owner: Product) -> None:
 
 
 def test_nothing_can_be_made_outside_the_writable_mounts(captive: Captive) -> None:
-    assert set(captive.attack(hostile.writable_mounts)) == WRITABLE
+    assert set(captive.attack(files.writable_mounts)) == WRITABLE
 
 
 def test_every_directory_of_the_root_is_on_a_read_only_file_system(captive: Captive) -> None:
-    refusals = captive.attack(hostile.refusals_in_the_root)
+    refusals = captive.attack(files.refusals_in_the_root)
     assert set(refusals) == {"EROFS"}  # for EACCES would leave it to the owner of each directory
     assert refusals["EROFS"] > 100
 
 
 def test_no_program_gives_privileges(captive: Captive) -> None:
-    assert captive.attack(hostile.privileged_files) == []
+    assert captive.attack(files.privileged_files) == []
 
 
 def test_only_harmless_devices_and_our_sockets_exist(captive: Captive) -> None:
-    found = captive.attack(hostile.sockets_and_devices)
+    found = captive.attack(files.sockets_and_devices)
     assert found["socket"] == [f"{SOCKET_DIRECTORY}/{name}" for name in SOCKETS]  # no engine's, above all
     assert found["block"] == []
     devices = dict(entry.rsplit(" ", 1) for entry in found["character"])
@@ -124,14 +125,14 @@ def test_only_harmless_devices_and_our_sockets_exist(captive: Captive) -> None:
 
 def test_no_device_can_be_made(captive: Captive) -> None:
     answers = captive.attack(
-        hostile.make_devices, ["/tmp", "/workspace", "/home/agentuser", "/dev/shm", "/dev"]
+        files.make_devices, ["/tmp", "/workspace", "/home/agentuser", "/dev/shm", "/dev"]
     )
     assert denied(answers) == {}
 
 
 def test_the_kernels_files_are_closed(captive: Captive) -> None:
-    assert set(captive.attack(hostile.open_for_writing, ["/proc", "/sys"])) <= HARMLESS
-    options = {one["point"]: set(one["options"].split(",")) for one in captive.attack(hostile.mounts)}
+    assert set(captive.attack(files.open_for_writing, ["/proc", "/sys"])) <= HARMLESS
+    options = {one["point"]: set(one["options"].split(",")) for one in captive.attack(files.mounts)}
     for path in ("/sys", "/proc/sys"):
         assert "ro" in options[path], path
     masked = [
@@ -142,7 +143,7 @@ def test_the_kernels_files_are_closed(captive: Captive) -> None:
         "/proc/scsi",
         "/sys/firmware",
     ]
-    assert set(captive.attack(hostile.masked_bytes, masked).values()) == {0}
+    assert set(captive.attack(files.masked_bytes, masked).values()) == {0}
 
 
 def test_no_host_path_is_mounted(captive: Captive) -> None:
@@ -152,7 +153,7 @@ def test_no_host_path_is_mounted(captive: Captive) -> None:
         "/home/agentuser": record["volumes"]["home"],
         "/opt/coding-agents": record["guest_volume"],
     }
-    for mount in captive.attack(hostile.mounts):
+    for mount in captive.attack(files.mounts):
         root, point = mount["root"], mount["point"]
         if point in volumes:
             assert root.endswith(f"/volumes/{volumes[point]}/_data"), mount
@@ -174,8 +175,8 @@ def test_scratch_space_has_its_sizes_and_no_more(captive: Captive) -> None:
         SOCKET_DIRECTORY: MIB,
         "/dev/shm": GIB,
     }
-    assert captive.attack(hostile.sizes, sorted(wanted)) == wanted
-    assert captive.attack(hostile.fill, SOCKET_DIRECTORY) <= MIB
+    assert captive.attack(files.sizes, sorted(wanted)) == wanted
+    assert captive.attack(files.fill, SOCKET_DIRECTORY) <= MIB
     captive.assert_saves()
 
 
@@ -184,7 +185,7 @@ def test_scratch_space_has_its_sizes_and_no_more(captive: Captive) -> None:
 
 def test_no_process_has_a_capability(captive: Captive) -> None:
     """PID 1, the agent, the bridge, and what `exec` starts; also by the engine's own exec without the gate."""
-    for found in (captive.attack(hostile.statuses), captive.attack_behind_the_gate(hostile.statuses)):
+    for found in (captive.attack(privileges.statuses), captive.attack_behind_the_gate(privileges.statuses)):
         assert {status["Uid"].split()[0] for status in found} == {"1000", "1002"}
         for status in found:
             sets = {status[f"Cap{name}"] for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")}
@@ -194,48 +195,48 @@ def test_no_process_has_a_capability(captive: Captive) -> None:
 
 
 def test_nobody_becomes_root(captive: Captive) -> None:
-    answers = captive.attack(hostile.become_root)
+    answers = captive.attack(privileges.become_root)
     assert all(answers.values()), answers
-    assert {status["Uid"].split()[1] for status in captive.attack(hostile.statuses)} == {"1000", "1002"}
+    assert {status["Uid"].split()[1] for status in captive.attack(privileges.statuses)} == {"1000", "1002"}
 
 
 def test_no_way_out_by_namespaces_mounts_or_the_kernel(captive: Captive) -> None:
-    assert denied(captive.attack(hostile.leave_the_container)) == {}
+    assert denied(captive.attack(kernel.leave_the_container)) == {}
 
 
 def test_the_kernels_young_and_large_parts_are_closed(captive: Captive) -> None:
-    answers = captive.attack(hostile_kernel.reach_the_kernel)
+    answers = captive.attack(kernel.reach_the_kernel)
     assert {name: answer for name, answer in answers.items() if answer not in (*DENIED, "EAFNOSUPPORT")} == {}
     assert len(answers) >= 20
 
 
 def test_other_abis_end_the_program(captive: Captive) -> None:
-    assert captive.attack(hostile_kernel.call_by_another_abi) == ["SIGSYS", "SIGSYS"]
+    assert captive.attack(kernel.call_by_another_abi) == ["SIGSYS", "SIGSYS"]
 
 
 def test_no_user_namespace_can_be_made(captive: Captive) -> None:
-    answers = captive.attack(hostile.use_a_user_namespace)
+    answers = captive.attack(kernel.use_a_user_namespace)
     assert set(answers.values()) == {"EPERM"}
     assert captive.is_alive()
-    assert len(captive.attack(hostile.pids_of, 1002)) == 1
+    assert len(captive.attack(processes.pids_of, 1002)) == 1
 
 
 # --- processes -----------------------------------------------------------------------------------------------
 
 
 def test_the_first_process_and_the_bridge_cannot_be_read_or_traced(captive: Captive) -> None:
-    (bridge,) = captive.attack(hostile.pids_of, 1002)
+    (bridge,) = captive.attack(processes.pids_of, 1002)
     for pid in (1, bridge):
-        answers = captive.attack(hostile.attack_process, pid)
+        answers = captive.attack(processes.attack_process, pid)
         assert denied(answers) == {}, (pid, answers)
 
 
 def test_the_first_process_and_the_bridge_cannot_be_killed(captive: Captive) -> None:
-    (bridge,) = captive.attack(hostile.pids_of, 1002)
+    (bridge,) = captive.attack(processes.pids_of, 1002)
     killing = [int(number) for number in (signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGABRT)]
-    captive.attack(hostile.signal_process, 1, killing)  # the kernel takes them, and they do nothing
-    assert captive.attack(hostile.signal_process, bridge, killing) == ["EPERM"] * len(killing)
-    assert captive.attack(hostile.pids_of, 1002) == [bridge]
+    captive.attack(processes.signal_process, 1, killing)  # the kernel takes them, and they do nothing
+    assert captive.attack(processes.signal_process, bridge, killing) == ["EPERM"] * len(killing)
+    assert captive.attack(processes.pids_of, 1002) == [bridge]
     assert captive.is_alive()
     captive.assert_saves()
 
@@ -247,14 +248,14 @@ def test_the_sockets_cannot_be_replaced(captive: Captive) -> None:
     paths = [f"{SOCKET_DIRECTORY}/{name}" for name in SOCKETS]
     before = look()
     for name in SOCKETS:
-        answers = captive.attack(hostile.replace_in, SOCKET_DIRECTORY, name)
+        answers = captive.attack(files.replace_in, SOCKET_DIRECTORY, name)
         assert all(answers.values()), answers
     assert look() == before
     captive.assert_saves()
 
 
 def test_the_guests_program_cannot_be_changed(captive: Captive) -> None:
-    answers = captive.attack(hostile.replace_in, "/opt/coding-agents", "guest.pyz")
+    answers = captive.attack(files.replace_in, "/opt/coding-agents", "guest.pyz")
     assert all(answers.values()), answers
     wanted = hashlib.sha256(build_guest_pyz()).hexdigest()
     assert captive.guest_digest() == wanted
@@ -267,9 +268,9 @@ def test_the_guests_program_cannot_be_changed(captive: Captive) -> None:
 
 
 def test_no_secret_of_the_host_gets_in(captive: Captive) -> None:
-    decoys = captive.attack(hostile.find_text, f"decoy-{SECRET[::-1]}"[::-1])
+    decoys = captive.attack(secrets_inside.find_text, f"decoy-{SECRET[::-1]}"[::-1])
     assert "/workspace/decoy.txt" in decoys  # the search finds what is there
-    assert captive.attack(hostile.find_text, SECRET[::-1]) == []
+    assert captive.attack(secrets_inside.find_text, SECRET[::-1]) == []
 
 
 def test_the_engines_account_of_the_session_holds_no_secret(captive: Captive) -> None:
@@ -354,7 +355,7 @@ def test_limits_are_what_the_banner_says(captive: Captive) -> None:
         re.MULTILINE,
     )
     assert line is not None, captive.launched.err
-    measured = captive.attack(hostile.limits)
+    measured = captive.attack(resources.limits)
     assert measured["memory"] == parse_size(line[2])
     assert measured.get("swap", 0) == 0
     assert measured.get("memory and swap", measured["memory"]) == measured["memory"]
@@ -364,7 +365,7 @@ def test_limits_are_what_the_banner_says(captive: Captive) -> None:
 
 def test_a_fork_bomb_stays_inside(victim: Captive) -> None:
     bombs: list[dict[str, object]] = []
-    thread = threading.Thread(target=lambda: bombs.append(victim.attack(hostile.bomb, 1000, 3.0)))
+    thread = threading.Thread(target=lambda: bombs.append(victim.attack(resources.bomb, 1000, 3.0)))
     thread.start()
     while thread.is_alive():  # the host, meanwhile
         began = time.monotonic()
@@ -423,7 +424,7 @@ def test_an_agent_that_kills_everything_only_ends_its_session(victim: Captive) -
 def test_a_starved_first_process_costs_no_work(victim: Captive) -> None:
     """The kernel lets a process take resources from another of its uid; the host then salvages."""
     victim.product.exec(victim.name, "echo work > work.txt")
-    assert victim.attack(hostile.starve_process, 1) == ""
+    assert victim.attack(processes.starve_process, 1) == ""
     victim.stop()
     assert victim.returned("work.txt") == "work"
 
@@ -432,8 +433,8 @@ def test_a_dead_supervisor_leaves_no_name_to_squat_and_no_work_behind(victim: Ca
     """Its bridge ends with it, the sockets stay the bridge's; the next verb brings a new supervisor."""
     victim.product.exec(victim.name, "echo work > work.txt")
     os.kill(victim.supervisor_pid(), signal.SIGKILL)
-    wait_for(lambda: not victim.attack_behind_the_gate(hostile.pids_of, 1002), "the end of the bridge")
-    answers = victim.attack_behind_the_gate(hostile.squat, SOCKET_DIRECTORY, list(SOCKETS), 0.5)
+    wait_for(lambda: not victim.attack_behind_the_gate(processes.pids_of, 1002), "the end of the bridge")
+    answers = victim.attack_behind_the_gate(processes.squat, SOCKET_DIRECTORY, list(SOCKETS), 0.5)
     assert answers == ["EADDRINUSE"] * len(SOCKETS)
     victim.stop()
     assert victim.returned("work.txt") == "work"

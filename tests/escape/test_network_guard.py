@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from coding_agents.attacks import network
 from coding_agents.network.guard import holder_options
 from coding_agents.sandbox.plan import plan_session
 from coding_agents.sandbox.spec import AGENT_USER, Network
-from support import hostile, netlab
+from support import netlab
 from support.engines import EngineUnderTest
 from support.escape import Captive, attack_argv, capture, fresh_repo
 from support.guestbox import guest_volume, make_volumes, plan
@@ -98,7 +99,7 @@ def knock(session: Captive, targets: Sequence[Sequence[object]]) -> Knocks:
     """By the engine's own exec, so that it works while the gate is closed, too."""
     # Not every engine lets the agent send pings at all; here it may, so that the guard has to refuse them.
     netlab.run("sh", "-c", "echo 0 65535 > /proc/sys/net/ipv4/ping_group_range", netns=inside_of(session))
-    return session.attack_behind_the_gate(hostile.knock, [list(one) for one in targets], PATIENCE_S)
+    return session.attack_behind_the_gate(network.knock, [list(one) for one in targets], PATIENCE_S)
 
 
 def inside_of(session: Captive) -> Path:
@@ -116,7 +117,7 @@ def not_refused_at_once(knocks: Knocks) -> Knocks:
 
 
 def opened(knocks: Knocks) -> set[str]:
-    return {name for name, found in knocks.items() if found[0] == hostile.OPEN}
+    return {name for name, found in knocks.items() if found[0] == network.OPEN}
 
 
 def flush(session: Captive) -> None:
@@ -212,7 +213,7 @@ def test_ipv6_that_is_not_public_is_refused(victim: Captive, world: Lab) -> None
 
 def test_the_agent_cannot_change_the_network(captive: Captive, world: Lab) -> None:
     before = captive.as_root("nft", "list", "table", *TABLE, container=captive.holder)
-    answers = captive.attack(hostile.change_the_network)
+    answers = captive.attack(network.change_the_network)
     assert all(answers.values()), answers
     assert "coding_agents_guard" in before
     assert [line for line in before.splitlines() if "counter" not in line] == [
@@ -267,7 +268,7 @@ def test_of_all_servers_of_names_only_the_configured_one_is_open(engine: EngineU
     targets = [[kind, RESOLVER, port] for kind in ("tcp", "udp") for port in (*NAME_PORTS, PORT)]
     targets += [[kind, "10.77.0.2", 53] for kind in ("tcp", "udp")]
     with agent_with_resolver(engine, RESOLVER) as attack:
-        knocks: Knocks = attack(hostile.knock, [*targets, *other_name_servers(world)], PATIENCE_S)
+        knocks: Knocks = attack(network.knock, [*targets, *other_name_servers(world)], PATIENCE_S)
     assert opened(knocks) == {f"tcp {RESOLVER} 53", f"udp {RESOLVER} 53"}
     assert set(not_refused_at_once(knocks)) == opened(knocks)
 
@@ -275,7 +276,7 @@ def test_of_all_servers_of_names_only_the_configured_one_is_open(engine: EngineU
 def test_names_are_resolved_behind_the_guard(engine: EngineUnderTest, world: Lab) -> None:
     """Docker's own resolver at 127.0.0.11 asks from the agent's namespace, so through the guard."""
     with agent_with_resolver(engine, NAME_SERVER) as attack:
-        assert attack(hostile.resolve, "anything.example") == list(world.public)
+        assert attack(network.resolve, "anything.example") == list(world.public)
 
 
 # --- bandwidth -----------------------------------------------------------------------------------------------
@@ -287,7 +288,7 @@ def test_what_passes_a_second_is_limited_each_way(owner: Product, world: Lab) ->
         for limited in (True, False):
             for session in session_of(owner, '[limits]\nbandwidth = "2mbit"\n' if limited else ""):
                 for way in ("d", "u"):
-                    took = session.attack(hostile.pump, world.public[0], OTHER_PORT, way)
+                    took = session.attack(network.pump, world.public[0], OTHER_PORT, way)
                     assert 2.0 <= took <= 8.0 if limited else took < 1.0, (way, limited, took)
                 if limited:
                     (record,) = (
@@ -323,10 +324,10 @@ def test_after_restarts_by_others_the_guard_stands_and_the_gate_is_shut(victim: 
 
 def test_restricted_has_no_interface_no_route_and_reaches_nothing(owner: Product, world: Lab) -> None:
     session = capture(owner, fresh_repo(owner))
-    assert session.attack(hostile.interfaces) == {"interfaces": ["lo"], "routes": []}
+    assert session.attack(network.interfaces) == {"interfaces": ["lo"], "routes": []}
     addresses = (*world.private, *world.public, *world.host, "fd77::1", "2a00:77::1")
     targets = [[kind, address, PORT] for kind in ("tcp", "udp") for address in addresses]
-    knocks = session.attack(hostile.knock, targets, PATIENCE_S)
+    knocks = session.attack(network.knock, targets, PATIENCE_S)
     assert {found[2] for found in knocks.values()} <= {"ENETUNREACH", "EADDRNOTAVAIL"}
     assert max(float(str(found[1])) for found in knocks.values()) < SOON_S
     owner.run("remove", "--force", session.name)

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from coding_agents.verify import program
+from coding_agents.verify.program import PACKAGE
 from support.product import TIMEOUT_S, Product, Result, git, make_repo
 
-PYTHON = ("/usr/bin/python3", "-IS", "-c")
 AGENT = "1000:1000"
 # How the kernel says no. Not EINVAL or EFAULT: then the call was allowed and only badly worded.
 DENIED = frozenset({"EPERM", "EACCES", "EROFS", "ENOSYS"})
@@ -43,7 +44,7 @@ class Captive:
         return f"{self.name}-holder"
 
     def attack(self, function: Callable[..., T], *arguments: object) -> T:
-        """What a function of `hostile` returns when the agent runs it, by `coding-agents exec`."""
+        """What a function of an attack returns when the agent runs it, by `coding-agents exec`."""
         return _answer_of(self.product.run("exec", self.name, "--", *attack_argv(function, *arguments)).out)
 
     def attack_behind_the_gate(
@@ -126,10 +127,11 @@ def denied(answers: dict[str, str]) -> dict[str, str]:
 
 
 def attack_argv(function: Callable[..., object], *arguments: object) -> tuple[str, ...]:
-    """The command that runs a function of a module such as `hostile` in a container; prints its result as JSON."""
-    source = Path(function.__code__.co_filename).read_text()
-    call = f"\nimport json, sys\nprint(json.dumps({function.__name__}(*json.loads(sys.argv[1]))))\n"
-    return (*PYTHON, source + call, json.dumps(arguments))
+    """The command that runs a function of `coding_agents.attacks`, or of a module like them, in a container."""
+    module = function.__module__
+    ours = module.startswith(f"{PACKAGE}.")
+    more = {} if ours else {module: Path(function.__code__.co_filename).read_text()}
+    return program.attack_argv(module, function.__name__, arguments, more=more)
 
 
 def _answer_of(output: str) -> Any:

@@ -1,4 +1,4 @@
-"""What a hostile guest says to the relay, by git and by bare bytes. Sent whole into a container, like `hostile`.
+"""What a hostile guest says to the relay, by git and by bare bytes. Sent whole into a container, as our attacks.
 
 Standard library only, no import of ours, arguments and results are JSON; bytes travel as Latin-1 text. Nothing
 here judges. Formats: gitprotocol-pack(5), gitformat-pack(5).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from support.doors import Found, describes, programs, starts
 from support.product import ROOT
 
 HOST, GUEST = ROOT / "src/coding_agents", ROOT / "src/coding_agents_guest"
+ATTACKS = "attacks/"  # below HOST: their text goes into containers, and nothing of them runs here
 DOOR = "proc/runner.py"
 
 MAY_START = {
@@ -64,6 +66,7 @@ MAY_NAME = {
     "images/rootfs.py": {("unshare", "value of argv")},  # mounts of its own for mmdebstrap
     "sandbox/guest.py": {("/usr/bin/python3", "value of PYTHON")},  # inside the container
     "sandbox/rules.py": {("/usr/bin/python3", "value of _GUEST_INTERPRETER")},
+    "verify/program.py": {("/usr/bin/python3", "value of _PYTHON")},  # likewise
 }  # fmt: skip
 """Words that are the name of such a program and mean something else, and the one place that means git."""
 
@@ -87,10 +90,11 @@ OUTSIDE = {
 
 
 def sources(directory: Path) -> dict[str, str]:
-    return {
-        path.relative_to(directory).as_posix(): path.read_text("utf-8")
-        for path in sorted(directory.rglob("*.py"))
+    """What of a directory runs on the host, or in the guest."""
+    found = {
+        path.relative_to(directory).as_posix(): path.read_text("utf-8") for path in directory.rglob("*.py")
     }
+    return {name: found[name] for name in sorted(found) if not name.startswith(ATTACKS)}
 
 
 def test_only_the_runner_starts_processes() -> None:
@@ -109,6 +113,42 @@ def test_only_one_module_names_git() -> None:
         name: {(one.what, one.where) for one in programs(source)} for name, source in sources(HOST).items()
     }
     assert {name: words for name, words in found.items() if words} == MAY_NAME
+
+
+def test_no_attack_is_loaded_by_the_host_and_none_needs_more_than_the_standard_library() -> None:
+    """So they may start what they like: it is the container's."""
+    package = "coding_agents.attacks"
+    assert [name for name, source in sources(HOST).items() if package in _packages(source)] == []
+    attacks = {path.name: path.read_text("utf-8") for path in (HOST / ATTACKS).glob("*.py")}
+    assert len(attacks) > 5
+    for name, source in attacks.items():
+        tops = {module.partition(".")[0] for module in _modules(source)} - {"coding_agents"}
+        assert tops <= set(sys.stdlib_module_names), name
+        assert {one for one in _modules(source) if one.startswith("coding_agents")} <= {
+            f"{package}.{Path(other).stem}" for other in attacks
+        }, name
+
+
+def _modules(source: str) -> set[str]:
+    """The modules that a module imports."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+        elif isinstance(node, ast.Import):
+            found |= {one.name for one in node.names}
+    return found
+
+
+def _packages(source: str) -> set[str]:
+    """The packages two levels deep, however they are imported."""
+    names = {
+        f"{node.module}.{one.name}"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom) and node.module == "coding_agents"
+        for one in node.names
+    }
+    return {".".join(name.split(".")[:2]) for name in _modules(source)} | names
 
 
 def test_what_the_host_loads_of_the_guest_starts_nothing() -> None:

@@ -1,0 +1,61 @@
+"""Attacks on resources: what the limits are, and what becomes of who goes beyond."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from contextlib import suppress
+
+
+def limits() -> dict[str, int]:
+    """The cgroup's limits as the kernel words them: bytes, processes, and CPU microseconds a 100 000."""
+    files = {
+        "memory": ("memory.max", "memory/memory.limit_in_bytes"),
+        "memory and swap": ("", "memory/memory.memsw.limit_in_bytes"),
+        "swap": ("memory.swap.max", ""),
+        "pids": ("pids.max", "pids/pids.max"),
+        "cpu quota": ("", "cpu/cpu.cfs_quota_us"),
+        "cpu period": ("", "cpu/cpu.cfs_period_us"),
+        "cpu": ("cpu.max", ""),
+    }
+    version = 0 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1
+    found = {}
+    for name, paths in files.items():
+        with suppress(OSError, IndexError):
+            if paths[version]:
+                with open(f"/sys/fs/cgroup/{paths[version]}") as file:
+                    words = file.read().split()
+                found.update({name: int(words[0])} if len(words) == 1 else
+                             {"cpu quota": int(words[0]), "cpu period": int(words[1])})  # fmt: skip
+    return found
+
+
+def bomb(most: int, hold_s: float) -> dict[str, object]:
+    """Fork until the kernel refuses (or `most`), stay so for a while, then end the children again."""
+    children: list[int] = []
+    refused = ""
+    while len(children) < most and not refused:
+        try:
+            child = os.fork()
+        except OSError as error:
+            refused = errno.errorcode[error.errno or 0]
+            break
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        children.append(child)
+    time.sleep(hold_s)
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return {"children": len(children), "refused": refused}
+
+
+def hoard(most_bytes: int) -> int:
+    """Take memory and touch it; returns how much there was, if one lives to tell."""
+    held = []
+    for _ in range(most_bytes >> 24):
+        held.append(b"x" * (1 << 24))
+    return len(held) << 24
