@@ -226,6 +226,14 @@ class EnforcementError(CodingAgentsError):
     advice = "Run `coding-agents doctor`: it shows what this machine can enforce."
 
 
+class BreachError(CodingAgentsError):
+    """`verify` got through: an attack of its own was not stopped."""
+
+    code = "breach"
+    exit_status = 39
+    advice = "Do not run agents here before it is stopped; please report it as SECURITY.md says."
+
+
 class ProgramNotFoundError(CodingAgentsError):
     """A program that we run is not installed."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -87,7 +88,7 @@ class Undo:
     ) -> None:
         if error is None or not self._actions:
             return
-        with _interrupts_held():
+        with interrupts_held():
             while self._actions:
                 what, action = self._actions.pop()
                 try:
@@ -99,8 +100,14 @@ class Undo:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Undoing is short and bounded by the engine's time limits; a second Ctrl-C must not leave half of it."""
+def interrupts_held() -> Iterator[None]:
+    """Undoing is short and bounded by the engine's time limits; a second Ctrl-C must not leave half of it.
+
+    In a thread there is nothing to hold: signals reach the first one, which waits for this.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     numbers = (signal.SIGINT, signal.SIGTERM)
     previous = [signal.signal(number, signal.SIG_IGN) for number in numbers]
     try:
@@ -180,7 +187,7 @@ class Parallel:
 
     def _end(self) -> None:
         """End what the steps run, again until they are over: one may have been about to start a process."""
-        with _interrupts_held():
+        with interrupts_held():
             self._cancel()
             while wait(self._futures, timeout=0).not_done:
                 end_running()

@@ -82,7 +82,7 @@ def try_agent(
             try:
                 _judge(session, model, time_limit_s)
             finally:
-                _clear(session)
+                clear_away(session)
 
 
 def _key_variable(manifest: AgentManifest) -> str:
@@ -154,7 +154,7 @@ def _clear_killed(env: HostEnvironment, agent: str) -> None:
     store = SessionStore(env.state_dir)
     for record in store.list():
         if isinstance(record, SessionRecord) and record.agent == agent and is_check(record):
-            _clear(SessionContext(env, store, record))
+            clear_away(SessionContext(env, store, record))
 
 
 def is_check(record: SessionRecord) -> bool:
@@ -163,9 +163,12 @@ def is_check(record: SessionRecord) -> bool:
     return place.name.startswith(_REPOSITORY) and is_scratch(place) and not place.exists()
 
 
-def _clear(session: SessionContext) -> None:
+def clear_away(session: SessionContext, *, keep_log: bool = True) -> None:
     """Remove the session with its work, which nobody wants. What hinders that is left to `remove`."""
     with suppress(CodingAgentsError), session.store.lock(session.record.id):
         session.supervisor().quit()  # first: one that sees the container end would begin to salvage it
+        for container in (session.record.container_id, session.record.holder_id):
+            if container:
+                session.engine.kill(container)  # Podman would let it save its work first
         remove_engine_objects(session.engine, session.record.nonce)
-        session.store.remove(session.record.id)
+        session.store.remove(session.record.id, keep_log=keep_log)

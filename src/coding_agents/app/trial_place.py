@@ -30,7 +30,7 @@ _OURS = (
 )  # by which the session's supervisor finds our own modules, where they are not installed
 
 # The places in which the agents that we ship look for programs of a repository: docs/adr/0019.
-_FILES: Mapping[str, str] = {
+FILES: Mapping[str, str] = {
     "README.md": "A repository for the check of a new version of a coding agent.\n",
     f"{MARKER}.sh": f"#!/bin/sh\ntouch /workspace/{MARKER}\nexec cat > /dev/null\n",
     ".mcp.json": json.dumps({"mcpServers": _SERVERS}),
@@ -64,24 +64,32 @@ def trial_place(env: HostEnvironment, *, name: str, environ: Mapping[str, str]) 
 
     Sessions are the real user's, who finds them with `list` should this process be killed.
     """
+    with other_home(env, name=name, environ=environ) as trial:
+        _link(trial.home / "config/coding-agents/agents", env.agents_dir)
+        make_repository(trial, FILES)
+        yield trial
+
+
+@contextmanager
+def other_home(env: HostEnvironment, *, name: str, environ: Mapping[str, str]) -> Iterator[HostEnvironment]:
+    """The environment of a user with an empty home, who has our way to the engine and `environ`, in a directory `name`.
+
+    It is not there yet. Nothing of the home is left after the block.
+    """
     with scratch_dir(env.environ) as scratch:
         home = scratch / "home"
-        repo = home / name
         home.mkdir(mode=0o700)
-        _link(home / "config/coding-agents/agents", env.agents_dir)
         for own, place in ((env.config_home, "config"), (env.data_home, "data")):
             _link(home / place / "containers", own / "containers")  # Podman's settings and its images
-        trial = replace(
+        yield replace(
             env,
             environ={**_environ(env, home), **environ},
             home=home,
-            cwd=repo,
+            cwd=home / name,
             stdin_tty=False,
             stdout_tty=False,
             stderr_tty=False,
         )
-        _make_repository(repo, trial)
-        yield trial
 
 
 def has_marker(env: HostEnvironment, branch: str) -> bool:
@@ -124,8 +132,9 @@ def _link(path: Path, target: Path) -> None:
         path.symlink_to(target)
 
 
-def _make_repository(path: Path, env: HostEnvironment) -> None:
-    for name, content in _FILES.items():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_text(content, "utf-8")
-    git(("init", "--quiet", os.fspath(path)), profile=Profile.OWN, env=env.for_git(), cwd=path)
+def make_repository(env: HostEnvironment, files: Mapping[str, str]) -> None:
+    """A repository without a commit in the working directory of `env`."""
+    for name, content in files.items():
+        (env.cwd / name).parent.mkdir(parents=True, exist_ok=True)
+        (env.cwd / name).write_text(content, "utf-8")
+    git(("init", "--quiet", os.fspath(env.cwd)), profile=Profile.OWN, env=env.for_git(), cwd=env.cwd)

@@ -13,6 +13,7 @@ import stat
 import subprocess
 from collections.abc import Callable, Iterator
 
+_PATIENCE_S = 1.5
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -26,10 +27,10 @@ def answer_of(attempt: Callable[[], object]) -> str:
 
 
 def run_program(argv: tuple[str, ...]) -> str:
-    """Empty when the program did its work, else how it ended."""
+    """Empty when the program did its work, else how it ended; one that waits for somebody has not."""
     try:
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return type(error).__name__
@@ -86,6 +87,15 @@ def directories(top: str) -> Iterator[str]:
 def names_in(directory: str) -> list[str]:
     try:
         return sorted(os.listdir(directory))
+    except OSError:
+        return []
+
+
+def entries_in(directory: str) -> list[os.DirEntry[str]]:
+    """The entries of a directory, with the kinds that it knows of them."""
+    try:
+        with os.scandir(directory) as entries:
+            return list(entries)
     except OSError:
         return []
 

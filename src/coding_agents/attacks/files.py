@@ -9,7 +9,15 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 
-from coding_agents.attacks.answers import answer_of, bind, can_make_a_file, directories, kernel_call, names_in
+from coding_agents.attacks.answers import (
+    answer_of,
+    bind,
+    can_make_a_file,
+    directories,
+    entries_in,
+    kernel_call,
+    names_in,
+)
 
 
 def mounts() -> list[dict[str, str]]:
@@ -63,12 +71,12 @@ def privileged_files() -> list[str]:
     """Programs that would run as somebody else, or with capabilities of their own."""
     found = []
     for directory in directories("/"):
-        for name in names_in(directory):
-            path = os.path.join(directory, name)
+        for entry in entries_in(directory):
             with suppress(OSError):
-                mode = os.lstat(path).st_mode
-                if stat.S_ISREG(mode) and (mode & 0o6000 or "security.capability" in os.listxattr(path)):
-                    found.append(path)
+                if entry.is_file(follow_symlinks=False):
+                    mode = entry.stat(follow_symlinks=False).st_mode
+                    if mode & 0o6000 or (mode & 0o111 and "security.capability" in os.listxattr(entry.path)):
+                        found.append(entry.path)
     return found
 
 
@@ -77,14 +85,19 @@ def sockets_and_devices() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {"socket": [], "block": [], "character": []}
     kinds = {stat.S_IFSOCK: "socket", stat.S_IFBLK: "block", stat.S_IFCHR: "character"}
     for directory in directories("/"):
-        for name in names_in(directory):
+        for entry in entries_in(directory):
             with suppress(OSError):
-                path = os.path.join(directory, name)
-                info = os.lstat(path)
+                if (
+                    entry.is_file(follow_symlinks=False)
+                    or entry.is_symlink()
+                    or entry.is_dir(follow_symlinks=False)
+                ):
+                    continue  # known from the directory, without a look at the file
+                info = entry.stat(follow_symlinks=False)
                 if kind := kinds.get(stat.S_IFMT(info.st_mode)):
                     number = f" {os.major(info.st_rdev)}:{os.minor(info.st_rdev)}"
-                    found[kind].append(path + (number if kind == "character" else ""))
-    return found
+                    found[kind].append(entry.path + (number if kind == "character" else ""))
+    return {kind: sorted(paths) for kind, paths in found.items()}
 
 
 def open_for_writing(trees: list[str]) -> list[str]:
@@ -181,3 +194,25 @@ def fill(directory: str) -> int:
     finally:
         os.unlink(path)
     return written
+
+
+def existing(paths: list[str]) -> list[str]:
+    """Those of the paths that exist."""
+    return [path for path in paths if os.path.lexists(path)]
+
+
+def everyday_work() -> dict[str, str]:
+    """What must work: making, reading, changing and removing files where the agent works, and running them."""
+    found = {}
+    for directory in ("/workspace", "/tmp", "/home/agentuser"):
+        path = f"{directory}/everyday-{os.getpid()}"
+
+        def work(path: str = path) -> None:
+            with open(path, "w") as file:
+                file.write("#!/bin/sh\n")
+            os.chmod(path, 0o755)
+            os.rename(path, f"{path}-2")
+            os.unlink(f"{path}-2")
+
+        found[directory] = answer_of(work)
+    return found

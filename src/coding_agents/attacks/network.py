@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from coding_agents.attacks.answers import answer_of, run_program
@@ -32,6 +33,13 @@ def knock(targets: list[list[object]], timeout_s: float) -> dict[str, list[objec
             answer, detail = REFUSED, errno.errorcode.get(error.errno or 0, str(error))
         found[f"{protocol} {address} {port}"] = [answer, time.monotonic() - began, detail]
     return found
+
+
+def knock_side_by_side(targets: list[list[object]], timeout_s: float) -> dict[str, list[object]]:
+    """`knock` at all of them at once."""
+    with ThreadPoolExecutor(max(1, len(targets))) as pool:
+        answers = pool.map(lambda one: knock([one], timeout_s), targets)
+        return {name: answer for found in answers for name, answer in found.items()}
 
 
 def resolve(name: str) -> list[str]:

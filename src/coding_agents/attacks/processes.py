@@ -36,6 +36,20 @@ def signal_process(pid: int, signals: list[int]) -> list[str]:
     return [answer_of(lambda n=number: os.kill(pid, n)) for number in signals]
 
 
+def attack_user(uid: int) -> dict[str, str]:
+    """`attack_process` on each process of a user."""
+    return {f"{name} {pid}": one for pid in pids_of(uid) for name, one in attack_process(pid).items()}
+
+
+def signal_user(uid: int, signals: list[int]) -> dict[str, str]:
+    """`signal_process` on each process of a user."""
+    return {
+        f"{number} {pid}": one
+        for pid in pids_of(uid)
+        for number, one in zip(signals, signal_process(pid, signals), strict=True)
+    }
+
+
 def starve_process(pid: int) -> str:
     """The answer to taking all file descriptors from another process of our uid: the kernel allows it."""
     return answer_of(lambda: resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, 3)))

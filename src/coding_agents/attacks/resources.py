@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import time
 from contextlib import suppress
@@ -30,6 +31,24 @@ def limits() -> dict[str, int]:
                 found.update({name: int(words[0])} if len(words) == 1 else
                              {"cpu quota": int(words[0]), "cpu period": int(words[1])})  # fmt: skip
     return found
+
+
+def rlimits() -> dict[str, list[int]]:
+    """Soft and hard limits of our own process (getrlimit(2)); -1 where there is none."""
+    names = {"core": resource.RLIMIT_CORE, "files": resource.RLIMIT_NOFILE}
+    return {name: list(resource.getrlimit(number)) for name, number in names.items()}
+
+
+def end_by_memory(most_bytes: int) -> str:
+    """How a child ends that takes so much memory: "lived" when it was given all of it."""
+    child = os.fork()
+    if child == 0:
+        with suppress(MemoryError):
+            hoard(most_bytes)
+            os._exit(0)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    return "lived" if status == 0 else "killed" if os.WIFSIGNALED(status) else "refused"
 
 
 def bomb(most: int, hold_s: float) -> dict[str, object]:

@@ -24,3 +24,8 @@ def find_text(backwards: str) -> list[str]:
         for name in names_in(directory)
     )
     return [path for path in (*processes, *files) if holds(path, wanted)]
+
+
+def environment() -> dict[str, str]:
+    """Our own variables."""
+    return dict(os.environ)

@@ -54,6 +54,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "mcp": ("mcp", "List, trust and convert the MCP servers of a repository."),
     "audit": ("audit", "Verify and query a session's audit log."),
     "config": ("config_", "Show and set settings."),
+    "verify": ("verify", "Attack sessions of its own from inside, and tell what stopped each attack."),
     "doctor": ("doctor", "Check this machine for what sessions need."),
     "completions": ("completions", "Print shell completions."),
     "uninstall": ("uninstall", "Remove everything that coding-agents made on this machine."),

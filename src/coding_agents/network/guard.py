@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from coding_agents.errors import EngineError, UsageError
 from coding_agents.model.limits import NO_RATE
 from coding_agents.proc.runner import Outcome
-from coding_agents_guest.guard import TABLE, Endpoint, Guard, verify_ruleset
+from coding_agents_guest.guard import TABLE, Address, Endpoint, Guard, verify_ruleset
+from coding_agents_guest.nftmodel import Packet, UnknownRulesetError, parse_chains
 
 READ_BACK = ("/usr/sbin/nft", "-j", "list", "table", "inet", TABLE)
 READ_BACK_USER = "0:0"
@@ -83,6 +84,23 @@ def verify_guard(
         raise EngineError("the guard's rules are not a JSON object")
     guard = Guard.parse(dns=dns or ENGINES_OWN_DNS, allow=allow, own=subnets, rate=rate)
     return verify_ruleset(document, guard)
+
+
+def accepted(read_back: Exec, packets: Iterable[tuple[Address, str, int]]) -> list[bool]:
+    """Whether the kernel's rules would let each new packet (address, tcp or udp, port) out. None of them is sent.
+
+    Raises EngineError when the rules cannot be read or judged.
+    """
+    outcome = read_back(READ_BACK)
+    try:
+        output = parse_chains(json.loads(outcome.stdout), family="inet", table=TABLE)["output"]
+    except (ValueError, KeyError, UnknownRulesetError) as error:
+        if not outcome.ok and b"No such file" in outcome.stderr:
+            return [True for _ in packets]  # there is no table: nothing is refused
+        raise EngineError(
+            "cannot read the guard's rules back", details=f"{outcome.describe()}\n{error}"
+        ) from error
+    return [output.accepts(Packet(address, protocol, port)) for address, protocol, port in packets]
 
 
 def _text(endpoint: Endpoint) -> str:

@@ -1,0 +1,198 @@
+"""`verify`: sessions of a throw-away user are attacked from inside, and the host judges what came of it.
+
+No packet leaves the machine: whoever is knocked at is a container of this verification's own, or an address of the
+engine's machine, at a port where such a container listens.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Final
+
+import msgspec
+
+from coding_agents.app.images import build_settings
+from coding_agents.app.narrate import Narrator
+from coding_agents.app.steps import Parallel, Step, Trace, interrupts_held
+from coding_agents.app.verify_full import attack_small
+from coding_agents.app.verify_home import bring_home
+from coding_agents.app.verify_host import guard_evidence, looked, session_evidence
+from coding_agents.app.verify_inside import attempt, attempt_all
+from coding_agents.app.verify_place import Place, verify_place
+from coding_agents.app.verify_sessions import (
+    clear_abandoned,
+    clear_sessions,
+    clear_stand_ins,
+    launch_session,
+    stand_in_labels,
+)
+from coding_agents.app.verify_targets import StandIns, knock, knocked, start_stand_ins
+from coding_agents.config.environ import HostEnvironment
+from coding_agents.config.load import load_settings
+from coding_agents.engine.cli import CliEngine
+from coding_agents.engine.find import find_engine
+from coding_agents.engine.unguarded import addresses_of
+from coding_agents.images.api import ImageRef
+from coding_agents.images.build import ensure_image
+from coding_agents.model.limits import Limits
+from coding_agents.supervisor.context import SessionContext
+from coding_agents.verify.catalogue import all_checks
+from coding_agents.verify.model import Attempt, Check, Evidence, Found, Report, Result, judge
+from coding_agents.verify.scene import Scene, Target, attempts, ways_home
+
+RESTRICTED, ALLOW_ALL, SMALL = "restricted", "allow-all", "small"
+PROTOCOLS: Final = ("tcp", "udp", "icmp")
+_LISTENS_S: Final = 60
+
+OnSession = Callable[[str, SessionContext], None]
+"""Is told of each session, with its mode, before it is attacked: by which a test breaks a wall."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wanted: `quick` leaves the bombs out; `engine` is auto, docker or podman, None as set."""
+
+    quick: bool = False
+    engine: str | None = None
+
+
+def verify(
+    env: HostEnvironment, options: Options, narrator: Narrator, *, on_session: OnSession | None = None
+) -> Report:
+    """Attack and judge. Raises what launches and engines raise; whatever was made is gone in every case."""
+    settings = load_settings(env, flags={"engine": options.engine})
+    engine = find_engine(settings.engine, env.environ)
+    base = ensure_image(engine, None, build_settings(env, settings, narrator.progress))
+    clear_sessions(env)
+    clear_abandoned(engine)
+    limits = Limits(cpus=settings.limits_cpu, memory_bytes=settings.limits_memory, pids=settings.limits_pids)
+    with verify_place(env, engine=engine.info.name, branch="verify/restricted", limits=limits) as place:
+        run = _Run(engine, base, place, narrator, on_session or (lambda _mode, _session: None), options.quick)
+        with run.cleared():
+            evidence = run.attack()
+    checks = [one for one in all_checks(place.scene) if not (options.quick and one.full)]
+    return Report(engine.info.title, engine.info.version, results(checks, evidence))
+
+
+def results(checks: list[Check], evidence: Mapping[str, Evidence]) -> tuple[Result, ...]:
+    """Each check in each of its modes."""
+    return tuple(judge(one, mode, evidence.get(mode, {})) for one in checks for mode in one.modes)
+
+
+class _Aim(msgspec.Struct):
+    """Whom sessions knock at, and (when it is known) which of them somebody without a guard reaches, by protocol."""
+
+    stand_ins: StandIns
+    targets: tuple[Target, ...]
+    control: Step[dict[str, set[str]]]
+
+
+class _Run(msgspec.Struct):
+    """One verification under way."""
+
+    engine: CliEngine
+    base: ImageRef
+    place: Place
+    narrator: Narrator
+    on_session: OnSession
+    quick: bool
+    nonce: str = msgspec.field(default_factory=lambda: secrets.token_hex(8))
+
+    @contextmanager
+    def cleared(self) -> Iterator[None]:
+        """Whatever was made in the block is gone after it."""
+        try:
+            yield
+        finally:
+            with interrupts_held():
+                self.narrator.progress("removing what was made")
+                with ThreadPoolExecutor(1) as pool:
+                    pool.submit(clear_stand_ins, self.engine, self.nonce)
+                    clear_sessions(self.place.env, self.place.repo)
+
+    def attack(self) -> dict[str, Evidence]:
+        """Launch, attack, bring home; evidence by mode."""
+        self.narrator.progress("starting sessions to attack")
+        with Parallel(Trace()) as steps:
+            launched = {
+                mode: steps.run(mode, lambda mode=mode: self._launch(mode))  # type: ignore[misc]
+                for mode in (RESTRICTED, ALLOW_ALL)
+            }
+            name = f"coding-agents-verify-{self.nonce[:8]}"
+            aims = steps.run(
+                "stand-ins",
+                lambda: start_stand_ins(
+                    self.engine, self.base.id, name=name, labels=stand_in_labels(self.nonce)
+                ),
+            )
+            sessions = {mode: one.result() for mode, one in launched.items()}
+            stand_ins = aims.result()
+        self.narrator.progress("attacking from inside")
+        record = sessions[ALLOW_ALL].record
+        targets = stand_ins.aimed_at(self.engine.network_subnets(f"{record.name}-net"))
+        with Parallel(Trace()) as steps:
+            control = steps.run(
+                "control", lambda: {one: stand_ins.reached(targets, one) for one in PROTOCOLS}
+            )
+            aim = _Aim(stand_ins, targets, control)
+            restricted = steps.run("restricted", lambda: self._attack_restricted(sessions[RESTRICTED], aim))
+            allow_all = steps.run("allow-all", lambda: self._attack(ALLOW_ALL, sessions[ALLOW_ALL], aim))
+            evidence: dict[str, Evidence] = {RESTRICTED: restricted.result(), ALLOW_ALL: allow_all.result()}
+        if not self.quick:
+            self.narrator.progress("setting off bombs in a small session")
+            small, other = attack_small(self.engine, self.place, self.base, sessions[ALLOW_ALL])
+            evidence[SMALL] = small
+            evidence[ALLOW_ALL] = {**evidence[ALLOW_ALL], "other session": other}
+        return evidence
+
+    def _launch(self, mode: str) -> SessionContext:
+        session = launch_session(self.place.env, (self.base, self.base), branch=mode, network=mode)
+        session.engine = self.engine
+        self.on_session(mode, session)
+        return session
+
+    def _attack(self, mode: str, session: SessionContext, aim: _Aim) -> dict[str, Found]:
+        """Everything that the session is attacked with while it runs, and the looks of the host after it."""
+        scene, container = self.place.scene, session.record.container_id
+        with Parallel(Trace()) as steps:
+            knocking = steps.run("knocks", lambda: self._knocks(session, aim))
+            inside = dict(attempt_all(self.engine, container, attempts(scene)))
+            found = {**inside, **knocking.result()}
+        if mode == ALLOW_ALL:
+            found |= guard_evidence(self.engine, session)
+            found["incoming"] = looked(lambda: self._incoming(session, aim.stand_ins))
+        else:
+            found |= attempt_all(
+                self.engine, container, ways_home(_for(scene, session)), at_once=3, limit_s=4.0
+            )
+        found["works"] = attempt(self.engine, container, Attempt("repository", "works"), limit_s=10.0)
+        return {**found, **session_evidence(self.engine, session, self.place)}
+
+    def _attack_restricted(self, session: SessionContext, aim: _Aim) -> dict[str, Found]:
+        found = self._attack(RESTRICTED, session, aim)
+        return {**found, **bring_home(self.engine, session, self.place)}
+
+    def _knocks(self, session: SessionContext, aim: _Aim) -> Evidence:
+        wanted = {one: knock(one, aim.targets) for one in PROTOCOLS}
+        answers = attempt_all(self.engine, session.record.container_id, wanted)
+        return knocked(answers, aim.control.result(), aim.targets)
+
+    def _incoming(self, session: SessionContext, stand_ins: StandIns) -> dict[str, list[object]]:
+        """Knocks of the engine's machine at a listener in the session, which the session itself reaches."""
+        container, holder = session.record.container_id, session.record.holder_id
+        address = next(iter(addresses_of(self.engine, holder).values()))
+        port = attempt(self.engine, container, Attempt("standin", "serve_aside", (_LISTENS_S,))).value
+        target = Attempt("network", "knock_side_by_side", ([["tcp", address, port]], 1.0))
+        own = attempt(self.engine, container, target).value
+        if not own or any(answer[0] != "open" for answer in own.values()):
+            raise ValueError("nobody listens in the session")
+        value = attempt(self.engine, stand_ins.host, target).value
+        if not isinstance(value, dict):
+            raise ValueError("the engine's machine did not knock")
+        return value
+
+
+def _for(scene: Scene, session: SessionContext) -> Scene:
+    return msgspec.structs.replace(scene, branch=session.record.branch)

@@ -1,0 +1,102 @@
+"""The sessions that `verify` attacks: made by the real launch, for a throw-away user, and removed without a trace."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from msgspec.structs import replace
+
+from coding_agents.app.gather import gathering
+from coding_agents.app.launch import Launch
+from coding_agents.app.launch_request import LaunchOptions, parse_request
+from coding_agents.app.narrate import Narrator
+from coding_agents.app.steps import Trace
+from coding_agents.app.trial import clear_away
+from coding_agents.app.verify_place import AGENT
+from coding_agents.config.environ import HostEnvironment
+from coding_agents.engine.api import Engine
+from coding_agents.errors import CodingAgentsError
+from coding_agents.images.api import ImageRef
+from coding_agents.images.rootfs import is_scratch
+from coding_agents.model.session import SessionRecord
+from coding_agents.sandbox.spec import LABEL
+from coding_agents.store.sessions import SessionStore
+from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.removal import remove_engine_objects
+
+_COMMAND: Final = ("sleep", "3000")
+
+
+class Silent:
+    """Nobody waits for a session that is attacked."""
+
+    def say(self, text: str) -> None: ...
+
+    def progress(self, text: str) -> None: ...
+
+    def confirm(self, question: str) -> bool:  # noqa: ARG002 - of the protocol
+        return False
+
+
+def launch_session(
+    env: HostEnvironment,
+    images: tuple[ImageRef, ImageRef],
+    *,
+    branch: str,
+    network: str,
+    memory: str | None = None,
+    pids: str | None = None,
+    narrator: Narrator | None = None,
+) -> SessionContext:
+    """A running session on `env`'s repository, as anybody's; only its images are given. Raises what launches raise."""
+    options = LaunchOptions(
+        agent=AGENT, command=_COMMAND, branch=branch, network=network, memory=memory, pids=pids, force=True
+    )
+    trace, telling = Trace(), narrator or Silent()
+    request = parse_request(env, options)
+    with gathering(request, env, trace, telling) as facts:
+        pass
+    store = SessionStore(env.state_dir)
+    session = Launch(request, env, store, telling, replace(facts(), images=images), trace).run().session
+    if session is None:
+        raise AssertionError("a launch that is no dry run gives a session")
+    return session
+
+
+def clear_sessions(env: HostEnvironment, repo: Path | None = None) -> None:
+    """Remove the sessions on the repository `repo`; without one those of verifications that were killed."""
+    store = SessionStore(env.state_dir)
+    ours = [
+        SessionContext(env, store, one)
+        for one in store.list()
+        if isinstance(one, SessionRecord) and one.agent == AGENT and _is_ours(one, repo)
+    ]
+    with ThreadPoolExecutor(max(1, len(ours))) as pool:
+        list(pool.map(lambda session: clear_away(session, keep_log=False), ours))
+
+
+def _is_ours(record: SessionRecord, repo: Path | None) -> bool:
+    place = Path(record.repo.path)
+    return place == repo if repo is not None else is_scratch(place) and not place.exists()
+
+
+def stand_in_labels(nonce: str) -> dict[str, str]:
+    """What the stand-ins of one verification carry, and nothing else does."""
+    return {f"{LABEL}type": "stand-in", f"{LABEL}nonce": nonce}
+
+
+def clear_stand_ins(engine: Engine, nonce: str) -> None:
+    """Remove them, their networks and volumes; what the engine does not let go stays for `clear_abandoned`."""
+    with suppress(CodingAgentsError):
+        remove_engine_objects(engine, nonce)
+
+
+def clear_abandoned(engine: Engine) -> None:
+    """Remove stand-ins that have ended by themselves, as they do when their verification was killed."""
+    with suppress(CodingAgentsError):
+        ended = [one for one in engine.find({f"{LABEL}type": "stand-in"}) if not one.running]
+        for nonce in {one.labels.get(f"{LABEL}nonce", "") for one in ended} - {""}:
+            clear_stand_ins(engine, nonce)
