@@ -17,6 +17,7 @@ import msgspec
 from coding_agents.app.images import build_settings
 from coding_agents.app.narrate import Narrator
 from coding_agents.app.steps import Parallel, Step, Trace, interrupts_held
+from coding_agents.app.verify_baseline import contrast
 from coding_agents.app.verify_full import attack_small
 from coding_agents.app.verify_home import bring_home
 from coding_agents.app.verify_host import guard_evidence, looked, session_evidence
@@ -52,9 +53,13 @@ OnSession = Callable[[str, SessionContext], None]
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What is wanted: `quick` leaves the bombs out; `engine` is auto, docker or podman, None as set."""
+    """What is wanted: `quick` leaves the bombs out, `baseline` adds the contrast.
+
+    `engine` is auto, docker or podman, None as it is set.
+    """
 
     quick: bool = False
+    baseline: bool = False
     engine: str | None = None
 
 
@@ -69,16 +74,23 @@ def verify(
     clear_abandoned(engine)
     limits = Limits(cpus=settings.limits_cpu, memory_bytes=settings.limits_memory, pids=settings.limits_pids)
     with verify_place(env, engine=engine.info.name, branch="verify/restricted", limits=limits) as place:
-        run = _Run(engine, base, place, narrator, on_session or (lambda _mode, _session: None), options.quick)
+        run = _Run(engine, base, place, narrator, on_session or (lambda _mode, _session: None), options)
         with run.cleared():
             evidence = run.attack()
     checks = [one for one in all_checks(place.scene) if not (options.quick and one.full)]
-    return Report(engine.info.title, engine.info.version, results(checks, evidence))
+    arms = {name: results_of(name, checks, found) for name, found in run.contrasts.items()}
+    judged = results(checks, evidence)
+    return Report(engine.info.title, engine.info.version, judged, arms if options.baseline else None)
 
 
 def results(checks: list[Check], evidence: Mapping[str, Evidence]) -> tuple[Result, ...]:
     """Each check in each of its modes."""
     return tuple(judge(one, mode, evidence.get(mode, {})) for one in checks for mode in one.modes)
+
+
+def results_of(arm: str, checks: list[Check], evidence: Evidence) -> tuple[Result, ...]:
+    """The checks that make sense without our walls, of a session with a network, in an arm of the baseline."""
+    return tuple(judge(one, arm, evidence) for one in checks if one.baseline and ALLOW_ALL in one.modes)
 
 
 class _Aim(msgspec.Struct):
@@ -97,7 +109,8 @@ class _Run(msgspec.Struct):
     place: Place
     narrator: Narrator
     on_session: OnSession
-    quick: bool
+    options: Options
+    contrasts: dict[str, Evidence] = msgspec.field(default_factory=dict)
     nonce: str = msgspec.field(default_factory=lambda: secrets.token_hex(8))
 
     @contextmanager
@@ -140,7 +153,11 @@ class _Run(msgspec.Struct):
             restricted = steps.run("restricted", lambda: self._attack_restricted(sessions[RESTRICTED], aim))
             allow_all = steps.run("allow-all", lambda: self._attack(ALLOW_ALL, sessions[ALLOW_ALL], aim))
             evidence: dict[str, Evidence] = {RESTRICTED: restricted.result(), ALLOW_ALL: allow_all.result()}
-        if not self.quick:
+        if self.options.baseline:
+            self.narrator.progress("trying the same without these walls")
+            labels = stand_in_labels(self.nonce)
+            self.contrasts = contrast(self.engine, self.base.id, self.place, stand_ins, labels)
+        if not self.options.quick:
             self.narrator.progress("setting off bombs in a small session")
             small, other = attack_small(self.engine, self.place, self.base, sessions[ALLOW_ALL])
             evidence[SMALL] = small

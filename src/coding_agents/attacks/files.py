@@ -60,10 +60,10 @@ def refusals_in_the_root() -> dict[str, int]:
     device = os.lstat("/").st_dev
     counts: dict[str, int] = {}
     for directory in directories("/"):
-        if os.lstat(directory).st_dev != device:
-            continue
-        refusal = answer_of(lambda at=directory: os.mkdir(at + "/hostile"))
-        counts[refusal] = counts.get(refusal, 0) + 1
+        with suppress(FileNotFoundError):  # of a process that has just ended
+            if os.lstat(directory).st_dev == device:
+                refusal = answer_of(lambda at=directory: os.mkdir(at + "/hostile"))
+                counts[refusal] = counts.get(refusal, 0) + 1
     return counts
 
 
@@ -136,8 +136,13 @@ def make_devices(directories: list[str]) -> dict[str, str]:
         "hostile-disk": (stat.S_IFBLK | 0o666, os.makedev(8, 0)),
         "hostile-null": (stat.S_IFCHR | 0o666, os.makedev(1, 3)),
     }
+
+    def make(path: str, mode: int, device: int) -> None:
+        os.mknod(path, mode, device)
+        os.unlink(path)
+
     return {
-        f"{directory}/{name}": answer_of(lambda p=f"{directory}/{name}", node=node: os.mknod(p, *node))
+        f"{directory}/{name}": answer_of(lambda p=f"{directory}/{name}", node=node: make(p, *node))
         for directory in directories
         for name, node in nodes.items()
     }
@@ -179,8 +184,8 @@ def digest(path: str) -> str:
 
 
 def sizes(points: list[str]) -> dict[str, int]:
-    """Bytes of the file systems at the mount points."""
-    found = {point: os.statvfs(point) for point in points}
+    """Bytes of the file systems at those of the mount points that exist."""
+    found = {point: os.statvfs(point) for point in points if os.path.isdir(point)}
     return {point: one.f_blocks * one.f_frsize for point, one in found.items()}
 
 

@@ -96,7 +96,7 @@ def leave_the_container() -> dict[str, str]:
     }
     if platform.machine() == "x86_64":
         calls |= {"kexec": (246, 0, 0, None, 0), "bpf": (321, 0, None, 0), "ports": ("iopl", 3)}
-    found = {name: answer_of(lambda c=one: kernel_call(*c)) for name, one in calls.items()}
+    found = {name: in_a_child(lambda c=one: kernel_call(*c)) for name, one in calls.items()}
     for name, flag in _NAMESPACES.items():
         found[f"unshare {name}"] = in_a_child(lambda f=flag: kernel_call("unshare", f))
         found[f"join {name}"] = in_a_child(lambda n=name, f=flag: _join(f"/proc/1/ns/{n}", f))

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 
 def limits() -> dict[str, int]:
-    """The cgroup's limits as the kernel words them: bytes, processes, and CPU microseconds a 100 000."""
+    """The cgroup's limits as the kernel words them: bytes, processes, and CPU microseconds a 100 000; -1 for none."""
     files = {
         "memory": ("memory.max", "memory/memory.limit_in_bytes"),
         "memory and swap": ("", "memory/memory.memsw.limit_in_bytes"),
@@ -28,8 +28,9 @@ def limits() -> dict[str, int]:
             if paths[version]:
                 with open(f"/sys/fs/cgroup/{paths[version]}") as file:
                     words = file.read().split()
-                found.update({name: int(words[0])} if len(words) == 1 else
-                             {"cpu quota": int(words[0]), "cpu period": int(words[1])})  # fmt: skip
+                first = -1 if words[0] == "max" else int(words[0])
+                found.update({name: first} if len(words) == 1 else
+                             {"cpu quota": first, "cpu period": int(words[1])})  # fmt: skip
     return found
 
 
