@@ -74,6 +74,7 @@ BUILT: dict[str, frozenset[str]] = {
         "mcp list": "--json",
         "mcp trust": "--file --remove -y",
         "mcp convert": "--check --agent",
+        "verify": "--quick --baseline --json --html",
         "doctor": "--fix -y --json",
         "config show": "",
         "config set": "",
@@ -83,7 +84,7 @@ BUILT: dict[str, frozenset[str]] = {
         "uninstall": "",
     }.items()
 }
-LATER_VERBS = words("merge approvals forward acp allowlist policy report dashboard verify") | {
+LATER_VERBS = words("merge approvals forward acp allowlist policy report dashboard") | {
     "audit tail",
     "audit show",
     "audit export",

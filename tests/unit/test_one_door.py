@@ -66,6 +66,9 @@ MAY_NAME = {
     "images/rootfs.py": {("unshare", "value of argv")},  # mounts of its own for mmdebstrap
     "sandbox/guest.py": {("/usr/bin/python3", "value of PYTHON")},  # inside the container
     "sandbox/rules.py": {("/usr/bin/python3", "value of _GUEST_INTERPRETER")},
+    "app/verify_full.py": {("sh", "call engine.exec")},  # likewise
+    "verify/checks_container.py": {  # names of attempts
+        (name, "call not_done") for name in ("sudo", "su", "setpriv", "chroot")} | {("chroot", "value of _LEAVE")},
     "verify/program.py": {("/usr/bin/python3", "value of _PYTHON")},  # likewise
 }  # fmt: skip
 """Words that are the name of such a program and mean something else, and the one place that means git."""

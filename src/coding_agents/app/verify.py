@@ -20,11 +20,13 @@ from coding_agents.app.steps import Parallel, Step, Trace, interrupts_held
 from coding_agents.app.verify_baseline import contrast
 from coding_agents.app.verify_full import attack_small
 from coding_agents.app.verify_home import bring_home
-from coding_agents.app.verify_host import guard_evidence, looked, session_evidence
+from coding_agents.app.verify_host import guard_evidence, keeps, looked, session_evidence
 from coding_agents.app.verify_inside import attempt, attempt_all
 from coding_agents.app.verify_place import Place, verify_place
 from coding_agents.app.verify_sessions import (
     clear_abandoned,
+    clear_images,
+    clear_leftovers,
     clear_sessions,
     clear_stand_ins,
     launch_session,
@@ -36,9 +38,9 @@ from coding_agents.config.load import load_settings
 from coding_agents.engine.cli import CliEngine
 from coding_agents.engine.find import find_engine
 from coding_agents.engine.unguarded import addresses_of
+from coding_agents.errors import CodingAgentsError
 from coding_agents.images.api import ImageRef
 from coding_agents.images.build import ensure_image
-from coding_agents.model.limits import Limits
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.verify.catalogue import all_checks
 from coding_agents.verify.model import Attempt, Check, Evidence, Found, Report, Result, judge
@@ -72,8 +74,7 @@ def verify(
     base = ensure_image(engine, None, build_settings(env, settings, narrator.progress))
     clear_sessions(env)
     clear_abandoned(engine)
-    limits = Limits(cpus=settings.limits_cpu, memory_bytes=settings.limits_memory, pids=settings.limits_pids)
-    with verify_place(env, engine=engine.info.name, branch="verify/restricted", limits=limits) as place:
+    with verify_place(env, engine=engine.info.name, branch="verify/restricted") as place:
         run = _Run(engine, base, place, narrator, on_session or (lambda _mode, _session: None), options)
         with run.cleared():
             evidence = run.attack()
@@ -124,39 +125,22 @@ class _Run(msgspec.Struct):
                 with ThreadPoolExecutor(1) as pool:
                     pool.submit(clear_stand_ins, self.engine, self.nonce)
                     clear_sessions(self.place.env, self.place.repo)
+                    clear_leftovers(self.engine, self.place.repo)
+                clear_images(self.engine, self.place.repo)
 
     def attack(self) -> dict[str, Evidence]:
         """Launch, attack, bring home; evidence by mode."""
         self.narrator.progress("starting sessions to attack")
-        with Parallel(Trace()) as steps:
-            launched = {
-                mode: steps.run(mode, lambda mode=mode: self._launch(mode))  # type: ignore[misc]
-                for mode in (RESTRICTED, ALLOW_ALL)
-            }
-            name = f"coding-agents-verify-{self.nonce[:8]}"
-            aims = steps.run(
-                "stand-ins",
-                lambda: start_stand_ins(
-                    self.engine, self.base.id, name=name, labels=stand_in_labels(self.nonce)
-                ),
-            )
-            sessions = {mode: one.result() for mode, one in launched.items()}
-            stand_ins = aims.result()
+        sessions, stand_ins = self._start()
         self.narrator.progress("attacking from inside")
-        record = sessions[ALLOW_ALL].record
-        targets = stand_ins.aimed_at(self.engine.network_subnets(f"{record.name}-net"))
         with Parallel(Trace()) as steps:
-            control = steps.run(
-                "control", lambda: {one: stand_ins.reached(targets, one) for one in PROTOCOLS}
-            )
-            aim = _Aim(stand_ins, targets, control)
+            aim = self._take_aim(steps, stand_ins, sessions[ALLOW_ALL]) if stand_ins is not None else None
             restricted = steps.run("restricted", lambda: self._attack_restricted(sessions[RESTRICTED], aim))
             allow_all = steps.run("allow-all", lambda: self._attack(ALLOW_ALL, sessions[ALLOW_ALL], aim))
             evidence: dict[str, Evidence] = {RESTRICTED: restricted.result(), ALLOW_ALL: allow_all.result()}
         if self.options.baseline:
             self.narrator.progress("trying the same without these walls")
-            labels = stand_in_labels(self.nonce)
-            self.contrasts = contrast(self.engine, self.base.id, self.place, stand_ins, labels)
+            self.contrasts = contrast(self.engine, self.base.id, self.place, stand_ins, self._labels)
         if not self.options.quick:
             self.narrator.progress("setting off bombs in a small session")
             small, other = attack_small(self.engine, self.place, self.base, sessions[ALLOW_ALL])
@@ -164,30 +148,62 @@ class _Run(msgspec.Struct):
             evidence[ALLOW_ALL] = {**evidence[ALLOW_ALL], "other session": other}
         return evidence
 
+    @property
+    def _labels(self) -> dict[str, str]:
+        return stand_in_labels(self.nonce, self.place.repo)
+
+    def _start(self) -> tuple[dict[str, SessionContext], StandIns | None]:
+        with Parallel(Trace()) as steps:
+            launched = {
+                mode: steps.run(mode, lambda mode=mode: self._launch(mode))  # type: ignore[misc]
+                for mode in (RESTRICTED, ALLOW_ALL)
+            }
+            stand_ins = steps.run("stand-ins", self._stand_ins)
+            return {mode: one.result() for mode, one in launched.items()}, stand_ins.result()
+
+    def _stand_ins(self) -> StandIns | None:
+        """None, and a word about it, where this engine does not have them: all else can still be judged."""
+        name = f"coding-agents-verify-{self.nonce[:8]}"
+        try:
+            return start_stand_ins(self.engine, self.base.id, name=name, labels=self._labels)
+        except CodingAgentsError as error:
+            self.narrator.say(f"nobody to knock at: {error.message}")
+            return None
+
+    def _take_aim(self, steps: Parallel, stand_ins: StandIns, session: SessionContext) -> _Aim:
+        targets = stand_ins.aimed_at(self.engine.network_subnets(f"{session.record.name}-net"))
+        control = steps.run("control", lambda: {one: stand_ins.reached(targets, one) for one in PROTOCOLS})
+        return _Aim(stand_ins, targets, control)
+
     def _launch(self, mode: str) -> SessionContext:
         session = launch_session(self.place.env, (self.base, self.base), branch=mode, network=mode)
         session.engine = self.engine
         self.on_session(mode, session)
         return session
 
-    def _attack(self, mode: str, session: SessionContext, aim: _Aim) -> dict[str, Found]:
+    def _attack(self, mode: str, session: SessionContext, aim: _Aim | None) -> dict[str, Found]:
         """Everything that the session is attacked with while it runs, and the looks of the host after it."""
         scene, container = self.place.scene, session.record.container_id
         with Parallel(Trace()) as steps:
-            knocking = steps.run("knocks", lambda: self._knocks(session, aim))
+            knocking = steps.run("knocks", lambda: self._knocks(session, aim) if aim is not None else {})
             inside = dict(attempt_all(self.engine, container, attempts(scene)))
             found = {**inside, **knocking.result()}
         if mode == ALLOW_ALL:
             found |= guard_evidence(self.engine, session)
-            found["incoming"] = looked(lambda: self._incoming(session, aim.stand_ins))
+            if aim is not None:
+                host = aim.stand_ins.host
+                found["incoming"] = looked(lambda: self._incoming(session, host))
         else:
-            found |= attempt_all(
-                self.engine, container, ways_home(_for(scene, session)), at_once=3, limit_s=4.0
+            ways = ways_home(_for(scene, session))
+            found |= attempt_all(self.engine, container, ways, at_once=3, limit_s=4.0)
+            first = attempt(self.engine, container, Attempt("repository", "rewrite"), limit_s=10.0)
+            found["host old tip"] = (
+                first if first.error else looked(lambda: keeps(session, self.place, first.value))
             )
         found["works"] = attempt(self.engine, container, Attempt("repository", "works"), limit_s=10.0)
         return {**found, **session_evidence(self.engine, session, self.place)}
 
-    def _attack_restricted(self, session: SessionContext, aim: _Aim) -> dict[str, Found]:
+    def _attack_restricted(self, session: SessionContext, aim: _Aim | None) -> dict[str, Found]:
         found = self._attack(RESTRICTED, session, aim)
         return {**found, **bring_home(self.engine, session, self.place)}
 
@@ -196,7 +212,7 @@ class _Run(msgspec.Struct):
         answers = attempt_all(self.engine, session.record.container_id, wanted)
         return knocked(answers, aim.control.result(), aim.targets)
 
-    def _incoming(self, session: SessionContext, stand_ins: StandIns) -> dict[str, list[object]]:
+    def _incoming(self, session: SessionContext, host: str) -> dict[str, list[object]]:
         """Knocks of the engine's machine at a listener in the session, which the session itself reaches."""
         container, holder = session.record.container_id, session.record.holder_id
         address = next(iter(addresses_of(self.engine, holder).values()))
@@ -205,7 +221,7 @@ class _Run(msgspec.Struct):
         own = attempt(self.engine, container, target).value
         if not own or any(answer[0] != "open" for answer in own.values()):
             raise ValueError("nobody listens in the session")
-        value = attempt(self.engine, stand_ins.host, target).value
+        value = attempt(self.engine, host, target).value
         if not isinstance(value, dict):
             raise ValueError("the engine's machine did not knock")
         return value

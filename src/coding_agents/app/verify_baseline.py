@@ -30,7 +30,7 @@ class _Arm(msgspec.Struct, frozen=True):
 
 
 def contrast(
-    engine: CliEngine, image: str, place: Place, stand_ins: StandIns, labels: Mapping[str, str]
+    engine: CliEngine, image: str, place: Place, stand_ins: StandIns | None, labels: Mapping[str, str]
 ) -> dict[str, Evidence]:
     """Evidence of each arm, by what it is called. Raises EngineError; who made `labels` removes what has them."""
     arms = {STOCK: _Arm(AGENT_USER), COMMON: _Arm(ROOT_USER, _shared(place))}
@@ -47,15 +47,22 @@ def _shared(place: Place) -> Path:
 
 
 def _attack(
-    engine: CliEngine, image: str, place: Place, stand_ins: StandIns, labels: Mapping[str, str], arm: _Arm
+    engine: CliEngine,
+    image: str,
+    place: Place,
+    stand_ins: StandIns | None,
+    labels: Mapping[str, str],
+    arm: _Arm,
 ) -> Evidence:
     container = run_plain(
         engine, Plain(image=image, argv=_SLEEP, labels=labels, user=arm.user, shared=arm.shared)
     )
+    inside = attempt_all(engine, container, bare_attempts(place.scene), user=arm.user)
+    if stand_ins is None:
+        return inside
     networks = addresses_of(engine, container)
     subnets = tuple(subnet for name in networks for subnet in engine.network_subnets(name))
     targets = stand_ins.aimed_at(subnets)
-    inside = attempt_all(engine, container, bare_attempts(place.scene), user=arm.user)
     knocks = attempt_all(engine, container, {one: knock(one, targets) for one in _PROTOCOLS}, user=arm.user)
     reached = {one: stand_ins.reached(targets, one) for one in _PROTOCOLS}
     return {**inside, **{name: _stopped(one) for name, one in knocked(knocks, reached, targets).items()}}

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from coding_agents.app.stop import stop
@@ -37,25 +35,25 @@ def attack_small(
     engine: CliEngine, place: Place, base: ImageRef, neighbour: SessionContext
 ) -> tuple[Evidence, Found]:
     """Evidence of the small session, and what became of `neighbour`'s attempts to reach it."""
-    with _hostile_image(engine, place, base) as image:
-        try:
-            session = launch_session(place.env, (base, image), branch="small", network="allow-all",
-                                     memory="256m", pids="100")  # fmt: skip
-        except CodingAgentsError as error:
-            why = Found(error=f"the small session did not start: {error.message}")
-            return {name: why for name in _EVIDENCE}, why
-        session.engine = engine
-        container = session.record.container_id
-        other = looked(lambda: _reach(engine, neighbour, session))
-        found = {
-            "image entry point": attempt(engine, container, _exists("/workspace/entry-point")),
-            "image health check": looked(lambda: _health(engine, container)),
-            "image labels": looked(lambda: _labels(engine, session)),
-        }
-        engine.exec(container, ("sh", "-c", "echo work > /workspace/work.txt"), user=AGENT_USER)
-        found |= _bombs(engine, container)
-        found["bombed work"] = looked(lambda: _comes_home(session, place))
-        return found, other
+    image = _hostile_image(engine, place, base)
+    try:
+        session = launch_session(place.env, (base, image), branch="small", network="allow-all",
+                                 memory="256m", pids="100")  # fmt: skip
+    except CodingAgentsError as error:
+        why = Found(error=f"the small session did not start: {error.message}")
+        return {name: why for name in _EVIDENCE}, why
+    session.engine = engine
+    container = session.record.container_id
+    other = looked(lambda: _reach(engine, neighbour, session))
+    found = {
+        "image entry point": attempt(engine, container, _exists("/workspace/entry-point")),
+        "image health check": looked(lambda: _health(engine, container)),
+        "image labels": looked(lambda: _labels(engine, session)),
+    }
+    engine.exec(container, ("sh", "-c", "echo work > /workspace/work.txt"), user=AGENT_USER)
+    found |= _bombs(engine, container)
+    found["bombed work"] = looked(lambda: _comes_home(session, place))
+    return found, other
 
 
 _EVIDENCE: Final = (
@@ -64,19 +62,17 @@ _EVIDENCE: Final = (
 )  # fmt: skip
 
 
-@contextmanager
-def _hostile_image(engine: CliEngine, place: Place, base: ImageRef) -> Iterator[ImageRef]:
-    """An image on top of the base whose settings would run, replace or claim something; gone after the block."""
+def _hostile_image(engine: CliEngine, place: Place, base: ImageRef) -> ImageRef:
+    """An image on top of the base whose settings would run, replace or claim something; `clear_images` removes it."""
     context = place.env.home / "image"
     context.mkdir()
     (context / "Dockerfile").write_text(_DOCKERFILE, "utf-8")
     ref = f"coding-agents-verify:{secrets.token_hex(4)}"
-    try:
-        image = engine.build(context, tag=ref, build_args={"BASE": base.ref}, on_line=lambda _line: None)
-        yield ImageRef(image, ref)
-    finally:
-        with suppress(CodingAgentsError):
-            engine.remove_image(ref)
+    labels = {f"{LABEL}repo-path": str(place.repo)}
+    image = engine.build(
+        context, tag=ref, build_args={"BASE": base.ref}, labels=labels, on_line=lambda _line: None
+    )
+    return ImageRef(image, ref)
 
 
 def _exists(path: str) -> Attempt:

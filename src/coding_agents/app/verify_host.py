@@ -59,7 +59,7 @@ def session_evidence(engine: CliEngine, session: SessionContext, place: Place) -
         "host enforced": looked(lambda: _not_enforced(record.enforced)),
         "host published": looked(lambda: _published(engine, record.container_id)),
         "host engine record": looked(lambda: _secrets_in(engine, session, place.scene.secret)),
-        "host other sessions": looked(lambda: _sockets_beside(engine, record.container_id)),
+        "host mounts": looked(lambda: _foreign_mounts(engine, session)),
         "host audit chain": looked(lambda: verify(lines).ok),
         "host audit edits": looked(lambda: _edits(lines)),
         "host audit forged": looked(lambda: _forged(lines)),
@@ -134,13 +134,17 @@ def _secrets_in(engine: CliEngine, session: SessionContext, secret: str) -> list
     return [name for name, document in documents.items() if secret in json.dumps(document)]
 
 
-def _sockets_beside(engine: CliEngine, container: str) -> list[str]:
-    """Directories of other sessions' that are mounted here: each would be a volume of another name."""
-    state = engine.inspect(container)
+def _foreign_mounts(engine: CliEngine, session: SessionContext) -> list[str]:
+    """Mounts that are no volume of this session's, nor its guest's program, nor a file system in memory."""
+    record, state = session.record, engine.inspect(session.record.container_id)
     if state is None:
         raise LookupError("the container is gone")
-    names = [one.name for one in state.config.mounts if one.kind not in ("volume", "tmpfs")]
-    return [*names, *(one.path for one in state.config.mounts if one.path.startswith("/run/coding-agents/"))]
+    ours = {record.volumes.workspace, record.volumes.home, record.volumes.config, record.guest_volume} - {""}
+    return [
+        f"{one.path} ({one.kind} {one.name})"
+        for one in state.config.mounts
+        if one.kind != "tmpfs" and not (one.kind == "volume" and one.name in ours)
+    ]
 
 
 def _edits(lines: list[bytes]) -> dict[str, bool]:
@@ -212,6 +216,11 @@ def _foreign_refs(session: SessionContext, place: Place) -> list[str]:
     ours = (f"refs/heads/{session.record.branch}", "refs/heads/main")
     return [name for name in refs if name not in ours and not name.startswith("refs/coding-agents/")
             and not name.startswith("refs/autosave/")]  # fmt: skip
+
+
+def keeps(session: SessionContext, place: Place, oid: str) -> bool:
+    """Whether a ref of the quarantine still leads to the commit."""
+    return oid in read_refs(place.env, session.directory / "relay.git").values()
 
 
 # --- what is shown -------------------------------------------------------------------------------------------

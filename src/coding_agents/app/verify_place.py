@@ -14,6 +14,7 @@ import msgspec
 
 from coding_agents.app.trial_place import FILES, MARKER, make_repository, other_home
 from coding_agents.config.environ import HostEnvironment
+from coding_agents.config.load import load_settings
 from coding_agents.images.scripted_model import ScriptedModel, scripted_model
 from coding_agents.model.limits import Limits
 from coding_agents.proc.git import Profile, git
@@ -82,8 +83,11 @@ class Place(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def verify_place(env: HostEnvironment, *, engine: str, branch: str, limits: Limits) -> Iterator[Place]:
-    """A place for one verification; nothing of it is left after the block."""
+def verify_place(env: HostEnvironment, *, engine: str, branch: str) -> Iterator[Place]:
+    """A place for one verification; nothing of it is left after the block.
+
+    Its settings are the defaults and the organisation's, not those of the user.
+    """
     secret, decoy, says = (secrets.token_hex(16) for _ in range(3))
     with scripted_model(says=says, word="hi", credential=secret) as model:
         environ = {
@@ -105,11 +109,22 @@ def verify_place(env: HostEnvironment, *, engine: str, branch: str, limits: Limi
             _plant_settings(other, cage)
             scene = Scene(
                 secret=secret, decoy=f"decoy-{decoy}", foreign=foreign, branch=branch, cage=os.fspath(cage),
-                markers=(f"/workspace/{MARKER}",), limits=limits,
+                markers=(f"/workspace/{MARKER}",), limits=_limits(other),
             )  # fmt: skip
             yield Place(
                 other, model, scene, secret, read_refs(other, other.cwd / ".git"), _digests(other.cwd)
             )
+
+
+def _limits(env: HostEnvironment) -> Limits:
+    """What sessions of this user are limited to."""
+    settings = load_settings(env)
+    return Limits(
+        cpus=settings.limits_cpu,
+        memory_bytes=settings.limits_memory,
+        pids=settings.limits_pids,
+        file_bytes=settings.limits_file,
+    )
 
 
 def read_refs(env: HostEnvironment, git_dir: Path) -> dict[str, str]:

@@ -25,8 +25,9 @@ from coding_agents.model.session import SessionRecord
 from coding_agents.sandbox.spec import LABEL
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import SessionContext
-from coding_agents.supervisor.removal import remove_engine_objects
+from coding_agents.supervisor.removal import remove_engine_objects, remove_labelled
 
+_ENDED: Final = ("exited", "dead")
 _COMMAND: Final = ("sleep", "3000")
 
 
@@ -83,9 +84,15 @@ def _is_ours(record: SessionRecord, repo: Path | None) -> bool:
     return place == repo if repo is not None else is_scratch(place) and not place.exists()
 
 
-def stand_in_labels(nonce: str) -> dict[str, str]:
+def clear_leftovers(engine: Engine, repo: Path) -> None:
+    """Remove what launches left that were cut short, whose records are gone: `repo` was this verification's alone."""
+    with suppress(CodingAgentsError):
+        remove_labelled(engine, {f"{LABEL}repo-path": str(repo)})
+
+
+def stand_in_labels(nonce: str, repo: Path) -> dict[str, str]:
     """What the stand-ins of one verification carry, and nothing else does."""
-    return {f"{LABEL}type": "stand-in", f"{LABEL}nonce": nonce}
+    return {f"{LABEL}type": "stand-in", f"{LABEL}nonce": nonce, f"{LABEL}repo-path": str(repo)}
 
 
 def clear_stand_ins(engine: Engine, nonce: str) -> None:
@@ -94,9 +101,20 @@ def clear_stand_ins(engine: Engine, nonce: str) -> None:
         remove_engine_objects(engine, nonce)
 
 
-def clear_abandoned(engine: Engine) -> None:
-    """Remove stand-ins that have ended by themselves, as they do when their verification was killed."""
+def clear_images(engine: Engine, repo: Path | None = None) -> None:
+    """Remove the images made for a verification on `repo`; without one those of verifications that were killed."""
     with suppress(CodingAgentsError):
-        ended = [one for one in engine.find({f"{LABEL}type": "stand-in"}) if not one.running]
+        for image in engine.list_images(f"{LABEL}repo-path"):
+            place = Path(image.labels.get(f"{LABEL}repo-path", ""))
+            if place == repo if repo is not None else is_scratch(place) and not place.exists():
+                for tag in image.tags:
+                    engine.remove_image(tag)
+
+
+def clear_abandoned(engine: Engine) -> None:
+    """Remove what killed verifications left: images, and stand-ins, which end by themselves."""
+    clear_images(engine)
+    with suppress(CodingAgentsError):
+        ended = [one for one in engine.find({f"{LABEL}type": "stand-in"}) if one.status in _ENDED]
         for nonce in {one.labels.get(f"{LABEL}nonce", "") for one in ended} - {""}:
             clear_stand_ins(engine, nonce)

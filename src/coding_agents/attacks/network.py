@@ -102,7 +102,9 @@ def change_the_network() -> dict[str, str]:
 
 
 def _knock_tcp(address: str, port: int, timeout_s: float) -> None:
-    with socket.create_connection((address, port), timeout_s) as one:
+    with socket.socket(_family(address)) as one:
+        one.settimeout(timeout_s)
+        one.connect(_resolved(address, port))
         if one.recv(5) != b"hello":
             raise ConnectionError("somebody else")
 

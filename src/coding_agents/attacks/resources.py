@@ -36,7 +36,7 @@ def limits() -> dict[str, int]:
 
 def rlimits() -> dict[str, list[int]]:
     """Soft and hard limits of our own process (getrlimit(2)); -1 where there is none."""
-    names = {"core": resource.RLIMIT_CORE, "files": resource.RLIMIT_NOFILE}
+    names = {"core": resource.RLIMIT_CORE, "files": resource.RLIMIT_NOFILE, "size": resource.RLIMIT_FSIZE}
     return {name: list(resource.getrlimit(number)) for name, number in names.items()}
 
 

@@ -6,6 +6,8 @@ known to the session's record alone, and a label of everything that was made for
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from coding_agents.engine.api import Engine
 from coding_agents.sandbox.spec import LABEL
 
@@ -15,7 +17,11 @@ def remove_engine_objects(engine: Engine, nonce: str) -> None:
 
     Raises EngineError for the first piece that the engine does not let go.
     """
-    mine = {f"{LABEL}nonce": nonce}
+    remove_labelled(engine, {f"{LABEL}nonce": nonce})
+
+
+def remove_labelled(engine: Engine, mine: Mapping[str, str]) -> None:
+    """The same for all that carries these labels, of which one must be nobody else's. Raises EngineError."""
     # The agent's container lives in the holder's namespace, so it goes first.
     for state in sorted(
         engine.find(mine), key=lambda state: state.config.network.startswith("container:"), reverse=True

@@ -150,11 +150,13 @@ def _no_root(statuses: Any) -> Verdict:
     users = {
         uid for one in map(_settled, statuses) if one for uid in (one["Uid"] + "\t" + one["Gid"]).split()
     }
+    if not users:
+        return Verdict("unknown", "no process was seen")
     return only({"1000", "1001", "1002"}, "processes run with id")(users)
 
 
 _KERNEL_CALLS: Final = (
-    ("kernel.io-uring", ("io_uring_setup", "io_uring_enter", "io_uring_register"), "io_uring"),
+    ("kernel.uring", ("io_uring_setup", "io_uring_enter", "io_uring_register"), "io_uring"),
     ("kernel.bpf", ("bpf",), "bpf"),
     ("kernel.perf", ("perf_event_open",), "perf events"),
     ("kernel.userfaultfd", ("userfaultfd",), "userfaultfd"),
@@ -242,11 +244,13 @@ def _limits(scene: Scene) -> Iterator[Check]:
     yield _check("limits.cpu", "limits", "find a limit on CPU time", "the cpu cgroup",
                  holds(lambda found: found["cpu quota"] > 0, "there is none"))  # fmt: skip
     yield _check("limits.scratch", "sizes", "find a temporary directory of another size", "sizes of tmpfs mounts",
-                 holds(lambda found: all(0 < found.get(one, 0) <= size for one, size in sizes.items()), "sizes"))  # fmt: skip
+                 holds(lambda found: all(0 < found.get(at, 0) <= n for at, n in sizes.items()), "sizes"))  # fmt: skip
     yield _check("limits.sockets-directory", "fill", "fill the directory of our sockets", "its size",
                  holds(lambda written: 0 <= written <= MIB, "bytes were taken"), baseline=False)  # fmt: skip
     yield _check("limits.files", "rlimits", "open files without end", "ulimit nofile",
                  holds(lambda found: 0 < found["files"][1] <= limits.nofile_hard, "the hard limit is"))  # fmt: skip
+    yield _check("limits.file-size", "rlimits", "write a file without end", "ulimit fsize",
+                 holds(lambda found: 0 < found["size"][1] <= limits.file_bytes, "the hard limit is"))  # fmt: skip
     yield _check("limits.core", "rlimits", "leave a core dump in the work tree", "ulimit core",
                  holds(lambda found: found["core"] == [0, 0], "the limit is"))  # fmt: skip
 

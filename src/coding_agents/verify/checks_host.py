@@ -55,6 +55,9 @@ def _return_path() -> Iterator[Check]:
                        ("object that no branch holds", "unreachable")):  # fmt: skip
         yield _check(f"return.foreign-{name}", RETURN, f"fetch {name}", f"fetch a {what} by its id",
                      "the relay has the objects that were given, and no others", _no, **once)  # fmt: skip
+    yield _check("return.old-tip", RETURN, "host old tip", "lose pushed work by a push of another history",
+                 "the relay keeps the old tip before git sees the push", equal(True, "the old tip is kept"),
+                 **once)  # fmt: skip
     yield _check("return.comes-home", RETURN, "host branch", "bring hostile work home as a branch",
                  "nothing: this must work", holds(bool, "it did not come"), **once)  # fmt: skip
     yield _check("return.nothing-runs", RETURN, "host cage",
@@ -161,9 +164,10 @@ def _brokers() -> Iterator[Check]:
                  "noise, half requests and file descriptors into every socket, and then push work",
                  "strict parsers with limits: each costs its own stream alone",
                  equal("", "the push said"))  # fmt: skip
-    yield _check("brokers.other-session", BROKERS, "host other sessions", "find a socket of another session",
-                 "each session has a directory of its own in its own container", nothing("found"))  # fmt: skip
-    yield _check("brokers.engine-record", "container-and-kernel", "host engine record",
+    yield _check("files.engine-mounts", "container-and-kernel", "host mounts",
+                 "find a mount of the host's, or of another session, in the engine's own account",
+                 "no bind mount exists in the launcher; volumes of this session alone", nothing("mounted"))  # fmt: skip
+    yield _check("secrets.engine-record", "container-and-kernel", "host engine record",
                  "find a secret in what the engine tells of containers, volumes and networks",
                  "no secret is an argument, variable or label", nothing("found"))  # fmt: skip
 
