@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from coding_agents.app.demands import Demands, demands_at_start
+from coding_agents.app.demands import Demands, _as_flags, demands_at_start
 from coding_agents.app.doctor import _settings
 from coding_agents.app.launch_request import LaunchOptions, LaunchRequest, parse_request
 from coding_agents.cli.launch import command
 from coding_agents.config.load import load_settings
 from coding_agents.errors import SessionStateError, UsageError
 from coding_agents.gitsync.relay_limits import DEFAULT_LIMITS
-from coding_agents.model.limits import NO_RATE, NO_TIME
-from coding_agents.model.settings import SETTINGS
+from coding_agents.model.limits import NO_IO, NO_RATE, NO_TIME
+from coding_agents.model.settings import SETTINGS, Tighten
 from coding_agents.model.spending import NO_COST, NO_TOKENS
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import SessionContext
@@ -26,7 +26,8 @@ from support.sessions import REPO, session_record
 
 LIMITS = {
     "cpus": "4", "memory_bytes": str(8 << 30), "pids": "4096", "file_bytes": str(1 << 30), "time_s": str(NO_TIME),
-    "bandwidth": str(NO_RATE), "tokens": str(NO_TOKENS), "cost": str(NO_COST),
+    "bandwidth": str(NO_RATE), "disk_read": str(NO_IO), "disk_write": str(NO_IO),
+    "tokens": str(NO_TOKENS), "cost": str(NO_COST),
 }  # fmt: skip
 # A value of each flag of `launch` that stands for a setting, which is not the default.
 WIDER: dict[str, dict[str, Any]] = {
@@ -104,7 +105,7 @@ def test_a_required_protection_is_no_best_effort(tmp_path: Path) -> None:
 
 def _session(tmp_path: Path, **changes: Any) -> SessionContext:
     env = host_environment(tmp_path / "home")
-    return SessionContext(env, SessionStore(env.state_dir), session_record(limits=LIMITS, **changes))
+    return SessionContext(env, SessionStore(env.state_dir), session_record(**{"limits": LIMITS, **changes}))
 
 
 def test_a_start_has_the_demands_of_its_launch_and_of_the_organisation_now(tmp_path: Path) -> None:
@@ -125,6 +126,9 @@ def test_a_start_has_the_demands_of_its_launch_and_of_the_organisation_now(tmp_p
         ('managed = ["limits.memory"]\nlimits.memory = "4g"\n', {}),
         ('managed = ["limits.time"]\nlimits.time = "1h"\n', {}),
         ('managed = ["limits.bandwidth"]\nlimits.bandwidth = "10mbit"\n', {}),
+        ('managed = ["limits.disk_read"]\nlimits.disk_read = "50m"\n', {}),
+        ('managed = ["limits.disk_write"]\nlimits.disk_write = "50m"\n', {}),
+        ('managed = ["limits.file"]\nlimits.file = "512m"\n', {}),
         ('managed = ["model.max_tokens"]\nmodel.max_tokens = "1m"\n', {}),
         ('managed = ["model.max_cost"]\nmodel.max_cost = 1\n', {}),
         ('managed = ["engine"]\nengine = "podman"\n', {}),
@@ -142,6 +146,22 @@ def test_a_session_from_before_the_rule_is_not_started(
         demands_at_start(session, organisation_file=org)
     assert str(org) in caught.value.details
     assert "coding-agents recover" in caught.value.hint
+
+
+def test_every_limit_of_a_session_is_looked_at_again(tmp_path: Path) -> None:
+    bound = {setting.key for setting in SETTINGS if setting.tighten in (Tighten.LOWER, Tighten.STRICTER)}
+    live = {key for key in bound if key.startswith("relay.")}  # these are read anew by each supervisor
+    assert bound - live <= set(_as_flags(_session(tmp_path).record))
+
+
+def test_a_budget_is_not_taken_for_none_because_another_has_that_number(tmp_path: Path) -> None:
+    """A million tokens, and a gigabyte a second: the numbers by which the cost and the time have no limit."""
+    org = tmp_path / "org.toml"
+    org.write_text(
+        'managed = ["model.max_tokens", "limits.bandwidth"]\nmodel.max_tokens = "2m"\nlimits.bandwidth = "20gbit"\n'
+    )
+    limits = {**LIMITS, "tokens": "1000000", "bandwidth": "1000000000"}
+    demands_at_start(_session(tmp_path, limits=limits), organisation_file=org)
 
 
 def test_doctor_says_that_an_organisation_decides(organisation: Path, tmp_path: Path) -> None:

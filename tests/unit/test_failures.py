@@ -74,6 +74,11 @@ def test_stopped(text: str) -> None:
         ("error setting rlimit type 7: operation not permitted", "hard limits"),
         ("Error: cgroups in hybrid mode not supported, drop all controllers from cgroupv2", "runc"),
         ("Error response from daemon: unknown or invalid runtime name: runsc", "runtime"),
+        (
+            "runc create failed: unable to start container process: error during container init: unable to apply "
+            "apparmor profile: apparmor failed to apply profile: write /proc/self/attr/apparmor/exec: no such file",
+            "doctor --fix",
+        ),
         ("Error: something new", EngineError.advice),
     ],
 )

@@ -10,7 +10,7 @@ from coding_agents.config.load import ORGANISATION_FILE, load_settings
 from coding_agents.engine.api import EngineInfo
 from coding_agents.engine.apparmor import can_confine, profiles_loaded
 from coding_agents.errors import EnforcementError, SessionStateError, UsageError
-from coding_agents.model.limits import NO_RATE, NO_TIME
+from coding_agents.model.limits import NO_IO, NO_RATE, NO_TIME
 from coding_agents.model.session import SessionRecord
 from coding_agents.model.settings import Settings, Source
 from coding_agents.model.spending import NO_COST, NO_TOKENS, NONE
@@ -23,6 +23,16 @@ _ASKED_BY = {
     "limits.pids": ("pids",),
     "limits.disk_read": ("disk-read",),
     "limits.disk_write": ("disk-write",),
+}
+
+# Settings that may be without a limit: under which name a record has them, and what stands there then.
+_BUDGETS = {
+    "limits.time": ("time_s", NO_TIME),
+    "limits.bandwidth": ("bandwidth", NO_RATE),
+    "limits.disk_read": ("disk_read", NO_IO),
+    "limits.disk_write": ("disk_write", NO_IO),
+    "model.max_tokens": ("tokens", NO_TOKENS),
+    "model.max_cost": ("cost", NO_COST),
 }
 
 
@@ -88,11 +98,12 @@ def require_apparmor(info: EngineInfo, demands: Demands) -> None:
 def _as_flags(record: SessionRecord) -> dict[str, object]:
     """What the session was launched with, where an organisation may bind it, as if it were asked for now."""
     limits = record.limits
-    unlimited = {str(NO_TIME), str(NO_RATE), str(NO_TOKENS), str(NO_COST)}
-    budgets = {"limits.time": "time_s", "limits.bandwidth": "bandwidth", "model.max_tokens": "tokens",
-               "model.max_cost": "cost"}  # fmt: skip
+    budgets = {
+        key: NONE if limits.get(name) == str(none) else limits.get(name)
+        for key, (name, none) in _BUDGETS.items()
+    }
     return {
-        **{key: NONE if limits.get(name) in unlimited else limits.get(name) for key, name in budgets.items()},
+        **budgets,
         "network.mode": record.network,
         "network.private": [str(one) for one in record.private] or None,
         "limits.cpu": limits.get("cpus"),
