@@ -72,9 +72,9 @@ def verify(
     settings = load_settings(env, flags={"engine": options.engine})
     engine = find_engine(settings.engine, env.environ)
     base = ensure_image(engine, None, build_settings(env, settings, narrator.progress))
-    clear_sessions(env)
-    clear_abandoned(engine)
     with verify_place(env, engine=engine.info.name, branch="verify/restricted") as place:
+        clear_sessions(env)  # of killed ones, whose places are gone by now
+        clear_abandoned(engine)
         run = _Run(engine, base, place, narrator, on_session or (lambda _mode, _session: None), options)
         with run.cleared():
             evidence = run.attack()
