@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from coding_agents.errors import EngineError
 from coding_agents.model.limits import GIB, MIB, NO_TIME
 from coding_agents.model.session import Deadline
 from coding_agents.supervisor import deadline as clock
-from coding_agents.supervisor.bounds_watch import BoundsWatch, Room, disk_of
+from coding_agents.supervisor.bounds_watch import BoundsWatch, Room, disk_of, require_room
 from coding_agents.supervisor.deadline import (
     deadline_in,
     deadline_in_force,
@@ -124,3 +125,19 @@ def test_the_deadline_of_an_earlier_start_is_not_that_of_the_next(phase: str, ho
     deadline = deadline_in(-10)
     record: Any = SimpleNamespace(phase=phase, deadline=deadline)
     assert deadline_in_force(record) is (deadline if holds else None)
+
+
+@pytest.mark.parametrize(("reserve", "refused"), [(64 << 20, False), (1 << 50, True)])
+def test_nothing_is_started_on_a_disk_on_which_it_would_be_ended(
+    monkeypatch: pytest.MonkeyPatch, reserve: int, refused: bool
+) -> None:
+    nearly_full = Room(free_bytes=GIB, free_inodes=10**6, size_bytes=100 * GIB, inodes=10**7)
+    monkeypatch.setattr(Room, "of", lambda _path: nearly_full)
+    info = SimpleNamespace(data_root="/", is_local=True)
+    record = SimpleNamespace(limits={"disk_reserve": str(reserve)})
+    session: Any = SimpleNamespace(engine=SimpleNamespace(info=info), record=record)
+    if refused:
+        with pytest.raises(EngineError, match="the engine's disk has only 1g left"):
+            require_room(session)
+    else:
+        require_room(session)

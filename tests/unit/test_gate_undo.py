@@ -52,6 +52,7 @@ AFTER = [StoreError("the disk is full"), SupervisorError("it was killed"), Keybo
 
 @pytest.fixture(autouse=True)
 def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bring_up_module, "require_room", lambda session: None)
     monkeypatch.setattr(bring_up_module, "require_state", lambda session: SimpleNamespace(started_at="now"))
     enforced = SimpleNamespace(layers={})
     monkeypatch.setattr(bring_up_module, "_measure", lambda *args, **options: enforced)

@@ -24,7 +24,7 @@ from coding_agents.network.guard import holder_options
 from coding_agents.sandbox.guest import NOT_OURS
 from coding_agents.sandbox.plan import SessionPlan
 from coding_agents.sandbox.protections import Enforced, Evidence, judge
-from coding_agents.supervisor.bounds_watch import disk_of
+from coding_agents.supervisor.bounds_watch import disk_of, require_room
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.guest_config import to_plain
 from coding_agents.supervisor.protocol import Op
@@ -65,6 +65,7 @@ def bring_up(
     `fill` puts into its volumes what they must hold by then; `on_gate` is called just before it opens. From then on
     nothing of `undo` is undone (`open_gate`): the agent works, and what it does is in the volumes alone.
     """
+    require_room(session)
     supervisor = session.supervisor()
     try:
         with Parallel(trace) as steps:  # all of it after this very start

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from coding_agents.errors import EngineError
 from coding_agents.model.limits import duration_text, size_text
 from coding_agents.model.session import Deadline
 from coding_agents.supervisor.context import SessionContext
@@ -56,6 +57,18 @@ def disk_of(session: SessionContext) -> str:
     """The path by which the room of the engine's disk can be asked, "" when it is another machine's."""
     info = session.engine.info
     return info.data_root if info.is_local and Room.of(info.data_root) is not None else ""
+
+
+def require_room(session: SessionContext) -> None:
+    """Raise EngineError where the watch would end a session as soon as it has begun."""
+    disk = disk_of(session)
+    room = Room.of(disk) if disk else None
+    if room is not None and (lack := room.lacks(int(session.record.limits.get("disk_reserve", 0)))):
+        raise EngineError(
+            f"{lack}, and sessions must leave more than that",
+            details=disk,
+            hint="Free some room (`coding-agents prune` may), or lower the setting limits.disk_reserve.",
+        )
 
 
 class BoundsWatch:
