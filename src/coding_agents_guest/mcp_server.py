@@ -98,14 +98,19 @@ def run(order: Order, home: str, signals: Signals) -> int:
         stdin=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # it may hold the secret, and nobody reads it
         start_new_session=True,
-        preexec_fn=end_with_parent,
+        preexec_fn=_begin,
     )
-    _answer("started")
     try:
         _carry(child, signals)
     finally:
         _end_all(child)
     return exit_status(child.returncode)
+
+
+def _begin() -> None:
+    """In the child, before it is the server: nothing that the server writes may come before this answer."""
+    end_with_parent()
+    _answer("started")
 
 
 def read_order() -> Order:

@@ -12,7 +12,7 @@ from coding_agents.errors import EngineError
 from coding_agents.model.limits import GIB, MIB, NO_TIME
 from coding_agents.model.session import Deadline
 from coding_agents.supervisor import deadline as clock
-from coding_agents.supervisor.bounds_watch import BoundsWatch, Room, disk_of, require_room
+from coding_agents.supervisor.bounds_watch import BoundsWatch
 from coding_agents.supervisor.deadline import (
     deadline_in,
     deadline_in_force,
@@ -20,6 +20,7 @@ from coding_agents.supervisor.deadline import (
     is_overdue,
     seconds_left,
 )
+from coding_agents.supervisor.room import Room, disk_of, require_room
 
 _PLENTY = Room(free_bytes=50 * GIB, free_inodes=10**6, size_bytes=100 * GIB, inodes=10**7)
 

@@ -24,10 +24,10 @@ from coding_agents.network.guard import holder_options
 from coding_agents.sandbox.guest import NOT_OURS
 from coding_agents.sandbox.plan import SessionPlan
 from coding_agents.sandbox.protections import Enforced, Evidence, judge
-from coding_agents.supervisor.bounds_watch import disk_of, require_room
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.guest_config import to_plain
 from coding_agents.supervisor.protocol import Op
+from coding_agents.supervisor.room import disk_of, require_room
 from coding_agents_guest.events import GuestConfig
 
 

@@ -36,7 +36,7 @@ from coding_agents.sandbox.spec import BRIDGE_USER
 from coding_agents.supervisor.abandoned import never_began, phase_without_start, stop_abandoned
 from coding_agents.supervisor.activity import ActivityWatch
 from coding_agents.supervisor.autosaving import Autosaving
-from coding_agents.supervisor.bounds_watch import BoundsWatch, Room, disk_of
+from coding_agents.supervisor.bounds_watch import BoundsWatch
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.deadline import deadline_in_force, deadline_of
 from coding_agents.supervisor.ending import Ending
@@ -48,6 +48,7 @@ from coding_agents.supervisor.model_access import ModelAccess
 from coding_agents.supervisor.notify import Notifier
 from coding_agents.supervisor.protocol import Op, told
 from coding_agents.supervisor.relay_budgets import relay_limits
+from coding_agents.supervisor.room import Room, disk_of
 from coding_agents.supervisor.settle import bring_home_or_say_why, saved_of
 from coding_agents.supervisor.tool_calls import ToolCalls
 from coding_agents_guest.lfspointer import LFS
