@@ -117,15 +117,17 @@ class _Run(msgspec.Struct):
     @contextmanager
     def cleared(self) -> Iterator[None]:
         """Whatever was made in the block is gone after it."""
+        cut_short = True
         try:
             yield
+            cut_short = False
         finally:
             with interrupts_held():
                 self.narrator.progress("removing what was made")
                 with ThreadPoolExecutor(1) as pool:
                     pool.submit(clear_stand_ins, self.engine, self.nonce)
                     clear_sessions(self.place.env, self.place.repo)
-                    clear_leftovers(self.engine, self.place.repo)
+                    clear_leftovers(self.engine, self.place.repo, cut_short=cut_short)
                 clear_images(self.engine, self.place.repo)
 
     def attack(self) -> dict[str, Evidence]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.removal import remove_engine_objects, remove_labelled
 
+_LOOK_AGAIN_S: Final = (0.0, 0.5, 1.0, 2.0, 4.0)
 _ENDED: Final = ("exited", "dead")
 _COMMAND: Final = ("sleep", "3000")
 
@@ -84,10 +86,20 @@ def _is_ours(record: SessionRecord, repo: Path | None) -> bool:
     return place == repo if repo is not None else is_scratch(place) and not place.exists()
 
 
-def clear_leftovers(engine: Engine, repo: Path) -> None:
-    """Remove what launches left that were cut short, whose records are gone: `repo` was this verification's alone."""
-    with suppress(CodingAgentsError):
-        remove_labelled(engine, {f"{LABEL}repo-path": str(repo)})
+def clear_leftovers(engine: Engine, repo: Path, *, cut_short: bool) -> None:
+    """Remove what launches left that were cut short, whose records are gone: `repo` was this verification's alone.
+
+    An engine may still carry out what a client that was `cut_short` had asked for: then it is looked again.
+    """
+    mine = {f"{LABEL}repo-path": str(repo)}
+    for pause_s in _LOOK_AGAIN_S:
+        time.sleep(pause_s)
+        look_again = cut_short and pause_s == _LOOK_AGAIN_S[0]
+        with suppress(CodingAgentsError):
+            remove_labelled(engine, mine)
+            left = engine.find(mine) or engine.list_networks(mine) or engine.list_volumes(mine)
+            if not left and not look_again:
+                return
 
 
 def stand_in_labels(nonce: str, repo: Path) -> dict[str, str]:
