@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from coding_agents.images.manifests import load_manifest
 from coding_agents.mcp.formats import convert, requirements
 from coding_agents.model.mcp import McpFormat, McpServer
 from support.engines import EngineUnderTest, engine_environ
@@ -63,10 +64,13 @@ def ask(engine: EngineUnderTest, format: str, listing: bytes, script: str, *, li
     image = f"coding-agents-{format}:local"
     if engine.api.image_id(image) is None:
         pytest.skip(f"{image} is not built")
+    # Without its seeds it waits for npm for a minute.
+    seeds = load_manifest("opencode").seed_files() if format == "opencode" else {}
     parts = {
         "/tmp/d/list": listing,
         "/tmp/d/server.py": SERVER.read_bytes(),
         "/etc/codex/requirements.toml": limits,
+        **{f"/tmp/h/{path}": content for path, content in seeds.items()},
     }
     makes = "".join(
         f"mkdir -p {Path(path).parent}; head -c {len(content)} > {path}; "

@@ -40,6 +40,7 @@ def filters(engine: EngineUnderTest) -> Iterator[dict[str, list[Program]]]:
         yield found
     finally:
         for container in made:
+            engine.api.kill(container)  # Podman's own removal waits for a first process that heeds no signal
             engine.api.remove(container, force=True)
 
 

@@ -31,6 +31,7 @@ from coding_agents.errors import EngineError
 from coding_agents.proc import runner
 from coding_agents.proc.runner import Command, Outcome
 from coding_agents.sandbox.invariants import check_argv
+from coding_agents.sandbox.seccomp import profile
 from coding_agents.sandbox.spec import ContainerSpec
 
 _STARTED = "2026-01-01T00:00:{:02d}.000000000Z"
@@ -424,7 +425,8 @@ def _config(spec: ContainerSpec) -> ContainerConfig:
             for one in spec.tmpfs
         },
         network=network_text(spec.network), dns=spec.dns, capabilities=frozenset(spec.capabilities),
-        read_only=True, privileged=False, security_options=frozenset({"no-new-privileges"}), devices=0,
+        read_only=True, privileged=False, devices=0,
+        security_options=frozenset({"no-new-privileges", profile(spec.seccomp).option}),
         namespaces={}, memory_bytes=limits.memory_bytes, memory_swap_bytes=limits.memory_bytes,
         cpus=limits.cpus,
         pids=limits.pids, shm_bytes=limits.shm_bytes, restart="no", auto_remove=False,
