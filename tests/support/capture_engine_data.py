@@ -75,6 +75,9 @@ def _write(name: str, document: bytes, keep: Iterable[str]) -> None:
     one = parsed[0] if isinstance(parsed, list) else parsed
     kept = {key: value for key, value in one.items() if key in set(keep)}
     kept.get("Config", {}).pop("CreateCommand", None)
+    (kept.get("Config", {}).get("Annotations") or {}).pop(
+        "io.podman.annotations.seccomp", None
+    )  # a path of ours
     host = kept.get("HostConfig", {})
     if "SecurityOpt" in host:
         host["SecurityOpt"] = [_profile_left_out(option) for option in host["SecurityOpt"]]

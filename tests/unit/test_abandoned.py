@@ -10,7 +10,7 @@ import pytest
 
 from coding_agents.errors import EngineError
 from coding_agents.supervisor import abandoned
-from coding_agents.supervisor.abandoned import never_began, phase_without_start, stop_abandoned
+from coding_agents.supervisor.abandoned import phase_at_gate, stop_abandoned
 
 
 class Session:
@@ -63,15 +63,24 @@ def test_an_engine_that_is_silent_is_asked_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("phase", "started", "never"),
-    [("starting", "", True), ("running", "then", False), ("stopping", "then", False)],
+    ("phase", "started", "status", "enforced", "becomes"),
+    [
+        ("running", "then", None, {"user": "on"}, None),
+        ("stopping", "then", None, {"user": "on"}, None),
+        ("starting", "", None, {}, "failed"),  # a launch
+        ("starting", "", 0, {"user": "on"}, "stopped"),
+        ("starting", "", 143, {"user": "on"}, "stopped"),
+        (
+            "starting",
+            "",
+            None,
+            {"user": "on"},
+            None,
+        ),  # it has run, was restarted by others, and nobody saved its work
+    ],
 )
-def test_what_never_began(phase: str, started: str, never: bool) -> None:
-    session: Any = SimpleNamespace(record=SimpleNamespace(phase=phase, started_at=started))
-    assert never_began(session) == never
-
-
-@pytest.mark.parametrize(("status", "phase"), [(None, "failed"), (0, "stopped"), (143, "stopped")])
-def test_what_it_is_afterwards(status: int | None, phase: str) -> None:
-    session: Any = SimpleNamespace(record=SimpleNamespace(exit_status=status))
-    assert phase_without_start(session) == phase
+def test_what_a_session_is_whose_gate_stayed_closed(
+    phase: str, started: str, status: int | None, enforced: dict[str, str], becomes: str | None
+) -> None:
+    record: Any = SimpleNamespace(phase=phase, started_at=started, exit_status=status, enforced=enforced)
+    assert phase_at_gate(record) == becomes

@@ -63,9 +63,8 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
             undo.add("start", lambda: stop_at_gate(session))
             with trace.step("config"):
                 servers = _renew_config(session, plan, manifest)
-            if not has_profiles(
-                plan.sandbox, state.config
-            ):  # of another version, or from before they were loaded
+            # They are another version's, or it was made before they were loaded.
+            if not has_profiles(plan.sandbox, state.config):
                 with trace.step("renew"):
                     take_this_versions_guest(session)
                     plan = _plan(session, guarding)

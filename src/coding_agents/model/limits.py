@@ -100,13 +100,7 @@ def parse_size(text: str) -> int:
 
 def parse_memory(text: str) -> int:
     """A memory limit in bytes, within the bounds of this module. Raises UsageError."""
-    size = parse_size(text)
-    if not MIN_MEMORY <= size <= MAX_MEMORY:
-        raise UsageError(
-            f"memory must be between {size_text(MIN_MEMORY)} and {size_text(MAX_MEMORY)}, not {text.strip()}",
-            hint="Write it like 8g or 512m.",
-        )
-    return size
+    return _bounded_size(text, MIN_MEMORY, MAX_MEMORY, what="memory")
 
 
 def parse_relay_size(text: str) -> int:
@@ -190,11 +184,11 @@ def parse_file_size(text: str) -> int:
     return _bounded_size(text, MIN_FILE, MAX_FILE)
 
 
-def _bounded_size(text: str, smallest: int, largest: int) -> int:
+def _bounded_size(text: str, smallest: int, largest: int, *, what: str = "it") -> int:
     size = parse_size(text)
     if not smallest <= size <= largest:
         raise UsageError(
-            f"it must be between {size_text(smallest)} and {size_text(largest)}, not {text.strip()}",
+            f"{what} must be between {size_text(smallest)} and {size_text(largest)}, not {text.strip()}",
             hint="Write it like 8g or 512m.",
         )
     return size

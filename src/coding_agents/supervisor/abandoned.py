@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from coding_agents.errors import CodingAgentsError
+from coding_agents.model.session import Phase, SessionRecord
 from coding_agents.supervisor.context import SessionContext
 
 _LOOK_S = 1.0
@@ -28,12 +29,16 @@ async def stop_abandoned(session: SessionContext) -> None:
         await asyncio.sleep(_LOOK_S)
 
 
-def never_began(session: SessionContext) -> bool:
-    """Whether a container that has ended was still at its gate: nothing of the agent's has run in this start."""
-    record = session.record
-    return record.phase == "starting" and not record.started_at
+def phase_at_gate(record: SessionRecord) -> Phase | None:
+    """What a session is whose container has ended at its closed gate, where nothing of the agent's has run.
 
-
-def phase_without_start(session: SessionContext) -> str:
-    """What a session is whose start never began: as it was before, or, for a launch, nothing that could be used."""
-    return "stopped" if session.record.exit_status is not None else "failed"
+    As it was before ("stopped"); after a launch nothing that could be used ("failed"). None when the end is to be
+    settled as any: the gate was open, or what an earlier start left was never settled (somebody restarted it).
+    """
+    if record.phase != "starting" or record.started_at:
+        return None
+    if (
+        record.exit_status is not None
+    ):  # written by the one who settled the last start, and taken away by the next
+        return "stopped"
+    return None if record.enforced else "failed"

@@ -13,7 +13,7 @@ from coding_agents.errors import CodingAgentsError, SessionStateError, StoreErro
 from coding_agents.gitsync.relay import RelayService
 from coding_agents.model.audit import RecordType
 from coding_agents.model.notice import Notice, ended
-from coding_agents.model.session import Saved
+from coding_agents.model.session import Phase, Saved
 from coding_agents.supervisor.adoption import State, adopt_found, adopt_saves, make_room, set_aside
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.guest_config import salvage_config
@@ -87,7 +87,7 @@ class Ending:
             self._session.update(phase=phase, started_at="", exit_status=status, saved=saved)
         await self._release(saved)
 
-    async def not_begun(self, phase: str) -> None:
+    async def not_begun(self, phase: Phase) -> None:
         """The container ended at its closed gate: what is saved of the session is what was saved before."""
         self._journal.note(RecordType.GATE_CLOSED, subject="the start was not finished", outcome="failed")
         self._session.update(phase=phase)

@@ -33,7 +33,7 @@ from coding_agents.model.limits import NO_TIME
 from coding_agents.model.notice import WAITING, Notice
 from coding_agents.sandbox.guest import guest_argv
 from coding_agents.sandbox.spec import BRIDGE_USER
-from coding_agents.supervisor.abandoned import never_began, phase_without_start, stop_abandoned
+from coding_agents.supervisor.abandoned import phase_at_gate, stop_abandoned
 from coding_agents.supervisor.activity import ActivityWatch
 from coding_agents.supervisor.autosaving import Autosaving
 from coding_agents.supervisor.bounds_watch import BoundsWatch
@@ -441,8 +441,8 @@ class Supervisor:
         try:
             await asyncio.gather(*self._arrivals, return_exceptions=True)
             self._activity.stop()
-            if state is not None and never_began(self._session):
-                await self._ending.not_begun(phase_without_start(self._session))
+            if state is not None and (phase := phase_at_gate(self._session.record)):
+                await self._ending.not_begun(phase)
                 return
             await self._ending.settle(state, link)
             self._notifier.tell(self._ending.notice())
