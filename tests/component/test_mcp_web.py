@@ -141,7 +141,7 @@ def test_a_request_is_sent_anew_with_the_secret(session: SessionContext, web: We
     [
         request("/"), request("/other"), request("/docs/more"), request("/docs?x=1"), request("//docs"),
         request("/docs/../x"), request("/%64ocs"), request("http://evil.example/docs"),
-        request("/docs", method="DELETE"),
+        request("/docs", method="DELETE"), request("/docs", method="PUT"),
         request("/docs", "Upgrade: websocket"), request("/docs", "Transfer-Encoding: chunked"),
         request("/.well-known/oauth-protected-resource", method="GET", body=b""), b"\x16\x03\x01 nonsense\r\n\r\n",
         b"CONNECT evil.example:443 HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -152,6 +152,14 @@ def test_a_guest_chooses_nothing_of_where_it_goes(session: SessionContext, web: 
     assert 400 <= status < 600
     assert (web.asked, SECRET in text) == ([], False)
     assert "allowed" not in {outcome for _, outcome, _ in records(session)}
+
+
+def test_a_session_of_the_protocol_can_be_ended(session: SessionContext, web: Web) -> None:
+    one = request("/docs", "MCP-Session-Id: 7", method="DELETE", body=b"")
+    assert answered(session, one)[0][0] == 200
+    ((method, path, asked, _),) = web.asked
+    assert (method, path, asked["mcp-session-id"]) == ("DELETE", "/one/mcp/?team=reds", "7")
+    assert asked["authorization"] == f"Bearer {SECRET}"
 
 
 def back(secret: str) -> dict[str, Reply]:

@@ -23,7 +23,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append((self.command, self.path, asked, self.body))
         self.server.reply(self)
 
-    do_GET = do_POST
+    do_GET = do_DELETE = do_PUT = do_POST
 
     def say(self, body: bytes, status: int = 200, **headers: str) -> None:
         self.send_response(status)

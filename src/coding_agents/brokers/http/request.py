@@ -16,7 +16,6 @@ import msgspec
 
 _CHUNK = 64 * 1024
 _MAX_HEAD = 64 * 1024
-_METHODS = ("GET", "POST")
 _HEAD_S = 30.0
 _CONTINUE = h11.InformationalResponse(status_code=100, headers=[])
 
@@ -71,12 +70,22 @@ class Room:
 class GuestConnection:
     """One connection of a guest: its requests one after the other, each with its answer.
 
-    `body_bytes` is the largest body, `body_s` the time in which a whole one must arrive.
+    `body_bytes` is the largest body, `body_s` the time in which a whole one must arrive; `methods` are those that are
+    served.
     """
 
-    def __init__(self, stream: ByteStream, room: Room, *, body_bytes: int, body_s: float) -> None:
+    def __init__(
+        self,
+        stream: ByteStream,
+        room: Room,
+        *,
+        body_bytes: int,
+        body_s: float,
+        methods: tuple[str, ...] = ("GET", "POST"),
+    ) -> None:
         self._stream = stream
         self._room = room
+        self._methods = methods
         self._held = 0
         self._body_bytes = body_bytes
         self._body_s = body_s
@@ -99,7 +108,7 @@ class GuestConnection:
                 head = await self._event()
             if not isinstance(head, h11.Request):
                 return None
-            method, path, query, headers = _checked(head)
+            method, path, query, headers = _checked(head, self._methods)
             async with asyncio.timeout(self._body_s):
                 body = await self._body()
         except h11.RemoteProtocolError as error:
@@ -179,7 +188,9 @@ class GuestConnection:
                 await self._stream.write(data)
 
 
-def _checked(head: h11.Request) -> tuple[str, str, str, tuple[tuple[str, str], ...]]:
+def _checked(
+    head: h11.Request, methods: tuple[str, ...]
+) -> tuple[str, str, str, tuple[tuple[str, str], ...]]:
     """The parts of a request's head. Raises RefusedRequestError for what others may read differently."""
     if head.http_version != b"1.1":
         raise RefusedRequestError(505, "HTTP/1.1, please")
@@ -190,7 +201,7 @@ def _checked(head: h11.Request) -> tuple[str, str, str, tuple[tuple[str, str], .
         raise RefusedRequestError(
             426, "this is HTTP/1.1 and stays so"
         )  # Codex then leaves its WebSocket at once
-    if method not in _METHODS:
+    if method not in methods:
         raise RefusedRequestError(405, f"{method} is not served")
     if "transfer-encoding" in names and "content-length" in names:
         raise RefusedRequestError(400, "a request with two lengths is not taken")

@@ -33,6 +33,7 @@ _MIB = 1 << 20
 _CHUNK = 64 * 1024
 # MCP 2025-06-18, transports, "Streamable HTTP"; `mcp-*` are those that the protocol has or will have.
 _REQUEST_HEADERS = ("accept", "content-type", "last-event-id", "mcp-*")
+_METHODS = ("GET", "POST", "DELETE")
 _ANSWER_HEADERS = ("content-type", "cache-control", "retry-after", "mcp-*")
 
 
@@ -107,7 +108,9 @@ class WebBroker:
         """Serve one connection to its end. Raises nothing for what the guest sends or leaves out."""
         limits = self._service.limits
         watched = _Watched(stream)
-        guest = GuestConnection(watched, self._room, body_bytes=limits.body_bytes, body_s=limits.body_s)
+        guest = GuestConnection(
+            watched, self._room, body_bytes=limits.body_bytes, body_s=limits.body_s, methods=_METHODS
+        )
         try:
             while await self._serve_one(guest, watched):
                 pass
@@ -136,6 +139,9 @@ class WebBroker:
         name = request.path.removeprefix("/")
         if request.query or "/" in name:
             await _answer_error(guest, 404, "only the server itself is here")
+            return True
+        if request.method == "DELETE" and not request.header("mcp-session-id"):
+            await _answer_error(guest, 400, "a DELETE ends a session of the protocol: it names one")
             return True
         try:
             target = await self._service.target(name, request.method, len(request.body))
