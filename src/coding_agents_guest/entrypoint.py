@@ -41,7 +41,7 @@ _GATE_POLL_S = 0.025
 _RECONNECT_S = 1.0
 _START_BUDGET_S = 900.0  # of one step's git commands and downloads
 # Together below the stop timeout of 120 s that launches give their containers.
-_GRACE_S = 10.0
+_HANG_UP_S, _GRACE_S = 2.0, 10.0
 _SAVE_BUDGET_S = 100.0
 
 
@@ -68,7 +68,8 @@ class EntryPoint:
         self._place = place
         self._signals = signals
         self._link: EventLink | None = None
-        self._kill_at: float | None = None
+        self._asked_at: float | None = None
+        self._hung_up = False
 
     def run(self) -> int:
         """Returns the exit status: the agent's, 128+n when signal n came before it ran, or `OUR_FAILURE`."""
@@ -144,17 +145,24 @@ class EntryPoint:
         return status
 
     def _pass_on_signals(self, session: Session) -> None:
-        """The first request to end is passed on as SIGTERM; a second one, or 10 s, kills."""
+        """The first request to end is passed on as SIGTERM, after 2 s as SIGHUP; a second one, or 10 s, kills."""
         requests = len(self._signals.requests)
-        if requests and self._kill_at is None:
-            self._kill_at = _soon(_GRACE_S)
+        if not requests:
+            return
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
             session.terminate()
-        if self._kill_at is not None and (requests > 1 or time.monotonic() >= self._kill_at):
+        waited = time.monotonic() - self._asked_at
+        if requests > 1 or waited >= _GRACE_S:
             session.kill()
+        elif waited >= _HANG_UP_S and not self._hung_up:
+            self._hung_up = True
+            session.hang_up()
 
     def _patience(self) -> float | None:
-        if self._kill_at is not None:
-            return max(0.05, self._kill_at - time.monotonic())
+        if self._asked_at is not None:
+            waited = time.monotonic() - self._asked_at
+            return max(0.05, (_HANG_UP_S if waited < _HANG_UP_S else _GRACE_S) - waited)
         return _RECONNECT_S if self._link is None else None
 
     def _wait(self, seconds: float | None, files: Sequence[int] = ()) -> set[object]:

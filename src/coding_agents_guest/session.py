@@ -51,6 +51,10 @@ class Session(ABC):
     def terminate(self) -> None:
         """Ask the agent to end (SIGTERM to its process group)."""
 
+    def hang_up(self) -> None:
+        """Tell it that its terminal goes away (SIGHUP): an interactive shell ignores SIGTERM (bash(1), SIGNALS)."""
+        return
+
     @abstractmethod
     def kill(self) -> None:
         """End it now."""
@@ -139,6 +143,9 @@ class TmuxSession(Session):
 
     def terminate(self) -> None:
         _signal_group(self._number(0) or 0, signal.SIGTERM)
+
+    def hang_up(self) -> None:
+        _signal_group(self._number(0) or 0, signal.SIGHUP)
 
     def kill(self) -> None:
         self._status = 128 + signal.SIGKILL

@@ -319,6 +319,14 @@ class TestTmux:
             assert host.until(Exit)[-1] == Exit(3)
         assert "bye.txt" in repo.files(repo.tip())
 
+    def test_an_interactive_shell_ends_when_its_terminal_goes_away(self, repo: AgentRepo) -> None:
+        with fake_host(repo.place) as host, entry_point(repo.place) as process:
+            started(repo, host, "bash", "--norc", "-i")
+            began = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            assert host.until(Exit)[-1] == Exit(128 + signal.SIGHUP)
+        assert 2 <= time.monotonic() - began < 8
+
     def test_a_killed_program_reports_its_signal(self, repo: AgentRepo) -> None:
         with fake_host(repo.place) as host, entry_point(repo.place):
             started(repo, host, "sh", "-c", "kill -9 $$")
