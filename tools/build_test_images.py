@@ -1,6 +1,7 @@
-"""Builds the images that the engine tests need: build_test_images.py ENGINE...
+"""Builds the images that the engine tests need: build_test_images.py [--full | --demo] ENGINE...
 
-The first engine builds them; the others get them by save and load, which is faster than building again.
+The first engine builds them; the others get them by save and load, which is faster than building again. With --full it
+has also the one of tests/e2e/test_toolchains.py; with --demo there is nothing but the agent demo's.
 """
 
 from __future__ import annotations
@@ -10,24 +11,30 @@ import sys
 import tempfile
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from coding_agents.config.environ import read_environment
 from coding_agents.engine.find import find_engine
 from coding_agents.images.build import BuildSettings, current_image, ensure_image, plan_images
 
 AGENTS = ("demo", "claude", "codex", "copilot", "gemini", "opencode")
+TOOLCHAINS = Path(__file__).parent.parent / "tests/support/toolchains"  # an agent as a user adds one
 
 
 def main() -> None:
     environ = read_environment().environ
-    names = sys.argv[1:]
+    names = [word for word in sys.argv[1:] if not word.startswith("-")]
+    agents = AGENTS[:1] if "--demo" in sys.argv else AGENTS
     with tempfile.TemporaryDirectory() as scratch:
         settings = BuildSettings(
             work_dir=Path(scratch), environment=environ, on_line=lambda line: print(line, file=sys.stderr)
         )
         first, *others = (find_engine(name, environ) for name in names)
-        for agent in AGENTS:
+        for agent in agents:
             ensure_image(first, agent, settings)
-        recipes = {recipe.ref: recipe for agent in AGENTS for recipe in plan_images(agent)}
+        if "--full" in sys.argv:
+            ensure_image(first, "toolchains", replace(settings, user_dir=TOOLCHAINS))
+        recipes = {recipe.ref: recipe for agent in agents for recipe in plan_images(agent)}
         for engine in others:
             missing = [ref for ref, recipe in recipes.items() if current_image(engine, recipe) is None]
             if missing:

@@ -1,16 +1,17 @@
 """What developers and agents do all day works under our seccomp profile; debuggers do for who asked for them.
 
-The five agents themselves, with their runtimes (native, node, bun), are in test_agents.py.
+The five agents themselves, with their runtimes (native, node, bun), are in test_agents.py; what the base image does not
+have (JVM, Rust, Go, a browser, gdb) is in test_toolchains.py.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from support.inside_work import run_scripts
 from support.product import Product
 
 pytestmark = pytest.mark.engine
@@ -54,35 +55,18 @@ _SCRIPTS: Mapping[str, str] = {
     "tmux": "tmux -L x new -d sleep 60 && tmux -L x kill-server",
     "looking around": "for one in 'ps aux' id 'df -h' mount 'ip address'; do $one > /dev/null || exit; done",
 }
-_DRIVER = """
-import concurrent.futures, json, os, subprocess, sys
-scripts, program = json.loads(sys.argv[1]), sys.argv[2]
-def run(item):
-    name, script = item
-    os.makedirs(place := f"/tmp/work-{abs(hash(name))}")
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", script], cwd=place, capture_output=True, text=True,
-                          timeout=60, env={**os.environ, "PROGRAM": program})
-    return name, [done.returncode, (done.stdout + done.stderr)[-300:]]
-with concurrent.futures.ThreadPoolExecutor(4) as pool:
-    print(json.dumps(dict(pool.map(run, scripts.items()))))
-"""
 _TRACED = f"printf '{_LEAK}' > l.c && gcc -g -fsanitize=address l.c -o l && ./l"
-
-
-def _run(product: Product, name: str, scripts: Mapping[str, str]) -> dict[str, tuple[int, str]]:
-    argv = ("exec", name, "--", "python3", "-c", _DRIVER, json.dumps(scripts), _PYTHON)
-    return {one: (status, said) for one, (status, said) in product.run(*argv).json.items()}
 
 
 def test_everyday_work_works_and_debuggers_do_when_asked_for(product: Product, repo: Path) -> None:
     name = product.launch_detached(repo, "sleep 600")
-    done = _run(product, name, {**_SCRIPTS, "the leak checker": _TRACED})
+    done = run_scripts(product, name, {**_SCRIPTS, "the leak checker": _TRACED}, program=_PYTHON)
     status, said = done.pop("the leak checker")
     assert status != 0, said
     assert "LeakSanitizer has encountered a fatal error" in said
     assert {one: found for one, found in done.items() if found[0] != 0} == {}
     product.run("remove", "--force", name)
     name = product.launch_detached(repo, "sleep 600", "-b", "traced", "--allow-ptrace")
-    status, said = _run(product, name, {"the leak checker": _TRACED})["the leak checker"]
+    status, said = run_scripts(product, name, {"the leak checker": _TRACED})["the leak checker"]
     assert (status, "detected memory leaks" in said or "7 byte(s) leaked" in said) == (1, True), said
     product.run("remove", "--force", name)

@@ -1,0 +1,1 @@
+pub fn same(n: u32) -> u32 { n }
