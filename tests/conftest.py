@@ -36,6 +36,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="a chosen engine that does not answer fails its tests, not skips them (CI=true implies it)",
     )
+    group.addoption(
+        "--guest",
+        metavar="DIRECTORY",
+        help="a guest to emulate (tools/emulated_guest.py) for tests/emulated (default: none, they are skipped)",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

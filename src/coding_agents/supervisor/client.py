@@ -17,7 +17,7 @@ from coding_agents.proc.runner import Command, start_detached
 from coding_agents.store.files import locked
 from coding_agents.supervisor.protocol import MAX_LINE, Op, decode, encode, raise_failure
 
-_START_TIMEOUT_S = 20.0
+_START_TIMEOUT_S = 60.0  # a slow machine that is busy with other things; one that ends is noticed at once
 _LEAVE_S = 10.0
 _TRIES = 3
 
