@@ -15,7 +15,7 @@ from coding_agents.network.guard import READ_BACK_USER, verify_guard
 from coding_agents.sandbox.plan import NamedObject, SessionPlan
 from coding_agents.sandbox.spec import HolderSpec
 
-_HOLDER_READY_S = 20.0
+_HOLDER_READY_S = 60.0  # as the supervisor; one that ends is noticed at once
 _READY = b"ready"  # the line of coding_agents_guest.holder
 _HOLDER_POLL_S = 0.03
 

@@ -17,10 +17,11 @@ from coding_agents_guest.mux import Mux
 from coding_agents_guest.wire import Hello, WireError
 
 _STDERR_LIMIT = 16 * 1024
+HELLO_S = 45.0  # a Python that starts, on a slow machine, in a container with half a processor
 _END_TIMEOUT_S = 5.0
 
 
-async def open_channel(command: Command, *, on_stream: OnStream, hello_timeout_s: float = 15.0) -> Channel:
+async def open_channel(command: Command, *, on_stream: OnStream, hello_timeout_s: float = HELLO_S) -> Channel:
     """Start `command` and wait for the guest's hello; `on_stream` then serves each stream the guest opens.
 
     The caller closes the channel. Raises ChannelError with the command's standard error when there is no

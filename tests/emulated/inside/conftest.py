@@ -30,4 +30,6 @@ def product(engine: EngineUnderTest, repo: Path) -> Iterator[Product]:
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Say at once what failed: a guest whose time is up has no summary."""
     if report.failed:
-        print(f"\n{report.nodeid} ({report.when}, {report.duration:.0f} s)\n{report.longreprtext}", flush=True)
+        print(
+            f"\n{report.nodeid} ({report.when}, {report.duration:.0f} s)\n{report.longreprtext}", flush=True
+        )

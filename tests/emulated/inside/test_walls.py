@@ -17,8 +17,8 @@ from support.product import Product
 
 pytestmark = pytest.mark.engine
 
-LIMITS = ("--memory", "256m", "--pids", "120", "--cpu", "0.5", "--disk-read", "4m", "--disk-write", "4m")
-_LAYERS = {"apparmor": "on", "memory": "256m", "swap": "on", "pids": "120", "cpus": "0.5", "disk-read": "4m",
+LIMITS = ("--memory", "256m", "--pids", "120", "--cpu", "1", "--disk-read", "4m", "--disk-write", "4m")
+_LAYERS = {"apparmor": "on", "memory": "256m", "swap": "on", "pids": "120", "cpus": "1", "disk-read": "4m",
            "disk-write": "4m"}  # fmt: skip
 # Root with every capability and no filter of system calls: whatever is refused, the profile refuses.
 _BARE = ("--rm", "--network=none", "--user=0:0", "--cap-add=ALL", "--security-opt=seccomp=unconfined")
@@ -77,10 +77,12 @@ except OSError as error:
 for one in made: os.kill(one, 9)
 """
 _BUSY = """
-import time
-end = time.monotonic() + 6
+import os, time
+children, end = [os.fork() for _ in range(2)], time.monotonic() + 6
 while time.monotonic() < end: pass
-print(time.process_time())
+if all(children):
+    for one in children: os.waitpid(one, 0)
+    print(sum(os.times()[:4]))
 """
 # 24 MiB written through the page cache, and read past it: the seconds of each.
 _DISK = """
@@ -103,15 +105,16 @@ def test_the_machine_is_what_this_is_for() -> None:
 
 
 def test_doctor_loads_the_profiles(product: Product, repo: Path) -> None:
+    fix: tuple[str, ...] = ()
     if product.engine == "docker":  # the first of the engines: for both it is one kernel
-        assert _doctor(product)["apparmor"]["status"] == "warn"
         refused = product.launch(repo, "--", "true", status=125, env=_requiring(product))
         assert "coding-agents doctor --fix" in refused.err
-        said = product.run("doctor", "--fix", "-y").err
-        assert f"apparmor_parser -r -W {installed_path()}" in said
-    assert _doctor(product)["apparmor"] == {
+        fix = ("--fix", "-y")
+    done = product.run("doctor", *fix, "--json", status=None)
+    assert {one["id"]: one for one in done.json["checks"]}["apparmor"] == {
         "id": "apparmor", "status": "ok", "detail": f"our profile {profile_name('agent')} is loaded", "fix": "",
     }  # fmt: skip
+    assert (f"apparmor_parser -r -W {installed_path()}" in done.err) == bool(fix)
     enforced = Path("/sys/kernel/security/apparmor/profiles").read_text().splitlines()
     assert {f"{profile_name(kind)} (enforce)" for kind in ("agent", "holder")} <= set(enforced)
 
@@ -185,9 +188,9 @@ def test_processes_are_counted(product: Product, session: dict[str, object]) -> 
 @pytest.mark.parametrize("session", ["restricted"], indirect=True)
 def test_time_is_shared_out(product: Product, session: dict[str, object]) -> None:
     group = _group_of(product, session)
-    assert group.text("cpu.max") == "50000 100000"
+    assert group.text("cpu.max") == "100000 100000"
     used = float(product.run("exec", str(session["name"]), "--", "python3", "-c", _BUSY).out)
-    assert used < 6 * 0.65
+    assert used < 6 * 1.3  # three of four busy processes: of two whole processors they would have 9 s
     assert group.table("cpu.stat")["nr_throttled"] > 10
 
 
@@ -202,10 +205,6 @@ def test_the_disk_is_slowed_down_with_and_without_the_page_cache(
     wrote, read = product.run("exec", str(session["name"]), "--", "python3", "-c", _DISK).out.split()
     assert float(wrote) > 4
     assert float(read) > 4
-
-
-def _doctor(product: Product) -> Mapping[str, Mapping[str, str]]:
-    return {one["id"]: one for one in product.run("doctor", "--json", status=None).json["checks"]}
 
 
 def _requiring(product: Product) -> dict[str, str]:
