@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,18 @@ def test_a_bug_in_a_handler_is_told(tmp_path: Path) -> None:
 
 
 def test_the_socket_is_private_and_gone_afterwards(tmp_path: Path) -> None:
-    _answer_to(tmp_path / "s", encode({"op": "status"}))
+    async def handler(op: Op, request: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+    async def mode() -> int:
+        async with serving(tmp_path / "s", handler):
+            return stat.S_IMODE((tmp_path / "s").stat().st_mode)
+
+    before = os.umask(0)
+    try:
+        assert asyncio.run(mode()) == 0o600
+    finally:
+        os.umask(before)
     assert not (tmp_path / "s").exists()
 
 

@@ -8,6 +8,19 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import Phase, settings
+
+# An example that fails is enough: nobody reads it, and the search for a smaller one takes longest.
+settings.register_profile(
+    "mutations", deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate)
+)
+
+
+def _kinds(error: BaseException) -> set[str]:
+    """The kinds of failure, of all that are in a group (as Hypothesis raises them)."""
+    if isinstance(error, BaseExceptionGroup):
+        return {kind for one in error.exceptions for kind in _kinds(one)}
+    return {type(error).__name__}
 
 
 @pytest.hookimpl(wrapper=True)
@@ -16,7 +29,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.skipped or report.failed:
-        error = call.excinfo.typename if call.excinfo is not None else ""
+        error = "+".join(sorted(_kinds(call.excinfo.value))) if call.excinfo is not None else ""
         line = {"test": item.nodeid, "phase": report.when, "error": error, "text": str(report.longrepr)[-20000:]}
         with open(os.environ["MUTATION_REPORT"], "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coding_agents_guest.guard import TABLE, Endpoint, Guard, render_ruleset, verify_ruleset
-from coding_agents_guest.holder import own_networks
+from coding_agents_guest import holder
+from coding_agents_guest.holder import HolderError, own_networks, raise_guard
 from coding_agents_guest.nftmodel import Packet, UnknownRulesetError, parse_chains
 from coding_agents_guest.privileges import remaining_privileges
 
@@ -94,11 +95,9 @@ def test_the_rules_agree_with_the_intent_everywhere(address: Any, protocol: str,
     assert chains["output"].accepts(Packet(address, protocol, port)) is GUARD.is_open(address, protocol, port)
 
 
-@given(st.integers(0, 2**32 - 1), st.booleans())
-def test_special_addresses_are_never_open(number: int, mapped: bool) -> None:
-    address: Any = ipaddress.IPv4Address(number)
-    if mapped:
-        address = ipaddress.IPv6Address(number | 0xFFFF << 32)
+@given(st.ip_addresses(v=4), st.booleans())  # half of them special ones
+def test_special_addresses_are_never_open(plain: ipaddress.IPv4Address, mapped: bool) -> None:
+    address: Any = ipaddress.IPv6Address(int(plain) | 0xFFFF << 32) if mapped else plain
     if not address.is_global or address.is_multicast or mapped:
         assert not Guard().is_open(address, "tcp", 443)
 
@@ -270,6 +269,18 @@ NOTHING_LEFT = (
     + "".join(f"Cap{name}:\t{'0' * 16}\n" for name in ("Inh", "Prm", "Eff", "Bnd", "Amb"))
     + "NoNewPrivs:\t1\n"
 )
+
+
+def test_a_holder_under_whom_the_kernel_holds_other_rules_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever stands between it and the kernel: what it reads back counts, not that `nft` ended well."""
+
+    def tool(argv: tuple[str, ...], *, stdin: str = "") -> str:
+        return json.dumps(LISTED) if argv[0] == "nft" and not stdin else "[]"
+
+    monkeypatch.setattr(holder, "_tool", tool)
+    raise_guard(GUARD)
+    with pytest.raises(HolderError, match="10.0.0.2 port 53 is open"):
+        raise_guard(Guard())
 
 
 def test_unprivileged_status_is_accepted() -> None:

@@ -243,6 +243,7 @@ _ALWAYS_REFUSED: dict[str, Edit] = {
     "tmpfs without size": lambda argv: [word.partition(",size=")[0] for word in argv],
     "runtime as path": _add("--runtime=/tmp/evil"),
     "no rlimits": lambda argv: [word for word in argv if not word.startswith("--ulimit=nofile")],
+    "files of any size": lambda argv: [word for word in argv if not word.startswith("--ulimit=fsize")],
     "not create": lambda argv: ["run", *argv[1:]],
     "user by name": _swap("--user", "root"),
     "user twice": _add("--user=0:0"),

@@ -36,6 +36,7 @@ def test_nothing_hostile_is_passed_on(profile: Profile) -> None:
     assert "/evil" not in env.values()
     assert env["GIT_TERMINAL_PROMPT"] == "0"
     assert env["GIT_NO_REPLACE_OBJECTS"] == "1"
+    assert env["GIT_NO_LAZY_FETCH"] == "1"
 
 
 @pytest.mark.parametrize(
