@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from coding_agents.app import verify
+from coding_agents.app import verify, verify_bounds
 from coding_agents.app.verify_sessions import Silent
 from coding_agents.supervisor.context import SessionContext
 from support.engines import EngineUnderTest
@@ -53,8 +55,11 @@ def test_all_that_is_tried_is_stopped_and_nothing_is_left(engine: EngineUnderTes
     done = user.run("verify", *flags, "--json")
     assert time.monotonic() - began < (FULL_S if full else QUICK_S)
     told = done.json
-    assert [one for one in told["checks"] if one["status"] != "passed"] == []
-    assert told["score"] == 100
+    # Of cgroup v1 it is known that it throttles no buffered write: there is nothing to be proved.
+    v1 = full and not Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    left_over = {one["id"]: one["status"] for one in told["checks"] if one["status"] != "passed"}
+    assert left_over == ({"limits.disk-write": "unknown"} if v1 else {})
+    assert told["score"] == (99 if v1 else 100)
     assert {one["mode"] for one in told["checks"]} == {
         "restricted",
         "allow-all",
@@ -76,7 +81,10 @@ def test_all_that_is_tried_is_stopped_and_nothing_is_left(engine: EngineUnderTes
         assert "stopped" in (user.home / "page.html").read_text("utf-8")
 
 
-def test_a_guard_that_is_gone_is_a_breach(engine: EngineUnderTest, user: Product) -> None:
+def test_a_guard_that_is_gone_is_a_breach(
+    engine: EngineUnderTest, user: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the network; and a limit of the time by a clock that anybody sets, which nobody looks at."""
     if engine.name != "docker":
         pytest.skip("on Docker only, to keep the run short")
 
@@ -84,14 +92,21 @@ def test_a_guard_that_is_gone_is_a_breach(engine: EngineUnderTest, user: Product
         if mode == verify.ALLOW_ALL:
             words = ("/usr/sbin/nft", "delete", "table", "inet", "coding_agents_guard")
             assert session.engine.exec(session.record.holder_id, words, user="0:0").ok
+        else:
+            assert session.record.deadline is not None
+            session.update(deadline=replace(session.record.deadline, boot="another"))
+
+    monkeypatch.setattr(verify_bounds, "wake_overdue", lambda *_: None)
+    monkeypatch.setattr(verify_bounds, "wait", lambda *_, **__: None)
 
     env = host_environment(user.home, **user.env)
     options = verify.Options(quick=True, engine=engine.name)
     report = verify.verify(env, options, Silent(), on_session=break_the_guard)
     breaches = {one.id for one in report.breaches}
     assert {"network.gateway-tcp", "network.host-udp", "network.link-local-tcp", "network.incoming", "network.rules",
-            "network.rules-metadata", "network.rules-dns"} <= breaches  # fmt: skip
-    assert {one.group for one in report.breaches} == {"egress"}
+            "network.rules-metadata", "network.rules-dns", "network.bandwidth"} <= breaches  # fmt: skip
+    others = {one.id for one in report.breaches if one.group != "egress"}
+    assert others == {"limits.time", "limits.time-recorded"}
     assert report.score < 100
     assert left_in(user) == []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,8 @@ def _marked(row: Row) -> object:
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
-    yield Copy.make(tmp_path_factory.mktemp("mutations") / "copy")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    return Copy.make(tmp_path_factory.mktemp("mutations") / "copy")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +31,12 @@ def pytest_runtest_makereport(
     report = yield
     if report.skipped or report.failed:
         error = "+".join(sorted(_kinds(call.excinfo.value))) if call.excinfo is not None else ""
-        line = {"test": item.nodeid, "phase": report.when, "error": error, "text": str(report.longrepr)[-20000:]}
-        with open(os.environ["MUTATION_REPORT"], "a", encoding="utf-8") as file:
+        line = {
+            "test": item.nodeid,
+            "phase": report.when,
+            "error": error,
+            "text": str(report.longrepr)[-20000:],
+        }
+        with Path(os.environ["MUTATION_REPORT"]).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
     return report

@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "tests/mutations"
-# A guard that is gone shows in a failed assertion or in `pytest.raises` and `pytest.fail`, not in a program that breaks.
+# A guard that is gone shows in a failed assertion, or in `pytest.raises` and `pytest.fail`: no program breaks.
 ASSERTIONS = ("AssertionError", "Failed")
 _LEFT_OUT = (".git", ".venv", ".*_cache", ".hypothesis", "*.egg-info", "node_modules")
 _LIMIT_S = 280

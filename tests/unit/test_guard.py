@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coding_agents_guest.guard import TABLE, Endpoint, Guard, render_ruleset, verify_ruleset
+from coding_agents.network.guard import counted
 from coding_agents_guest import holder
+from coding_agents_guest.guard import TABLE, Endpoint, Guard, render_ruleset, verify_ruleset
 from coding_agents_guest.holder import HolderError, own_networks, raise_guard
 from coding_agents_guest.nftmodel import Packet, UnknownRulesetError, parse_chains
 from coding_agents_guest.privileges import remaining_privileges
@@ -279,7 +280,7 @@ def test_a_holder_under_whom_the_kernel_holds_other_rules_ends(monkeypatch: pyte
 
     monkeypatch.setattr(holder, "_tool", tool)
     raise_guard(GUARD)
-    with pytest.raises(HolderError, match="10.0.0.2 port 53 is open"):
+    with pytest.raises(HolderError, match=r"10\.0\.0\.2 port 53 is open"):
         raise_guard(Guard())
 
 
@@ -375,3 +376,18 @@ def test_a_limit_that_does_not_hold_is_found(listed: Any, wrong: list[str]) -> N
 
 def test_a_limit_that_lets_pass_what_is_over_it_is_not_understood() -> None:
     assert "unknown limit" in verify_ruleset(_limited(inverted=False), LIMITED)[0]
+
+
+def test_the_kernels_counters_tell_what_passed_the_limit_and_what_it_dropped() -> None:
+    listed = _limited()
+    assert counted(listed) == (0, 0)
+    for entry in listed["nftables"]:
+        for one in entry.get("rule", {}).get("expr", []):
+            if "counter" in one:
+                one["counter"]["bytes"] = 100
+    reads = [rule for rule in listed["nftables"] if "rule" in rule and "counter" in json.dumps(rule)]
+    output = [rule for rule in reads if rule["rule"]["chain"] == "output"]
+    assert counted(listed) == (100 * (len(output) - 1), 100)
+    for nonsense in ({}, {"nftables": [{"rule": {}}]}, {"nftables": [7]}):
+        with pytest.raises(ValueError, match="not rules of nft"):
+            counted(nonsense)

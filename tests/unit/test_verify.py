@@ -67,6 +67,33 @@ def test_what_an_answer_means(judge_of: Judge, value: Any, status: str) -> None:
     assert judge_of(value).status == status
 
 
+@pytest.mark.parametrize(
+    ("check", "value", "status"),
+    [
+        ("limits.time-recorded", {"left_s": 3500.0, "same_boot": True}, "passed"),
+        ("limits.time-recorded", {"left_s": 3500.0, "same_boot": False}, "failed"),  # the wall clock would count
+        ("limits.time-recorded", {"left_s": -1.0}, "failed"),
+        ("limits.time-recorded", {"left_s": 7200.0, "same_boot": True}, "failed"),
+        ("limits.time", {"phase": "stopped", "reasons": ["its time of 1h is up"]}, "passed"),
+        ("limits.time", {"phase": "running", "reasons": []}, "failed"),
+        ("limits.time", {"phase": "stopped", "reasons": ["the engine's disk has only 1g left"]}, "failed"),
+        ("network.bandwidth", {"rate": 250_000, "seconds": 0.1, "bytes": 5 << 20, "passed": 390_000, "dropped": 1},
+         "passed"),
+        ("network.bandwidth", {"rate": 250_000, "seconds": 0.1, "bytes": 5 << 20, "passed": 5 << 20, "dropped": 0},
+         "failed"),
+        ("network.bandwidth", {"rate": 250_000, "seconds": 0.1, "bytes": 5 << 20, "passed": 0, "dropped": 0}, "failed"),
+        ("network.bandwidth", {"rate": 0, "seconds": 0.1, "bytes": 5 << 20, "passed": 0, "dropped": 0}, "failed"),
+        ("network.bandwidth", {"rate": 250_000, "seconds": 1.0, "bytes": 900_000, "passed": 9, "dropped": 9},
+         "unknown"),
+        ("limits.disk-read", {"limited": 1.2, "free": 0.05}, "passed"),
+        ("limits.disk-read", {"limited": 0.1, "free": 0.05}, "failed"),
+        ("limits.disk-write", {"limited": 1.2, "free": 1.1}, "unknown"),  # a slow disk proves nothing
+    ],
+)  # fmt: skip
+def test_what_a_bound_has_let_through(check: str, value: Any, status: str) -> None:
+    assert CHECKS[check].judge(value).status == status
+
+
 NONSENSE = (None, 7, "", [], [1], {"a": None}, {"a": 1}, [{}], {"refused": 1}, [["x"]], "open", {"t": []})
 
 

@@ -18,6 +18,7 @@ from coding_agents.app.images import build_settings
 from coding_agents.app.narrate import Narrator
 from coding_agents.app.steps import Parallel, Step, Trace, interrupts_held
 from coding_agents.app.verify_baseline import contrast
+from coding_agents.app.verify_bounds import bounds_for, flooded
 from coding_agents.app.verify_full import attack_small
 from coding_agents.app.verify_home import bring_home
 from coding_agents.app.verify_host import guard_evidence, keeps, looked, session_evidence
@@ -178,7 +179,8 @@ class _Run(msgspec.Struct):
         return _Aim(stand_ins, targets, control)
 
     def _launch(self, mode: str) -> SessionContext:
-        session = launch_session(self.place.env, (self.base, self.base), branch=mode, network=mode)
+        session = launch_session(self.place.env, (self.base, self.base), branch=mode, network=mode,
+                                 bounds=bounds_for(self.place.env, mode))  # fmt: skip
         session.engine = self.engine
         self.on_session(mode, session)
         return session
@@ -195,6 +197,8 @@ class _Run(msgspec.Struct):
             if aim is not None:
                 host = aim.stand_ins.host
                 found["incoming"] = looked(lambda: self._incoming(session, host))
+                near = next(one for one in aim.targets if one.kind in ("gateway", "neighbour"))
+                found["flood"] = flooded(self.engine, session, near)  # last: what is flooded knocks no more
         else:
             ways = ways_home(_for(scene, session))
             found |= attempt_all(self.engine, container, ways, at_once=3, limit_s=4.0)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from coding_agents.app.stop import stop
+from coding_agents.app.verify_bounds import bounds_for, throttled
 from coding_agents.app.verify_host import looked
 from coding_agents.app.verify_inside import attempt
 from coding_agents.app.verify_place import Place
@@ -38,7 +39,8 @@ def attack_small(
     image = _hostile_image(engine, place, base)
     try:
         session = launch_session(place.env, (base, image), branch="small", network="allow-all",
-                                 memory="256m", pids="100")  # fmt: skip
+                                 memory="256m", pids="100",
+                                 bounds=bounds_for(place.env, "small"))  # fmt: skip
     except CodingAgentsError as error:
         why = Found(error=f"the small session did not start: {error.message}")
         return {name: why for name in _EVIDENCE}, why
@@ -51,6 +53,7 @@ def attack_small(
         "image labels": looked(lambda: _labels(engine, session)),
     }
     engine.exec(container, ("sh", "-c", "echo work > /workspace/work.txt"), user=AGENT_USER)
+    found |= throttled(engine, session, neighbour)
     found |= _bombs(engine, container)
     found["bombed work"] = looked(lambda: _comes_home(session, place))
     return found, other
@@ -58,7 +61,7 @@ def attack_small(
 
 _EVIDENCE: Final = (
     "image entry point", "image health check", "image labels", "bomb", "memory bomb",
-    "host answers", "bombed work",
+    "host answers", "bombed work", "disk read", "disk write",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from coding_agents.app.review import review
 from coding_agents.app.stop import stop
+from coding_agents.app.verify_bounds import deadline_recorded, let_time_run_out
 from coding_agents.app.verify_host import looked, shown_evidence
 from coding_agents.app.verify_inside import attempt
 from coding_agents.app.verify_place import Place
@@ -20,7 +21,7 @@ _PLANT_S: Final = 15.0
 
 
 def bring_home(engine: Engine, session: SessionContext, place: Place) -> Evidence:
-    """Plant, push, stop and look. The session has ended then."""
+    """Plant, push, let the session's time run out, and look. It has ended then, whatever came of that."""
     planted = attempt(engine, session.record.container_id, Attempt("repository", "plant", (place.scene.cage,)),
                       limit_s=_PLANT_S)  # fmt: skip
     if planted.error:
@@ -28,6 +29,8 @@ def bring_home(engine: Engine, session: SessionContext, place: Place) -> Evidenc
     output = engine.exec(
         session.record.container_id, ("cat", "/workspace/screen.txt"), user=AGENT_USER
     ).stdout
+    recorded = looked(lambda: deadline_recorded(session))
+    time_is_up = looked(lambda: let_time_run_out(session))
     ended = looked(lambda: stop(session, timeout_s=_STOP_S).saved.where)
     findings = looked(lambda: sorted({one.rule for one in review(session).findings}))
     ref = f"refs/heads/{session.record.branch}"
@@ -45,6 +48,8 @@ def bring_home(engine: Engine, session: SessionContext, place: Place) -> Evidenc
         "host findings": findings,
         "host model keys": looked(lambda: _foreign_keys(place)),
         "host model requests": looked(lambda: _stray_requests(place)),
+        "host deadline": recorded,
+        "host time": time_is_up,
         **shown_evidence(subject, names, output),
     }
 
@@ -52,7 +57,7 @@ def bring_home(engine: Engine, session: SessionContext, place: Place) -> Evidenc
 _LOOKS: Final = (
     "host branch", "host cage", "host user hooks", "host refs", "host work tree", "host findings", "host model keys",
     "host model requests", "host shown subject", "host shown names", "host shown output", "host screen clipboard",
-    "host screen queries", "host screen notices",
+    "host screen queries", "host screen notices", "host deadline", "host time",
 )  # fmt: skip
 
 

@@ -13,8 +13,9 @@ from coding_agents.config.load import load_settings
 from coding_agents.engine.cli import CliEngine
 from coding_agents.errors import CodingAgentsError
 from coding_agents.model.audit import RecordType, decode_record
+from coding_agents.model.limits import NO_RATE
 from coding_agents.network.dns import read_resolvers
-from coding_agents.network.guard import READ_BACK, READ_BACK_USER, accepted, verify_guard
+from coding_agents.network.guard import READ_BACK, READ_BACK_USER, accepted, guard_rate, verify_guard
 from coding_agents.proc.runner import Outcome
 from coding_agents.sandbox.guest import guest_argv
 from coding_agents.sandbox.plan import plan_session
@@ -83,7 +84,8 @@ def guard_evidence(engine: CliEngine, session: SessionContext) -> dict[str, Foun
         if b"No such file" in read_back(READ_BACK).stderr:
             return ["there are no rules"]
         subnets = engine.network_subnets(f"{record.name}-net")
-        return verify_guard(read_back, dns=resolvers, allow=record.private, subnets=subnets)
+        rate = guard_rate(int(record.limits.get("bandwidth", NO_RATE)))
+        return verify_guard(read_back, dns=resolvers, allow=record.private, subnets=subnets, rate=rate)
 
     found = {"rules": looked(problems)}
     for name, (_what, packets) in RULES.items():

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from msgspec.structs import replace
 
 from coding_agents.app.gather import gathering
@@ -44,6 +45,19 @@ class Silent:
         return False
 
 
+class Bounds(msgspec.Struct, frozen=True):
+    """Flags of a launch, None for what is not asked for."""
+
+    time_limit: str | None = None
+    bandwidth: str | None = None
+    disk_read: str | None = None
+    disk_write: str | None = None
+    best_effort: tuple[str, ...] = ()
+
+
+NO_BOUNDS: Final = Bounds()
+
+
 def launch_session(
     env: HostEnvironment,
     images: tuple[ImageRef, ImageRef],
@@ -52,12 +66,15 @@ def launch_session(
     network: str,
     memory: str | None = None,
     pids: str | None = None,
+    bounds: Bounds = NO_BOUNDS,
     narrator: Narrator | None = None,
 ) -> SessionContext:
     """A running session on `env`'s repository, as anybody's; only its images are given. Raises what launches raise."""
     options = LaunchOptions(
-        agent=AGENT, command=_COMMAND, branch=branch, network=network, memory=memory, pids=pids, force=True
-    )
+        agent=AGENT, command=_COMMAND, branch=branch, network=network, memory=memory, pids=pids, force=True,
+        time_limit=bounds.time_limit, bandwidth=bounds.bandwidth, disk_read=bounds.disk_read,
+        disk_write=bounds.disk_write, best_effort=bounds.best_effort,
+    )  # fmt: skip
     trace, telling = Trace(), narrator or Silent()
     request = parse_request(env, options)
     with gathering(request, env, trace, telling) as facts:

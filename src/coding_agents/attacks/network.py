@@ -70,6 +70,22 @@ def pump(address: str, port: int, way: str) -> float:
         return time.monotonic() - began
 
 
+def flood(address: str, port: int, most_bytes: int, size: int, seconds: float) -> dict[str, float]:
+    """Send datagrams there as fast as the kernel takes them; how many bytes were tried, and in what time.
+
+    Whether they got anywhere is not for the sender to say: what is refused counts as tried.
+    """
+    began, tried, data = time.monotonic(), 0, bytes(size)
+    with socket.socket(_family(address), socket.SOCK_DGRAM) as one:
+        one.setblocking(False)
+        one.connect(_resolved(address, port))
+        while tried < most_bytes and time.monotonic() - began < seconds:
+            with suppress(OSError):
+                one.send(data)
+            tried += size
+    return {"bytes": tried, "seconds": time.monotonic() - began}
+
+
 def change_the_network() -> dict[str, str]:
     """The answers to whatever could get round the rules of the network namespace."""
     programs = {

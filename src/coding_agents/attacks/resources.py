@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import resource
 import signal
@@ -71,6 +72,26 @@ def bomb(most: int, hold_s: float) -> dict[str, object]:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     return {"children": len(children), "refused": refused}
+
+
+def disk_seconds(path: str, size: int) -> dict[str, float]:
+    """How long it takes to write so many bytes to the disk itself, and to read them from it."""
+    piece = 1 << 20
+    began = time.monotonic()
+    descriptor = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+    for _ in range(size // piece):
+        os.write(descriptor, os.urandom(piece))
+    os.fsync(descriptor)
+    os.close(descriptor)
+    written = time.monotonic()
+    with mmap.mmap(-1, piece) as aligned:  # O_DIRECT wants its memory at the beginning of a page
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        while os.readv(descriptor, [aligned]):
+            pass
+        os.close(descriptor)
+    read = time.monotonic()
+    os.unlink(path)
+    return {"write": written - began, "read": read - written}
 
 
 def hoard(most_bytes: int) -> int:

@@ -7,7 +7,8 @@ them at its own start, the host verifies by the same code and from its own knowl
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from coding_agents.errors import EngineError, UsageError
 from coding_agents.model.limits import NO_RATE
@@ -101,6 +102,24 @@ def accepted(read_back: Exec, packets: Iterable[tuple[Address, str, int]]) -> li
             "cannot read the guard's rules back", details=f"{outcome.describe()}\n{error}"
         ) from error
     return [output.accepts(Packet(address, protocol, port)) for address, protocol, port in packets]
+
+
+def counted(document: Mapping[str, Any]) -> tuple[int, int]:
+    """Bytes that went out past the limit of the rate, whatever became of them, and bytes that the limit dropped.
+
+    `document` is what `nft -j list` gave. Known flows, which no rule counts, are in neither. Raises ValueError.
+    """
+    passed = dropped = 0
+    try:
+        rules = [entry["rule"] for entry in document["nftables"] if "rule" in entry]
+        for rule in rules:
+            parts = {kind: body for one in rule["expr"] for kind, body in one.items()}
+            if (rule["table"], rule["chain"]) == (TABLE, "output") and "counter" in parts:
+                size = int(parts["counter"]["bytes"])
+                passed, dropped = (passed, dropped + size) if "limit" in parts else (passed + size, dropped)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"not rules of nft: {error!r}") from None
+    return passed, dropped
 
 
 def _text(endpoint: Endpoint) -> str:

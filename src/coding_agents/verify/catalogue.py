@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from coding_agents.verify.checks_bounds import bounds_checks
 from coding_agents.verify.checks_container import container_checks
 from coding_agents.verify.checks_host import host_checks
 from coding_agents.verify.checks_network import full_checks, network_checks
@@ -11,4 +12,4 @@ from coding_agents.verify.scene import Scene
 
 def all_checks(scene: Scene) -> tuple[Check, ...]:
     """Every check that this version knows; those of the full run among them."""
-    return (*container_checks(scene), *network_checks(), *host_checks(), *full_checks())
+    return (*container_checks(scene), *network_checks(), *bounds_checks(), *host_checks(), *full_checks())
