@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.engines import EngineUnderTest
+from support.escape import host_answers
 from support.faults import kill_supervisor, ready, small_ext4
 from support.product import Product, git, wait_for
 from support.second_engine import SecondEngine, second_engine
@@ -93,7 +94,8 @@ def test_a_full_disk_ends_a_session_and_costs_no_work(
     small.adopt(product)
     (repo / ".gitignore").write_text("hog.bin\nd*/\n")
     name = product.launch_detached(repo, f"{_WORK} {hog}")
-    wait_for(lambda: product.session(name)["phase"] == "stopped", "the end", timeout_s=240)
+    with host_answers(product.home):
+        wait_for(lambda: product.session(name)["phase"] == "stopped", "the end", timeout_s=240)
     ends = [one["subject"] for one in product.audit(name) if one["type"] == "budget-used"]
     assert len(ends) == 1
     assert ends[0].startswith("the engine's disk has only ")

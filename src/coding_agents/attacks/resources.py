@@ -74,6 +74,44 @@ def bomb(most: int, hold_s: float) -> dict[str, object]:
     return {"children": len(children), "refused": refused}
 
 
+def flood_descriptors(processes: int, hold_s: float) -> dict[str, list[object]]:
+    """Open files without end in so many processes at once, and stay so for a while; what each had and was told.
+
+    A process that the kernel ended tells "killed".
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    readable, writable = os.pipe()
+    children = []
+    for _ in range(processes):
+        child = os.fork()
+        if child == 0:
+            count, refused = 0, ""
+            while not refused:
+                try:
+                    os.open("/dev/null", os.O_RDONLY)
+                    count += 1
+                except OSError as error:
+                    refused = errno.errorcode[error.errno or 0]
+            os.write(writable, f"{count} {refused}\n".encode())
+            time.sleep(60)
+            os._exit(0)
+        children.append(child)
+    os.close(writable)
+    time.sleep(hold_s)
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with os.fdopen(readable) as pipe:
+        told = [line.split() for line in pipe]
+    answers: list[object] = [refused for _, refused in told]
+    return {
+        "opened": [int(count) for count, _ in told],
+        "refused": answers + ["killed"] * (processes - len(told)),
+    }
+
+
 def disk_seconds(path: str, size: int) -> dict[str, float]:
     """How long it takes to write so many bytes to the disk itself, and to read them from it."""
     piece = 1 << 20
