@@ -12,6 +12,8 @@ import click
 import pytest
 from msgspec.structs import replace
 
+from coding_agents.app.verify_bounds import bounds_for
+from coding_agents.app.verify_sessions import Bounds
 from coding_agents.app.verify_targets import free_link_local
 from coding_agents.cli.context import AppContext
 from coding_agents.cli.verify import command
@@ -26,6 +28,7 @@ from coding_agents.verify.model import Check, Found, Judge, Report, Result, judg
 from coding_agents.verify.program import attack_argv, sources
 from coding_agents.verify.report import GROUPS, to_json, to_lines
 from coding_agents.verify.scene import attempts, bare_attempts, ways_home
+from support.host import host_environment
 
 ROOT = Path(__file__).parents[2]
 CHECKS = {one.id: one for one in all_checks(SCENE)}
@@ -158,6 +161,24 @@ def test_contrast_is_made_of_attempts_that_need_nothing_of_ours() -> None:
 
 def test_the_reference_page_is_made_of_the_checks() -> None:
     assert (ROOT / "docs/reference/verify.md").read_text("utf-8") == reference_page()
+
+
+def test_sessions_are_given_bounds_that_widen_nothing_that_is_set(tmp_path: Path) -> None:
+    plain = host_environment(tmp_path)
+    assert bounds_for(plain, "restricted") == Bounds(time_limit="3600")
+    assert bounds_for(plain, "allow-all") == Bounds(bandwidth="2000kbit")
+    small = bounds_for(plain, "small")
+    assert (small.disk_read, small.best_effort) == ("8388608", ("disk-read", "disk-write"))
+    tight = host_environment(
+        tmp_path,
+        CODING_AGENTS_LIMITS_TIME="30m",
+        CODING_AGENTS_LIMITS_BANDWIDTH="100kbit",
+        CODING_AGENTS_LIMITS_DISK_READ="1m",
+        CODING_AGENTS_LIMITS_DISK_WRITE="1m",
+    )
+    for mode in ("restricted", "allow-all", "small"):
+        given = bounds_for(tight, mode)
+        assert {given.time_limit, given.bandwidth, given.disk_read, given.disk_write} == {None}
 
 
 # --- whom they are aimed at ----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -42,9 +43,11 @@ _MEASURED_BY: Final = {
 
 
 def looked(look: Callable[[], Any]) -> Found:
-    """What a look gives; a failure of ours is no evidence."""
+    """What a look gives, and how long it took; a failure of ours is no evidence."""
+    began = time.monotonic()
     try:
-        return Found(look())
+        value = look()
+        return Found(value, ms=round((time.monotonic() - began) * 1000))
     except CodingAgentsError as error:
         return Found(error=error.message)
     except (OSError, ValueError, LookupError) as error:
