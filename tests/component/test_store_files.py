@@ -101,10 +101,11 @@ def test_an_append_to_a_full_disk_leaves_no_half_line(small_disk: Path) -> None:
 
 
 def test_read_record_refuses_what_is_not_a_plain_bounded_file(tmp_path: Path) -> None:
-    fifo, link, big = tmp_path / "fifo", tmp_path / "link", tmp_path / "big"
+    fifo, link, big, small = (tmp_path / name for name in ("fifo", "link", "big", "small"))
     os.mkfifo(fifo)
     big.write_bytes(b"x" * 101)
-    link.symlink_to(big)
+    small.write_bytes(b"x")
+    link.symlink_to(small)
     for path in (fifo, link, big, tmp_path):
         with pytest.raises(StoreError):
             read_record(path, limit=100)

@@ -37,12 +37,13 @@ from coding_agents.supervisor.adoption import WORKTREE
 from coding_agents.supervisor.client import SupervisorClient
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.guest_config import to_plain
+from coding_agents.supervisor.guest_link import GUEST_UID, GuestLink
 from coding_agents.supervisor.journal import Journal
 from coding_agents.supervisor.process import Supervisor
 from coding_agents.supervisor.protocol import Op
 from coding_agents_guest import events
 from coding_agents_guest.nestedref import LATEST, NESTED
-from support.guest import short_directory
+from support.guest import mux_pair, short_directory
 from support.product import git, wait_for
 from support.specs import helper
 from support.supervised import (
@@ -264,6 +265,28 @@ def test_a_gate_is_opened_on_the_channel_alone_that_was_there_when_its_start_was
             supervise(session, ask)
     finally:
         engine.remove(container, force=True)
+
+
+def test_reports_are_taken_of_the_entry_point_alone() -> None:
+    """What any other user says on a stream of events opens no gate and ends no session."""
+    heard: list[object] = []
+
+    async def say(peer_uid: int) -> None:
+        link = GuestLink({}, heard.append)
+        async with mux_pair(on_host_open=link._on_stream) as (guest, _):
+            stream = guest.open("events", peer_uid)
+            with suppress(ConnectionError):
+                await stream.write(events.encode_event(events.Exit(0)))
+                stream.write_eof()
+            with suppress(ConnectionError):
+                async with asyncio.timeout(10):
+                    assert await stream.read() == b""
+
+    for uid in (1001, 1002, 0):
+        asyncio.run(say(uid))
+        assert heard == []
+    asyncio.run(say(GUEST_UID))
+    assert heard == [events.Exit(0)]
 
 
 def test_a_closed_channel_is_said_and_not_waited_for(session: SessionContext) -> None:
