@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 from coding_agents_guest.events import MAX_LINE, Event, Report, encode_event, parse_event
-from coding_agents_guest.peer import peer_uid
+from coding_agents_guest.peer import connect
 from coding_agents_guest.wire import WireError
 
 _SEND_TIMEOUT_S = 10.0
@@ -25,15 +25,10 @@ class EventLink:
 
         The agent could have put a socket of its own there while no bridge was running.
         """
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.settimeout(_SEND_TIMEOUT_S)
-            connection.connect(str(path))
-            if peer_uid(connection) != owner_uid:
-                raise PermissionError(f"{path} belongs to user {peer_uid(connection)}")
-        except BaseException:
+        connection, uid = connect(path, timeout_s=_SEND_TIMEOUT_S)
+        if uid != owner_uid:
             connection.close()
-            raise
+            raise PermissionError(f"{path} belongs to user {uid}")
         return cls(connection)
 
     def fileno(self) -> int:

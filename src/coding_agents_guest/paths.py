@@ -8,6 +8,8 @@ WORKSPACE = Path("/workspace")
 HOME = Path("/home/agentuser")
 SOCKETS = Path("/run/coding-agents")
 
+AGENT_UID = 1000
+
 MODEL_PORT = 8099
 MCP_PORT = 8098
 """Ports on the container's own 127.0.0.1: the model, and MCP servers at an address that wants a secret."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Union
 
+from coding_agents_guest.gvisor import read_kernel
 from coding_agents_guest.watermark import read_watermark
 
 Facts = dict[str, Any]
@@ -52,6 +53,7 @@ def read_facts(root: Path = Path("/")) -> Facts:
         "ipv6_routes": lambda root: count_ipv6_routes(_text(root / "proc/net/ipv6_route")),
         "nameservers": lambda root: parse_nameservers(_text(root / "etc/resolv.conf")),
         "kernel": lambda root: _text(root / "proc/sys/kernel/osrelease").strip(),
+        "unfiltered": lambda _root: read_kernel() if not _is_filtered(facts) else None,
     }
     facts: Facts = {}
     for name, read in readers.items():
@@ -60,6 +62,11 @@ def read_facts(root: Path = Path("/")) -> Facts:
         except (OSError, ValueError):  # ValueError: a kernel that words it otherwise
             continue
     return facts
+
+
+def _is_filtered(facts: Facts) -> bool:
+    """Whether there is a seccomp filter: on the host's kernel there always is."""
+    return bool(facts.get("process", {}).get("Seccomp"))
 
 
 def parse_status(text: str) -> Facts:
@@ -153,10 +160,13 @@ def parse_limit(text: str) -> Limit:
 
 def _read_cgroup(root: Path) -> Facts:
     tree = root / "sys/fs/cgroup"
-    return _read_cgroup_v2(tree) if (tree / "cgroup.controllers").exists() else _read_cgroup_v1(tree)
+    if (tree / "cgroup.controllers").exists():
+        return read_cgroup_v2(tree)
+    return read_cgroup_v1(lambda controller: tree / controller)
 
 
-def _read_cgroup_v2(tree: Path) -> Facts:
+def read_cgroup_v2(tree: Path) -> Facts:
+    """The limits of the control group whose directory is `tree` (cgroup-v2.rst)."""
     facts: Facts = {"version": 2, **_limits(tree, {"memory_max": "memory.max", "pids_max": "pids.max"})}
     facts.update(_throttles_v2(tree / "io.max"))
     swap = _limits(tree, {"swap": "memory.swap.max"})
@@ -170,15 +180,17 @@ def _read_cgroup_v2(tree: Path) -> Facts:
     return {**facts, "cpu_quota_us": parse_limit(quota), "cpu_period_us": int(period)}
 
 
-def _read_cgroup_v1(tree: Path) -> Facts:
+def read_cgroup_v1(directory: Callable[[str], Path]) -> Facts:
+    """The limits of a process whose control group of each controller is in `directory(CONTROLLER)`."""
     files = {
-        "memory_max": "memory/memory.limit_in_bytes",
-        "memory_swap_max": "memory/memory.memsw.limit_in_bytes",
-        "pids_max": "pids/pids.max",
-        "cpu_quota_us": "cpu/cpu.cfs_quota_us",
-        "cpu_period_us": "cpu/cpu.cfs_period_us",
+        "memory": {"memory_max": "memory.limit_in_bytes", "memory_swap_max": "memory.memsw.limit_in_bytes"},
+        "pids": {"pids_max": "pids.max"},
+        "cpu": {"cpu_quota_us": "cpu.cfs_quota_us", "cpu_period_us": "cpu.cfs_period_us"},
     }
-    return {"version": 1, **_limits(tree, files), **_throttles_v1(tree / "blkio")}
+    facts: Facts = {"version": 1}
+    for controller, names in files.items():
+        facts.update(_limits(directory(controller), names))
+    return {**facts, **_throttles_v1(directory("blkio"))}
 
 
 def _throttles_v1(tree: Path) -> Facts:

@@ -15,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from coding_agents_guest.mux import Mux, Stream
-from coding_agents_guest.peer import peer_uid
+from coding_agents_guest.paths import AGENT_UID
+from coding_agents_guest.peer import UNTOLD_UID, peer_uid
 
 _CHUNK = 64 * 1024
 
@@ -86,7 +87,7 @@ class Gateway:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, service: str) -> None:
         try:
-            stream = self._mux.open(service, peer_uid(writer.get_extra_info("socket")))
+            stream = self._mux.open(service, _user_of(writer.get_extra_info("socket")))
         except ConnectionError:
             writer.transport.abort()
             return
@@ -104,6 +105,12 @@ class Gateway:
             await asyncio.gather(*ways, return_exceptions=True)
             stream.close()
             writer.close()
+
+
+def _user_of(connection: socket.socket) -> int:
+    """Where the kernel does not tell it is the agent's: the host starts nothing there as somebody else (`mcp.apart`)."""
+    uid = peer_uid(connection)
+    return AGENT_UID if uid == UNTOLD_UID else uid
 
 
 async def _upwards(reader: asyncio.StreamReader, stream: Stream) -> None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from msgspec.structs import replace
 
 from coding_agents.app.apparmor import load, nothing_to_load, plan_loading
-from coding_agents.app.demands import Demands, require_apparmor
+from coding_agents.app.demands import Demands, require_enforceable
 from coding_agents.app.doctor import _apparmor
 from coding_agents.cli.context import AppContext
 from coding_agents.cli.doctor import command
@@ -103,16 +103,16 @@ def test_what_cannot_be_looked_at_counts_as_not_loaded(info: EngineInfo, policy:
 def test_a_launch_that_needs_the_profile_is_refused_without_it(info: EngineInfo, policy: Path) -> None:
     needs = Demands(asked=frozenset({"apparmor"}))
     with pytest.raises(EnforcementError, match="our profile is not loaded") as caught:
-        require_apparmor(info, needs)
+        require_enforceable(info, needs, "")
     assert "coding-agents doctor --fix" in caught.value.hint
     with pytest.raises(EnforcementError, match="not loaded on elsewhere"):
-        require_apparmor(replace(info, machine=("elsewhere", "6.1")), needs)
+        require_enforceable(replace(info, machine=("elsewhere", "6.1")), needs, "")
     with pytest.raises(EnforcementError, match="Fake has no AppArmor"):
-        require_apparmor(replace(info, security_options=()), needs)
-    require_apparmor(info, Demands())
-    require_apparmor(info, replace(needs, best_effort=frozenset({"apparmor"})))
+        require_enforceable(replace(info, security_options=()), needs, "")
+    require_enforceable(info, Demands(), "")
+    require_enforceable(info, replace(needs, best_effort=frozenset({"apparmor"})), "")
     both(policy)
-    require_apparmor(info, needs)
+    require_enforceable(info, needs, "")
 
 
 def test_doctor_says_which_profile_containers_have(info: EngineInfo, policy: Path, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ class FakeEngine:
             security_options=("seccomp",),
             runtimes=("runc",), default_runtime="runc", data_root=str(self.directory),
             os="linux", arch="x86_64",
-            cpus=2, memory_bytes=16 << 30, limits_enforced=True, identity=str(self.directory),
+            cpus=2, memory_bytes=16 << 30, identity=str(self.directory),
         )  # fmt: skip
 
     def add_image(self, ref: str, labels: Mapping[str, str] | None = None, *, content: bytes = b"") -> str:
@@ -246,6 +246,10 @@ class FakeEngine:
 
     def start_attached_command(self, container: str) -> Command:
         return Command(self._required(container, "start").spec.argv, env=_ENV)
+
+    def wait_command(self, container: str) -> Command:
+        process = self._required(container, "wait for").process
+        return Command(("tail", f"--pid={process.pid if process else 0}", "-f", "/dev/null"), env=_ENV)
 
     def logs_command(self, container: str, *, follow: bool, tail: int | None = None) -> Command:
         path = self._log_path(self._required(container, "read the log of"))
@@ -430,5 +434,5 @@ def _config(spec: ContainerSpec) -> ContainerConfig:
         namespaces={}, memory_bytes=limits.memory_bytes, memory_swap_bytes=limits.memory_bytes,
         cpus=limits.cpus,
         pids=limits.pids, shm_bytes=limits.shm_bytes, restart="no", auto_remove=False,
-        stop_timeout_s=spec.stop_timeout_s, apparmor="",
+        stop_timeout_s=spec.stop_timeout_s, apparmor="", runtime=spec.runtime or "runc",
     )  # fmt: skip

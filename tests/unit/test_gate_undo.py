@@ -237,7 +237,7 @@ def test_a_start_stops_no_agent_that_works(monkeypatch: pytest.MonkeyPatch, afte
         "_plan": lambda session, guarding: SimpleNamespace(holder=None, config=None, sandbox=None),
         "has_profiles": lambda spec, made: True,
         "demands_at_start": lambda session: None,
-        "require_apparmor": lambda info, demands: None,
+        "require_enforceable": lambda *_: None,
         "load_manifest": lambda *args: None,
         "restart_config": lambda *args: None,
         "stop_at_gate": stopped.append,

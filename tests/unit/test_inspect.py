@@ -207,9 +207,15 @@ def test_docker_info() -> None:
     )
     assert info.seccomp
     assert not info.apparmor
-    assert info.limits_enforced
+    assert info.ignored_limits == ()
     assert "runc" in info.runtimes
     assert info.cpus == 2
+
+
+def test_docker_says_which_limits_the_kernel_does_not_give_it() -> None:
+    document = _golden("docker-info")
+    document["SwapLimit"] = False
+    assert parse_docker_info(document).ignored_limits == ("swap",)
 
 
 def test_docker_info_of_a_rootless_daemon_with_apparmor() -> None:
@@ -232,15 +238,15 @@ def test_podman_info() -> None:
     assert (info.name, info.version, info.cgroup_version, info.rootless) == ("podman", "4.3.1", 1, False)
     assert info.seccomp
     assert not info.apparmor
-    assert info.limits_enforced
+    assert info.ignored_limits == ()
 
 
 def test_rootless_podman_on_cgroup_v1_ignores_limits() -> None:
     document = _golden("podman-info")
     document["host"]["security"]["rootless"] = True
-    assert not parse_podman_info(document).limits_enforced
+    assert parse_podman_info(document).ignored_limits == ("memory", "swap", "cpus", "pids")
     document["host"]["cgroupVersion"] = "v2"
-    assert parse_podman_info(document).limits_enforced
+    assert parse_podman_info(document).ignored_limits == ()
 
 
 @pytest.mark.parametrize("which", _ENGINES)

@@ -22,6 +22,7 @@ _GIB = 1 << 30
 
 _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "engine": st.sampled_from(["auto", "docker", "podman"]),
+    "runtime": st.sampled_from(["auto", "runc", "crun", "runsc"]),
     "agent": st.sampled_from(["claude", "demo"]),
     "limits.cpu": st.integers(1, 64),
     "limits.memory": st.integers(1, 64).map(lambda size: f"{size}g"),

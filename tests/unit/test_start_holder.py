@@ -54,7 +54,7 @@ def test_reports_of_earlier_starts_are_handed_on(monkeypatch: pytest.MonkeyPatch
         ),
         "has_profiles": lambda spec, made: True,
         "demands_at_start": lambda session: Demands(),
-        "require_apparmor": lambda info, demands: None,
+        "require_enforceable": lambda *_: None,
         "load_manifest": lambda *args: None,
         "restart_config": lambda *args: None,
         "bring_up": lambda *args, guarding, demands, undo: seen.append(guarding),

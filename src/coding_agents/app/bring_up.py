@@ -15,6 +15,7 @@ from coding_agents.app.holder import guard_problems
 from coding_agents.app.steps import Parallel, Trace, Undo
 from coding_agents.engine.api import ContainerState
 from coding_agents.engine.drift import drift
+from coding_agents.engine.hostcgroup import read_limits
 from coding_agents.errors import (
     CodingAgentsError,
     EnforcementError,
@@ -155,12 +156,16 @@ def _measure(
     """Compare what the engine made and what the kernel enforces with the plan."""
     spec = plan.sandbox.joined_to(session.record.holder_id) if plan.holder is not None else plan.sandbox
     differences = drift(spec, state)
+    info = session.engine.info
+    if spec.gvisor:
+        facts = {**facts, "cgroup": read_limits(info, state)}
     evidence = Evidence(
         facts,
         spec,
         guard=guard,
-        userns=session.engine.info.user_namespace,
+        userns=info.user_namespace,
         disk_watched=bool(disk_of(session)),
+        kernel=info.machine[1],
     )
     enforced = judge(evidence, asked=demands.asked, best_effort=demands.best_effort)
     problems = [*differences, *enforced.violations]

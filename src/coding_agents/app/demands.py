@@ -11,6 +11,7 @@ from coding_agents.engine.api import EngineInfo
 from coding_agents.engine.apparmor import can_confine, profiles_loaded
 from coding_agents.errors import EnforcementError, SessionStateError, UsageError
 from coding_agents.model.limits import NO_IO, NO_RATE, NO_TIME
+from coding_agents.model.runtimes import AUTO, is_gvisor
 from coding_agents.model.session import SessionRecord
 from coding_agents.model.settings import Settings, Source
 from coding_agents.model.spending import NO_COST, NO_TOKENS, NONE
@@ -66,7 +67,7 @@ def demands_at_start(session: SessionContext, *, organisation_file: Path = ORGAN
     record = session.record
     settings = load_settings(session.env, organisation_file=organisation_file)
     engine = record.engine if settings.engine != "auto" else None
-    flags = {**_as_flags(record), "engine": engine}
+    flags = {**_as_flags(record), "engine": engine, "runtime": record.runtime or AUTO}
     try:
         load_settings(session.env, flags=flags, organisation_file=organisation_file)
     except UsageError as error:
@@ -79,9 +80,33 @@ def demands_at_start(session: SessionContext, *, organisation_file: Path = ORGAN
     return Demands(demanded.union(record.asked), frozenset(record.best_effort) - demanded)
 
 
-def require_apparmor(info: EngineInfo, demands: Demands) -> None:
-    """Raise EnforcementError when our AppArmor profile is needed, and this engine's containers cannot have it."""
-    if "apparmor" not in demands.needed or profiles_loaded(info):
+def require_enforceable(info: EngineInfo, demands: Demands, runtime: str) -> None:
+    """Raise EnforcementError when something is needed that this engine, or `runtime`, is known not to give."""
+    _require_limits(info, demands)
+    _require_apparmor(info, demands, runtime)
+
+
+def _require_limits(info: EngineInfo, demands: Demands) -> None:
+    refused = [name for name in info.ignored_limits if name in demands.needed]
+    if not refused:
+        return
+    raise EnforcementError(
+        f"{info.title} takes a limit on {', '.join(refused)} here and ignores it"
+        f"{' (rootless, cgroup v1)' if info.rootless and info.cgroup_version == 1 else ''}",
+        hint="Use cgroup v2 or an engine that runs as root, or go without: "
+        f"{' '.join(f'--best-effort {name}' for name in refused)}.",
+    )
+
+
+def _require_apparmor(info: EngineInfo, demands: Demands, runtime: str) -> None:
+    if "apparmor" not in demands.needed:
+        return
+    if is_gvisor(runtime):
+        raise EnforcementError(
+            "apparmor is required, and a container in gVisor (runtime runsc) has none",
+            hint="Take another --runtime, or do not require it.",
+        )
+    if profiles_loaded(info):
         return
     if not can_confine(info):
         raise EnforcementError(

@@ -24,6 +24,7 @@ from coding_agents.images.build import current_images, plan_images
 from coding_agents.images.manifests import load_manifest
 from coding_agents.model.manifest import AgentManifest
 from coding_agents.model.repo import RepoFacts
+from coding_agents.model.runtimes import AUTO
 
 
 class Gathered(msgspec.Struct, frozen=True):
@@ -66,7 +67,10 @@ def gathering(
 
 
 def _linux_engine(request: LaunchRequest, env: HostEnvironment) -> Engine:
-    engine = find_engine(request.settings.engine, env.environ)
+    runtime = request.settings.runtime
+    engine = find_engine(
+        request.settings.engine, env.environ, runtime="" if runtime == AUTO else runtime
+    )
     if engine.info.os not in ("", "linux"):
         raise EngineError(
             f"the engine runs {engine.info.os} containers", hint="Use an engine for Linux containers."

@@ -14,14 +14,14 @@ import msgspec
 
 from coding_agents.app.bring_up import Guarding, bring_up
 from coding_agents.app.config_volume import fill_config
-from coding_agents.app.demands import require_apparmor
+from coding_agents.app.demands import require_enforceable
 from coding_agents.app.failed_start import discard, enforcement_failures_recorded, kept_log_named
 from coding_agents.app.gather import Gathered
 from coding_agents.app.guest import guest_config
 from coding_agents.app.holder import make_holder, require_holder
 from coding_agents.app.images import build_settings
 from coding_agents.app.instructions import home_files
-from coding_agents.app.launch_plan import launch_guarding, launch_plan, launch_record
+from coding_agents.app.launch_plan import launch_guarding, launch_plan, launch_record, launch_runtime
 from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.app.mcp_session import SessionServers, session_servers
 from coding_agents.app.naming import Naming, choose_name, require_free_branch
@@ -112,7 +112,8 @@ class Launch(msgspec.Struct):
             return Launched(self.trace, session, joined=True)
         for file, left in self.servers.left:
             self.narrator.say(f"MCP server {left.name} of {file} is not started: {left.reason}")
-        require_apparmor(facts.engine.info, self.request.demands)
+        info = facts.engine.info
+        require_enforceable(info, self.request.demands, launch_runtime(self.request, info))
         branch = require_free_branch(facts, naming.branch, self.env)
         self._require_archivable(branch, naming)
         with self.trace.step("images"):

@@ -18,6 +18,7 @@ from coding_agents.engine.apparmor import profiles_loaded
 from coding_agents.engine.blockdev import data_device
 from coding_agents.images.api import ImageRef
 from coding_agents.model.limits import NO_IO, Limits
+from coding_agents.model.runtimes import AUTO, is_gvisor
 from coding_agents.model.session import SessionRecord, Volumes
 from coding_agents.network.dns import read_resolvers
 from coding_agents.network.guard import guard_rate, parse_private
@@ -33,6 +34,14 @@ def launch_guarding(request: LaunchRequest) -> Guarding:
     if request.network is not Network.ALLOW_ALL:
         return Guarding((), private)
     return Guarding(read_resolvers(), private, rate=guard_rate(request.settings.limits_bandwidth))
+
+
+def launch_runtime(request: LaunchRequest, info: EngineInfo) -> str:
+    """The runtime that the session is planned for; "" for the engine's own, where that is not gVisor."""
+    asked = request.settings.runtime
+    if asked != AUTO:
+        return asked
+    return info.default_runtime if is_gvisor(info.default_runtime) else ""
 
 
 def with_device(limits: Limits, info: EngineInfo) -> Limits:
@@ -75,6 +84,7 @@ def launch_plan(
             config=config,
             limits=with_device(request.limits, info),
             host_cpus=info.cpus or None,
+            runtime=launch_runtime(request, info),
             allow_ptrace=request.settings.sandbox_allow_ptrace,
             apparmor=profiles_loaded(info),
             resolvers=guarding.dns,

@@ -49,6 +49,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: str | None = None
     max_cost: str | None = None
     engine: str | None = None
+    runtime: str | None = None
     message: str | None = None
     no_push: bool = False
     dotnet_preview: str | None = None
@@ -87,6 +88,7 @@ def parse_request(env: HostEnvironment, options: LaunchOptions) -> LaunchRequest
         project=find_project((env.cwd / source).resolve()) if isinstance(source, Path) else None,
         flags={
             "engine": options.engine,
+            "runtime": options.runtime,
             "agent": options.agent,
             "limits.cpu": options.cpu,
             "limits.memory": options.memory,

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from coding_agents.app.bring_up import Guarding, bring_up
 from coding_agents.app.config_volume import fill_config
-from coding_agents.app.demands import demands_at_start, require_apparmor
+from coding_agents.app.demands import demands_at_start, require_enforceable
 from coding_agents.app.failed_start import enforcement_failures_recorded
 from coding_agents.app.guest import restart_config
 from coding_agents.app.holder import require_holder, times_ready
@@ -54,7 +54,7 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
             engine.stop(record.container_id, timeout_s=10)
         _await_settled(session)
         demands = demands_at_start(session)
-        require_apparmor(engine.info, demands)
+        require_enforceable(engine.info, demands, record.runtime)
         rate = guard_rate(int(record.limits.get("bandwidth", NO_RATE))) if record.holder_id else 0
         guarding = Guarding(_holder_dns(session), record.private, rate=rate)
         plan = _plan(session, guarding)

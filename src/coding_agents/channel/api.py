@@ -21,5 +21,8 @@ class Channel(Protocol):
     async def wait_closed(self) -> None:
         """Return when the guest's end is gone. Raises ChannelError when it broke the protocol."""
 
+    def cut(self) -> None:
+        """End what carries the channel, so that it closes: its other end is gone, and nothing says so."""
+
     async def close(self) -> None:
         """End the channel and all that belongs to it. Idempotent; nothing the guest did makes it raise."""

@@ -77,6 +77,11 @@ class ExecChannel:
         except WireError as error:
             raise await self._failure(f"the guest broke the protocol: {error}") from error
 
+    def cut(self) -> None:
+        """Kill the process; who waits for the end of the channel sees it."""
+        if self._process.returncode is None:
+            kill_group(self._process.pid)
+
     async def close(self) -> None:
         """End the streams, the process and its reader tasks. A process that does not end is killed."""
         self._mux.close()

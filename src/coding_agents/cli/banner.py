@@ -19,6 +19,10 @@ _LONGEST_REASON = 100
 _NO_REASONS: Mapping[str, str] = MappingProxyType({})
 _HOLD = ("user", "capabilities", "no-new-privileges", "seccomp", "read-only-root", "mounts", "host-paths",
          "apparmor")  # fmt: skip
+_GVISOR = {
+    "gvisor": "; system calls: gVisor's own kernel",
+    "old-gvisor": "; system calls: gVisor's own kernel, an old one in which `ls` fails",
+}
 _LIMITS = ("cpus", "memory", "swap", "pids", "disk", "disk-read", "disk-write")
 _LACKING = ("absent", "off", "unknown")
 
@@ -34,7 +38,8 @@ def banner(record: SessionRecord, copy: CopyPlan | None = None, *, model: str = 
     ptrace = "; ptrace allowed" if record.allow_ptrace else ""
     armor = enforced.get("apparmor", "")
     instead = f"; apparmor: {escape(armor)} profile" if armor.startswith("engine's") else ""
-    yield f"enforced {', '.join(name for name in _HOLD if enforced.get(name) == 'on')}{instead}{ptrace}"
+    calls = _GVISOR.get(enforced.get("seccomp", ""), "")
+    yield f"enforced {', '.join(name for name in _HOLD if enforced.get(name) == 'on')}{instead}{calls}{ptrace}"
     asks = f"; model: {escape(model)}" if model else ""
     yield f"network  {record.network}: {enforced.get('network', 'unknown')}{opened}{asks}"
     yield f"limits   {', '.join((*_measured(enforced), *_watched(record.limits)))}"

@@ -103,6 +103,12 @@ if TYPE_CHECKING:
     help="auto (default), docker or podman.",
 )
 @click.option(
+    "--runtime",
+    metavar="NAME",
+    shell_complete=offers("auto", "runc", "crun", "runsc"),
+    help="auto (default: the engine's own), runc, crun, or runsc (gVisor, restricted only).",
+)
+@click.option(
     "--message",
     metavar="TEXT",
     help="Message of the commit that saves what is uncommitted (default: Save work of the coding agent).",

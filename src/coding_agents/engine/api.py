@@ -21,8 +21,8 @@ MAX_COPY_OUT = 64 << 20  # bytes of one `copy_out`: what comes out of a containe
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     """An engine that answers. `cgroup_version` is 1, 2 or 0 (unknown); unknown numbers are 0.
 
-    `limits_enforced` is False where the engine is known to accept limits and to ignore them (rootless on
-    cgroup v1). `data_root` is a path on the engine's own machine, which may be a remote one. `identity` tells it from
+    `ignored_limits` are the protections (`memory`, …) that the engine is known to accept limits for and to ignore
+    (rootless on cgroup v1). `data_root` is a path on the engine's own machine, which may be a remote one. `identity` tells it from
     other engines, its own id where it has one; `context` is the Docker context that led to it, "" where there is none.
     `machine` are the name and the kernel of the machine that it runs on, as uname(2) has them there.
     """
@@ -40,7 +40,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     arch: str
     cpus: int
     memory_bytes: int
-    limits_enforced: bool
+    ignored_limits: tuple[str, ...] = ()
     identity: str = ""
     context: str = ""
     machine: tuple[str, str] = ("", "")
@@ -100,6 +100,7 @@ class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True):
     auto_remove: bool
     stop_timeout_s: int
     apparmor: str
+    runtime: str
 
 
 class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,6 +184,7 @@ class Engine(Protocol):
         env: Sequence[tuple[str, str]] = (),
     ) -> Command: ...
     def start_attached_command(self, container: str) -> Command: ...
+    def wait_command(self, container: str) -> Command: ...
     def logs_command(self, container: str, *, follow: bool, tail: int | None = None) -> Command: ...
 
     # volumes and networks

@@ -18,7 +18,7 @@ from coding_agents.engine.failures import failure, is_missing
 from coding_agents.engine.features import Features
 from coding_agents.engine.images import ImageVerbs
 from coding_agents.engine.inspect import parse_container
-from coding_agents.engine.program import QUICK_S, SLOW_S, label_flags
+from coding_agents.engine.program import QUICK_S, SLOW_S, label_flags, runtime_flags
 from coding_agents.errors import EngineError
 from coding_agents.proc import runner
 from coding_agents.proc.runner import Command, Outcome
@@ -59,8 +59,7 @@ class CliEngine(ImageVerbs):
         """Create a container; its id. Raises InvariantError before the engine hears of anything unsafe."""
         argv = create_argv(spec, self.features, ceiling=self._ceiling)
         check_argv(argv, role=spec.role)
-        runtime = spec.runtime if self.features.global_runtime else ""
-        command = self.command(argv, prefix=(f"--runtime={runtime}",) if runtime else ())
+        command = self.command(argv, prefix=runtime_flags(self.features, spec.runtime))
         outcome = runner.run(command)
         if not outcome.ok:
             raise failure(f"create container {spec.name}", outcome, self.features)
@@ -204,6 +203,10 @@ class CliEngine(ImageVerbs):
         """The command that starts a container made `interactive`, its standard streams the command's own."""
         args = ("container", "start", "--attach", "--interactive", container)
         return self.command(args, timeout_s=_FOREVER_S)
+
+    def wait_command(self, container: str) -> Command:
+        """The command that ends when the container has ended."""
+        return self.command(("container", "wait", container), timeout_s=_FOREVER_S)
 
     def logs_command(self, container: str, *, follow: bool, tail: int | None = None) -> Command:
         """The command that prints a container's log, and goes on with it when `follow`."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from coding_agents.engine.api import ContainerConfig, ContainerState, Mounted
 from coding_agents.engine.argv import APPARMOR_OPTION, network_text
+from coding_agents.model.runtimes import is_gvisor
 from coding_agents.sandbox.credentials import credentials_in_environment
 from coding_agents.sandbox.seccomp import is_seccomp, profile
 from coding_agents.sandbox.spec import ContainerSpec
@@ -43,6 +44,8 @@ def _differences(spec: ContainerSpec, state: ContainerState) -> Iterator[str]:
     for what, asked, found in wanted:
         if asked != found:
             yield f"{what}: asked {_shown(asked)}, the engine made {_shown(found)}"
+    if made.runtime != spec.runtime if spec.runtime else is_gvisor(made.runtime):
+        yield f"runtime: asked {spec.runtime or 'of the engine'}, the engine made {made.runtime or 'unknown'}"
     if not has_seccomp(spec, made):
         yield "its seccomp profile is not that of this version"
     # What it was asked, and what it says that it did: an engine without AppArmor takes any name and does nothing.

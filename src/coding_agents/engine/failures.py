@@ -25,6 +25,7 @@ _STOPPED = (
 LEFT_OVER = (
     "Something of that name is left over: look with `coding-agents list -a` and `coding-agents prune`."
 )
+_NO_RUNTIME = r"unknown or invalid runtime|runtime .* not found|default oci runtime .* not found"
 _HINTS = (
     (
         r"no space left on device|disk quota exceeded",
@@ -47,8 +48,16 @@ _HINTS = (
         "This machine's cgroups need runc: install it, or choose it with --runtime runc.",
     ),
     (
-        r"unknown or invalid runtime|runtime .* not found|default oci runtime .* not found",
-        "The engine does not know this runtime.",
+        _NO_RUNTIME,
+        "The engine does not know this runtime: `coding-agents doctor` shows those that it knows.",
+    ),
+    (
+        r"cannot run with network enabled in root network namespace",
+        "This gVisor takes this kernel's namespaces for the host's: register it with the argument --network=none.",
+    ),
+    (
+        r"requested cgroup controller [^\n]* is not available",
+        "The system gives this user no such limits: let it delegate cpu, memory and pids (systemd: Delegate=).",
     ),
     (
         r"no such image|image not known|unable to find image",
@@ -69,6 +78,24 @@ def is_stale(error: EngineError) -> bool:
     """
     stale_file = re.search(r"/userdata/\S+: no such file or directory", error.details)
     return "duplicate allocation is not allowed" in error.details or stale_file is not None
+
+
+def lacks_runtime(outcome: Outcome) -> bool:
+    """Whether the engine said that it does not know a runtime."""
+    return _says(_NO_RUNTIME, _said(outcome))
+
+
+def unknown_runtime(
+    features: Features, runtime: str, *, known: tuple[str, ...] = (), details: str = ""
+) -> EngineError:
+    """The engine has no runtime of this name."""
+    has = f"; it knows {', '.join(known)}" if known else ""
+    where = "its daemon.json" if features.name == "docker" else "its containers.conf"
+    return EngineError(
+        f"{features.title} does not know the runtime {runtime}{has}",
+        details=details,
+        hint=f"Install {runtime} and name it in {where}, or leave --runtime out.",
+    )
 
 
 def is_missing(outcome: Outcome) -> bool:

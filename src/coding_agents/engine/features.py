@@ -18,8 +18,8 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     `blanks_proxies`: the client adds the proxies of its own configuration (they may hold passwords) unless
     a variable is set, so each is set to nothing. `log_files`: the log driver can rotate. `fits_rlimits`: the
     engine asks for rlimits above its own hard ones and fails, unless given lower ones. `global_runtime`:
-    the runtime is an option of the program, not of `create`. `network_flags` and `build_env` go
-    to `network create` and to the environment of `build`.
+    the runtime is an option of the program, not of `create`, and `gvisor_flags` go with gVisor's. `network_flags`
+    and `build_env` go to `network create` and to the environment of `build`.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     blanks_proxies: bool
     fits_rlimits: bool
     global_runtime: bool
+    gvisor_flags: tuple[str, ...] = ()
     network_flags: tuple[str, ...] = ()
     build_env: tuple[tuple[str, str], ...] = ()
 
@@ -58,6 +59,9 @@ PODMAN = Features(
     blanks_proxies=False,
     fits_rlimits=True,
     global_runtime=True,
+    # It takes no settings of ours from a file. With its own network it takes a kernel since 6.10 for the host's own
+    # network namespace (it looks for net.core.rmem_default), and does not start.
+    gvisor_flags=("--runtime-flag=network=none",),
     # The resolver at the gateway would be one more host service to open; --dns names the real ones.
     network_flags=("--disable-dns",),
 )

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from coding_agents.engine.api import EngineInfo
 from coding_agents.engine.argv import RlimitCeiling
 from coding_agents.engine.cli import CliEngine
-from coding_agents.engine.failures import failure, forbidden, stopped
+from coding_agents.engine.failures import failure, forbidden, lacks_runtime, stopped, unknown_runtime
 from coding_agents.engine.features import DOCKER, ENGINES, PODMAN, Features
 from coding_agents.engine.inspect import parse_docker_info, parse_json, parse_podman_info, parse_version
 from coding_agents.engine.program import EngineProgram
@@ -25,6 +25,7 @@ from coding_agents.errors import (
     EngineTooOldError,
     UsageError,
 )
+from coding_agents.model.runtimes import is_gvisor
 from coding_agents.proc import runner
 
 ANSWER_S = 20.0  # Podman reads its whole store for `info`; a remote daemon stands behind ssh
@@ -54,7 +55,8 @@ def engine_environment(environ: Mapping[str, str]) -> dict[str, str]:
 def find_engine(choice: str, environ: Mapping[str, str], *, runtime: str = "") -> CliEngine:
     """The engine `choice` names (auto, docker or podman), which answers, may be used and is new enough.
 
-    Raises UsageError, EngineNotFoundError, EngineStoppedError, EngineForbiddenError, EngineTooOldError.
+    `runtime` is one that it must know, "" for its own choice. Raises UsageError, EngineNotFoundError,
+    EngineStoppedError, EngineForbiddenError, EngineTooOldError, and EngineError for a runtime that it does not know.
     """
     if choice == "auto":
         return _first_that_answers(environ, runtime)
@@ -68,16 +70,18 @@ def find_engine(choice: str, environ: Mapping[str, str], *, runtime: str = "") -
 def connect(features: Features, environ: Mapping[str, str], *, runtime: str = "") -> CliEngine:
     """One engine, asked for its facts. Raises as `find_engine`."""
     program, env = _program(features, environ), engine_environment(environ)
-    info = _ask(features, env, program)
+    info = _ask(features, env, program, runtime)
     if parse_version(info.version) < features.minimum:
         oldest = ".".join(map(str, features.minimum))
         raise EngineTooOldError(
             f"{features.title} {info.version} is too old", hint=f"Install {features.title} {oldest} or later."
         )
+    if runtime and runtime not in info.runtimes:
+        raise unknown_runtime(features, runtime, known=info.runtimes)
     chosen = runtime or _podman_runtime(info)
     return CliEngine(
         features,
-        info=_with_runtime(info, chosen),
+        info=_with_runtime(info, features, chosen),
         env=env,
         program=program,
         runtime=chosen,
@@ -96,7 +100,7 @@ def known_engine(name: str, environ: Mapping[str, str], *, runtime: str = "") ->
     program, env = _program(features, environ), engine_environment(environ)
     return CliEngine(
         features,
-        info=lambda: _with_runtime(_ask(features, env, program), runtime),
+        info=lambda: _with_runtime(_ask(features, env, program, runtime), features, runtime),
         env=env,
         program=program,
         runtime=runtime,
@@ -140,10 +144,12 @@ def _first_that_answers(environ: Mapping[str, str], runtime: str) -> CliEngine:
     raise EngineNotFoundError("no container engine is installed", hint="Install Docker or Podman.")
 
 
-def _ask(features: Features, env: Mapping[str, str], program: str) -> EngineInfo:
-    engine = EngineProgram(features, env=env, program=program)
+def _ask(features: Features, env: Mapping[str, str], program: str, runtime: str = "") -> EngineInfo:
+    engine = EngineProgram(features, env=env, program=program, runtime=runtime)
     if features is PODMAN:
         outcome = runner.run(engine.command(("info", "--format=json"), timeout_s=ANSWER_S))
+        if not outcome.ok and lacks_runtime(outcome):
+            raise unknown_runtime(features, runtime, details=outcome.describe())
         if not outcome.ok:
             raise stopped(features, details=outcome.describe())
         return parse_podman_info(parse_json(outcome.stdout))
@@ -163,14 +169,19 @@ def _ask(features: Features, env: Mapping[str, str], program: str) -> EngineInfo
 
 
 def _podman_runtime(info: EngineInfo) -> str:
-    """On cgroup v1 crun refuses hybrid mode, so runc where it is installed; else Podman's own choice."""
+    """On cgroup v1 crun refuses hybrid mode, so runc where it is installed; else Podman's own choice.
+
+    gVisor is named even where it is that: it needs options of its own.
+    """
+    if info.name == PODMAN.name and is_gvisor(info.default_runtime):
+        return info.default_runtime
     if info.name != PODMAN.name or info.cgroup_version != 1 or info.default_runtime == "runc":
         return ""
     return "runc" if shutil.which("runc", path=_SYSTEM_PATH) else ""
 
 
-def _with_runtime(info: EngineInfo, chosen: str) -> EngineInfo:
-    if not chosen:
+def _with_runtime(info: EngineInfo, features: Features, chosen: str) -> EngineInfo:
+    if not chosen or not features.global_runtime:
         return info
     known = tuple(sorted({*info.runtimes, chosen}))
     return replace(info, default_runtime=chosen, runtimes=known)

@@ -17,6 +17,12 @@ from coding_agents.errors import EngineError
 
 Json = Mapping[str, Any]
 _NEVER = "0001-01-01T00:00:00Z"
+_DOCKER_LIMITS = (
+    ("memory", "MemoryLimit"),
+    ("swap", "SwapLimit"),
+    ("cpus", "CpuCfsQuota"),
+    ("pids", "PidsLimit"),
+)
 _MALFORMED = (
     AttributeError,
     KeyError,
@@ -81,9 +87,7 @@ def parse_docker_info(document: Json) -> EngineInfo:
             arch=document["Architecture"],
             cpus=int(document.get("NCPU", 0)),
             memory_bytes=int(document.get("MemTotal", 0)),
-            limits_enforced=all(
-                bool(document.get(key)) for key in ("MemoryLimit", "SwapLimit", "PidsLimit", "CpuCfsQuota")
-            ),
+            ignored_limits=tuple(name for name, key in _DOCKER_LIMITS if not document.get(key)),
             identity=f"{document.get('ID', '')} {document['DockerRootDir']}",
             machine=(str(document.get("Name", "")), str(document.get("KernelVersion", ""))),
             context=(document.get("ClientInfo") or {}).get("Context", ""),
@@ -116,7 +120,7 @@ def parse_podman_info(document: Json) -> EngineInfo:
             arch=host["arch"],
             cpus=int(host.get("cpus", 0)),
             memory_bytes=int(host.get("memTotal", 0)),
-            limits_enforced=not (rootless and version == "1"),
+            ignored_limits=tuple(name for name, _ in _DOCKER_LIMITS) if rootless and version == "1" else (),
             identity=store["graphRoot"],
             machine=(str(host.get("hostname", "")), str(host.get("kernel", ""))),
         )
@@ -191,6 +195,8 @@ def _config(document: Json, config: Json, host: Json) -> ContainerConfig:
         auto_remove=bool(host["AutoRemove"]),
         stop_timeout_s=int(config.get("StopTimeout") or 0),
         apparmor=document.get("AppArmorProfile") or "",
+        # Podman says "oci" in the place of Docker, and knows some by their paths.
+        runtime=str(document.get("OCIRuntime") or host.get("Runtime") or "").rpartition("/")[2],
     )
 
 

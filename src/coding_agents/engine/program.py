@@ -9,6 +9,7 @@ from coding_agents.engine.failures import failure, is_missing
 from coding_agents.engine.features import Features
 from coding_agents.engine.inspect import parse_json
 from coding_agents.errors import EngineError
+from coding_agents.model.runtimes import is_gvisor
 from coding_agents.proc import runner
 from coding_agents.proc.runner import Command, Outcome
 
@@ -25,8 +26,7 @@ class EngineProgram:
         self.features = features
         self._env = dict(env)
         self._prefix: tuple[str, ...] = (program or features.name,)
-        if runtime and features.global_runtime:
-            self._prefix += (f"--runtime={runtime}",)
+        self._prefix += runtime_flags(features, runtime)
 
     def command(
         self,
@@ -83,6 +83,13 @@ class EngineProgram:
         if not outcome.ok and not is_missing(outcome):
             raise failure(f"look at {kind}s", outcome, self.features)
         return _objects(outcome.stdout) if outcome.stdout.strip() else []
+
+
+def runtime_flags(features: Features, runtime: str) -> tuple[str, ...]:
+    """The options of the engine's program that choose the runtime, where that is an option of it."""
+    if not runtime or not features.global_runtime:
+        return ()
+    return (f"--runtime={runtime}", *(features.gvisor_flags if is_gvisor(runtime) else ()))
 
 
 def label_flags(labels: Mapping[str, str]) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ from coding_agents.model.limits import (
     parse_time,
 )
 from coding_agents.model.notice import SHOWN, Shown
+from coding_agents.model.runtimes import AUTO, RUNTIMES
 from coding_agents.model.spending import NO_COST, NO_TOKENS, NONE, parse_cost, parse_tokens
 from coding_agents.model.values import (
     Value,
@@ -133,12 +134,18 @@ class Setting(msgspec.Struct, frozen=True):
 
 _STRINGS = {"type": "array", "items": {"type": "string"}}
 _ENGINES = ("auto", "docker", "podman")
+_RUNTIMES = (AUTO, *RUNTIMES)
 _NETWORKS = ("allow-all", "squid", "restricted")
 
 SETTINGS: tuple[Setting, ...] = (
     Setting(
         "engine", "auto", "Container engine; auto takes Docker when it answers, else Podman.",
         parse_choice(*_ENGINES), {"enum": list(_ENGINES)}, choices=_ENGINES, flag="--engine",
+    ),
+    Setting(
+        "runtime", AUTO, "Runtime of a session: the engine's own choice, or one of these; runsc is gVisor.",
+        parse_choice(*_RUNTIMES), {"enum": list(_RUNTIMES)}, choices=_RUNTIMES, flag="--runtime",
+        example='"runsc"',
     ),
     Setting(
         "agent", "claude", "Coding agent that a launch without --agent runs.",
@@ -298,6 +305,7 @@ class Settings(msgspec.Struct, frozen=True):
     """
 
     engine: str
+    runtime: str
     agent: str
     limits_cpu: Decimal
     limits_memory: int

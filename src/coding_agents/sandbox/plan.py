@@ -10,8 +10,9 @@ from decimal import Decimal
 import msgspec
 from msgspec.structs import asdict, replace
 
-from coding_agents.errors import NotBuiltError
+from coding_agents.errors import NotBuiltError, UsageError
 from coding_agents.model.limits import Limits, cpus_text, size_text
+from coding_agents.model.runtimes import is_gvisor
 from coding_agents.sandbox.apparmor import profile_name
 from coding_agents.sandbox.credentials import credential_in
 from coding_agents.sandbox.guest import CONFIG_DIRECTORY, GUEST_DIRECTORY, guest_argv
@@ -35,6 +36,8 @@ from coding_agents.sandbox.spec import (
 )
 
 Labels = tuple[tuple[str, str], ...]
+
+GVISOR_PIDS = 1024  # gVisor takes two to seven threads of the host for a process of its own, and dies when it gets none
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +76,7 @@ class PlanInput(msgspec.Struct, frozen=True, kw_only=True):
     engine's processors (None when unknown). `resolvers` are the addresses the holder's engine-made
     resolv.conf names, `holder_options` the guard's options from `network.guard`. `guest_digest` is the
     SHA-256 of the program in the volume `guest_volume`. `config` tells whether there is a configuration volume,
-    `apparmor` whether the engine's kernel knows our AppArmor profiles.
+    `apparmor` whether the engine's kernel knows our AppArmor profiles, `runtime` is "" for the engine's own.
     """
 
     identity: Identity
@@ -124,12 +127,13 @@ class SessionPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan_session(facts: PlanInput) -> SessionPlan:
-    """The plan of one session. Raises NotBuiltError for a network that this version cannot build."""
+    """The plan of one session. Raises NotBuiltError for what this version cannot build."""
     who = facts.identity
     if who.network is Network.SQUID:
         raise NotBuiltError(
             "network mode squid is not built yet", hint="Use --network-proxy restricted or allow-all."
         )
+    _require_possible(facts)
     limits = fit_to_host(facts.limits, host_cpus=facts.host_cpus)
     holder = None
     if who.network is Network.ALLOW_ALL:
@@ -155,7 +159,7 @@ def plan_session(facts: PlanInput) -> SessionPlan:
         limits=limits,
         hostname=_hostname(who) if holder is None else "",  # a joined namespace brings the holder's
         runtime=facts.runtime,
-        apparmor=_apparmor(facts, "agent"),
+        apparmor="" if is_gvisor(facts.runtime) else _apparmor(facts, "agent"),
         allow_ptrace=facts.allow_ptrace,
     )
     network = None if holder is None else NamedObject(f"{who.name}-net", _labels(facts, "network"))
@@ -187,6 +191,7 @@ def plan_salvage(facts: PlanInput) -> HelperSpec:
         ),
         tmpfs=scratch(tmp_bytes=limits.tmp_bytes, var_tmp_bytes=limits.var_tmp_bytes),
         limits=limits,
+        runtime=_helpers_runtime(facts),
         apparmor=_apparmor(facts, "agent"),
         interactive=True,
     )
@@ -244,7 +249,7 @@ def describe(plan: SessionPlan) -> list[str]:
         f"container  {box.name}",
         f"image      {box.image}",
         f"user       {box.user}, no capabilities, no new privileges, read-only root",
-        f"calls      our seccomp profile{', with ptrace' if box.allow_ptrace else ''}",
+        _calls_text(box),
         f"files      AppArmor profile {box.apparmor or 'of the engine, where it has one'}",
         f"network    {plan.identity.network.value}{_network_text(plan)}",
         f"limits     {cpus_text(limits.cpus)} CPUs, {size_text(limits.memory_bytes)} memory,"
@@ -288,6 +293,7 @@ def _spec_json(spec: ContainerSpec) -> dict[str, object]:
         "limits": spec.limits.to_json(),
         "dns": list(spec.dns),
         "apparmor": spec.apparmor,
+        "runtime": spec.runtime,
         "stop_timeout_s": spec.stop_timeout_s,
     }
 
@@ -303,10 +309,31 @@ def _plan_holder(facts: PlanInput, limits: Limits) -> HolderSpec:
         volumes=(VolumeMount(facts.guest_volume, GUEST_DIRECTORY),),
         tmpfs=scratch(tmp_bytes=limits.tmp_bytes, var_tmp_bytes=limits.var_tmp_bytes),
         limits=limits,
+        runtime=_helpers_runtime(facts),
         apparmor=_apparmor(facts, "holder"),
         hostname=_hostname(facts.identity),
         dns=facts.resolvers,
     )
+
+
+def _require_possible(facts: PlanInput) -> None:
+    if not is_gvisor(facts.runtime):
+        return
+    if facts.identity.network is Network.ALLOW_ALL:
+        raise NotBuiltError(
+            "the runtime runsc has no network yet: gVisor's own network stack goes past the guard's rules",
+            hint="Add --network-proxy restricted, or take another --runtime.",
+        )
+    if facts.limits.pids < GVISOR_PIDS:
+        raise UsageError(
+            f"{facts.limits.pids} processes are too few for the runtime runsc, whose own threads count, too",
+            hint=f"Give it --pids {GVISOR_PIDS} or more, or take another --runtime.",
+        )
+
+
+def _helpers_runtime(facts: PlanInput) -> str:
+    """That of our own programs beside the agent's container: the host's kernel keeps the network and reads the volume."""
+    return "" if is_gvisor(facts.runtime) else facts.runtime
 
 
 def _apparmor(facts: PlanInput, kind: str) -> str:
@@ -325,6 +352,13 @@ def _labels(facts: PlanInput, kind: str) -> Labels:
 
 def _hostname(identity: Identity) -> str:
     return f"{identity.agent}-{identity.session[:6]}"[:63].strip("-.").replace("_", "-")
+
+
+def _calls_text(box: SandboxSpec) -> str:
+    if box.gvisor:
+        return "calls      answered by gVisor's kernel, not by the host's (runtime runsc)"
+    runtime = f"; runtime {box.runtime}" if box.runtime else ""
+    return f"calls      our seccomp profile{', with ptrace' if box.allow_ptrace else ''}{runtime}"
 
 
 def _network_text(plan: SessionPlan) -> str:

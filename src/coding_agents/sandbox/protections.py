@@ -24,6 +24,7 @@ from coding_agents.sandbox.spec import NoNetwork, SandboxSpec
 
 ON, OFF, ABSENT, UNKNOWN = "on", "off", "absent", "unknown"
 MONITORED = "monitored"
+IN_GVISOR, IN_OLD_GVISOR = "gvisor", "old-gvisor"
 
 Facts = Mapping[str, object]
 
@@ -32,6 +33,8 @@ _ENGINE_FILES = frozenset({"/etc/resolv.conf", "/etc/hostname", "/etc/hosts", "/
 
 _ENFORCED = " (enforce)"  # how the kernel ends the label of a process whose profile is not only complaining
 _LABEL = re.compile(r"[A-Za-z0-9_.-]{1,60}")
+
+_GVISOR_LOG = re.compile(r"<6>\[ *0\.000000\] Starting gVisor\.\.\.\n")  # pkg/sentry/kernel/syslog.go
 
 _ENGINE_MOUNTS = frozenset({"/", "/dev/shm"})  # noqa: S108 - paths inside the container
 
@@ -56,7 +59,8 @@ class Evidence(msgspec.Struct, frozen=True):
 
     `guard` are the problems of the rules read back from the holder, None when they were not read;
     `userns` whether root inside is nobody outside, None when the engine does not say; `disk_watched` whether the host
-    can ask what is left on the engine's disk.
+    can ask what is left on the engine's disk; `kernel` is the release of the engine's own kernel, "" when it does
+    not say. Of a container in gVisor, `facts` have the host's account of its control groups.
     """
 
     facts: Facts
@@ -64,6 +68,7 @@ class Evidence(msgspec.Struct, frozen=True):
     guard: Sequence[str] | None = None
     userns: bool | None = None
     disk_watched: bool = False
+    kernel: str = ""
 
 
 class Enforced(msgspec.Struct, frozen=True):
@@ -116,6 +121,8 @@ def _user(evidence: Evidence) -> Measured:
 def _capabilities(evidence: Evidence) -> Measured:
     process = _mapping(evidence.facts.get("process"))
     sets = {key: process.get(key) for key in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
+    if evidence.spec.gvisor and sets["CapAmb"] is None:
+        del sets["CapAmb"]  # gVisor has no ambient capabilities
     if not all(isinstance(value, str) and value for value in sets.values()):
         return _unmeasured()
     held = [f"{key} {value}" for key, value in sets.items() if set(str(value)) != {"0"}]
@@ -123,11 +130,16 @@ def _capabilities(evidence: Evidence) -> Measured:
 
 
 def _no_new_privileges(evidence: Evidence) -> Measured:
+    if evidence.spec.gvisor:
+        answer = _mapping(evidence.facts.get("unfiltered")).get("no_new_privs")
+        return _switch(answer == 1, f"gVisor answers {answer!r}")
     return _process_number(evidence, "NoNewPrivs", 1)
 
 
 def _seccomp(evidence: Evidence) -> Measured:
-    """There is a filter, and it is the very one: it answers as no other does."""
+    """There is a filter, and it is the very one: it answers as no other does. Or the kernel is gVisor's."""
+    if evidence.spec.gvisor:
+        return _gvisor(evidence)
     filtered = _process_number(evidence, "Seccomp", 2)  # 2: filter, prctl(2)
     if not filtered.holds:
         return filtered
@@ -137,6 +149,18 @@ def _seccomp(evidence: Evidence) -> Measured:
     return _switch(
         mark == wanted, f"the filter is not our profile {evidence.spec.seccomp!r}: it answers {mark}"
     )
+
+
+def _gvisor(evidence: Evidence) -> Measured:
+    """The calls are answered by gVisor's kernel: its log begins as no other does, and it is not the engine's own.
+
+    Before anything of the agent runs, nobody in the container could have written that log.
+    """
+    kernel = _mapping(evidence.facts.get("unfiltered"))
+    log, release = kernel.get("log"), kernel.get("release")
+    if not isinstance(log, str) or not _GVISOR_LOG.match(log) or release in ("", None, evidence.kernel):
+        return Measured(OFF, False, f"runsc was asked for, and the kernel is not gVisor's: {release!r}")
+    return Measured(IN_GVISOR if kernel.get("statx") is True else IN_OLD_GVISOR, True)
 
 
 def _read_only_root(evidence: Evidence) -> Measured:
@@ -158,7 +182,9 @@ def _mounts(evidence: Evidence) -> Measured:
         options = _mount_options(evidence.facts, tmpfs.path)
         if options is None:
             return _unmeasured(f"{tmpfs.path} is not mounted")
-        wanted = {"nosuid", "nodev"} | (set() if tmpfs.executable else {"noexec"})
+        # gVisor shows neither of the two: a program gains nothing there, and a device is one of its own.
+        wanted = set() if evidence.spec.gvisor else {"nosuid", "nodev"}
+        wanted |= set() if tmpfs.executable else {"noexec"}
         problems += [f"{tmpfs.path} lacks {option}" for option in sorted(wanted - options)]
         size = entry.get("size_bytes")
         if entry.get("type") != "tmpfs" or not isinstance(size, int) or not 0 < size <= tmpfs.size_bytes:

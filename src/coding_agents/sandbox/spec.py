@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from coding_agents.model.limits import GIB, MIB, Limits
+from coding_agents.model.runtimes import is_gvisor
 
 WORKSPACE = "/workspace"
 HOME = "/home/agentuser"
@@ -110,6 +111,11 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     def seccomp(self) -> str:
         """The name of its seccomp profile (`sandbox.seccomp`)."""
         return "agent"
+
+    @property
+    def gvisor(self) -> bool:
+        """Whether it runs on gVisor's kernel: what the host's would enforce is then enforced, or shown, otherwise."""
+        return is_gvisor(self.runtime)
 
     name: str
     image: str

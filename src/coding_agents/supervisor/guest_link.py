@@ -133,6 +133,11 @@ class GuestLink:
             await self._channel.wait_closed()
         await self._set_closed()
 
+    def cut(self) -> None:
+        """Let the channel close whose container has ended without its noticing."""
+        if self._channel is not None:
+            self._channel.cut()
+
     async def close(self) -> None:
         if self._channel is not None:
             await self._channel.close()

@@ -31,6 +31,7 @@ from coding_agents.gitsync.rules import load_policy
 from coding_agents.model.audit import Outcome, RecordType
 from coding_agents.model.limits import NO_TIME
 from coding_agents.model.notice import WAITING, Notice
+from coding_agents.model.runtimes import is_gvisor
 from coding_agents.sandbox.guest import guest_argv
 from coding_agents.sandbox.spec import BRIDGE_USER
 from coding_agents.supervisor.abandoned import phase_at_gate, stop_abandoned
@@ -39,6 +40,7 @@ from coding_agents.supervisor.autosaving import Autosaving
 from coding_agents.supervisor.bounds_watch import BoundsWatch
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.deadline import deadline_in_force, deadline_of
+from coding_agents.supervisor.end_watch import until_ended
 from coding_agents.supervisor.ending import Ending
 from coding_agents.supervisor.guest_config import parse_config
 from coding_agents.supervisor.guest_link import GuestLink, Service
@@ -54,6 +56,7 @@ from coding_agents.supervisor.tool_calls import ToolCalls
 from coding_agents_guest.lfspointer import LFS
 from coding_agents_guest.mux import Stream
 
+_LAST_WORDS_S = 3.0
 # How often a bridge that dies under a running container is started again before we give up serving it.
 _REOPEN_TRIES = 5
 _REOPEN_PAUSE_S = 0.5
@@ -378,6 +381,7 @@ class Supervisor:
         saving = asyncio.create_task(self._autosaving.save_regularly())
         bounds = asyncio.create_task(self._bounds_watch().watch())
         gate = asyncio.create_task(stop_abandoned(self._session))
+        end = asyncio.create_task(self._cut_at_end())
         try:
             await self._follow(saving)
         except Exception as error:  # noqa: BLE001 - whoever waits for the end must hear of it
@@ -388,8 +392,23 @@ class Supervisor:
             self._trouble = told(error)
             self._ended.set()
         finally:
-            for task in (saving, bounds, gate):
+            for task in (saving, bounds, gate, end):
                 task.cancel()
+
+    async def _cut_at_end(self) -> None:
+        """Cut the channel at the container's end where it would stay open."""
+        record = self._session.record
+        if not is_gvisor(record.runtime):
+            return
+        try:
+            await until_ended(self._session.engine, record.container_id)
+        except CodingAgentsError as error:
+            self._note_broken(error)
+        link = self._link
+        if link is not None:
+            with suppress(TimeoutError, ChannelError):  # what the guest said last may still be on its way
+                await asyncio.wait_for(link.until_closed(), _LAST_WORDS_S)
+            link.cut()
 
     def _bounds_watch(self) -> BoundsWatch:
         limits = self._session.record.limits
