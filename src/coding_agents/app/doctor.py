@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import date
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -17,11 +19,13 @@ from coding_agents.config.load import load_settings
 from coding_agents.credentials.standing import standing
 from coding_agents.engine.api import Engine, EngineInfo
 from coding_agents.engine.apparmor import can_confine, profiles_loaded
+from coding_agents.engine.features import ENGINES
 from coding_agents.engine.find import find_engine
-from coding_agents.errors import CodingAgentsError
+from coding_agents.errors import CodingAgentsError, EngineError
 from coding_agents.images.listing import list_images
 from coding_agents.images.manifests import list_manifests
 from coding_agents.model.pins import STALE_DAYS
+from coding_agents.model.runtimes import AUTO, GVISOR, RUNTIMES
 from coding_agents.model.settings import Settings
 from coding_agents.network.dns import read_resolvers
 from coding_agents.proc.git import Profile, git
@@ -30,6 +34,7 @@ from coding_agents.store.sessions import SessionStore
 
 Status = Literal["ok", "warn", "fail", "absent"]
 
+_SELINUX = Path("/sys/fs/selinux/enforce")
 _LOW_DISK_BYTES = 5 << 30  # an agent's image and a few workspaces
 
 
@@ -104,21 +109,78 @@ def _engine_checks(env: HostEnvironment, engine: Engine) -> Iterator[Check]:
     info = engine.info
     kind = "rootless" if info.rootless else "rootful"
     yield Check("engine", "ok", f"{info.title} {info.version}, {kind}, cgroup v{info.cgroup_version}")
-    if info.limits_enforced:
-        yield Check("limits", "ok", "memory, CPUs and processes are limited")
-    else:
-        yield Check(
-            "limits",
-            "warn",
-            "this engine accepts limits and ignores them",
-            "Use cgroup v2, or a rootful engine.",
-        )
+    yield _guarded("runtimes", lambda: _runtimes(env, engine))
+    yield limits_check(info)
+    yield _userns(info)
+    yield _selinux(info)
     if info.seccomp:
         yield Check("seccomp", "ok", "the engine applies a seccomp profile")
     else:
         yield Check("seccomp", "fail", "the engine has no seccomp", "Use a kernel and engine with seccomp.")
     yield _guarded("apparmor", lambda: _apparmor(env, info))
     yield from _image_checks(env, engine)
+
+
+def _runtimes(env: HostEnvironment, engine: Engine) -> Check:
+    settings, info = load_settings(env), engine.info
+    return runtimes_check(info, known=_known_runtimes(env, info), wanted=settings.runtime)
+
+
+def _known_runtimes(env: HostEnvironment, info: EngineInfo) -> tuple[str, ...]:
+    """Docker names all; Podman names its default alone, so it is asked about each."""
+    if not ENGINES[info.name].global_runtime:
+        return info.runtimes
+    known = []
+    for name in RUNTIMES:
+        with suppress(EngineError):
+            find_engine(info.name, env.environ, runtime=name)
+            known.append(name)
+    return (*known, info.default_runtime)
+
+
+def runtimes_check(info: EngineInfo, *, known: tuple[str, ...], wanted: str) -> Check:
+    """The runtimes that a session can be asked to run in, and whether the one of the settings is among them."""
+    default = info.default_runtime or "unknown"
+    names = [name for name in dict.fromkeys((default, *RUNTIMES)) if name in known or name == default]
+    told = f"{', '.join(names)}; {default} is the engine's own choice"
+    gvisor = f"; {GVISOR} with --network-proxy restricted only" if GVISOR in known else ""
+    if wanted not in (AUTO, *known):
+        return Check("runtimes", "fail", f"{told}; the setting runtime wants {wanted}",
+                     f"Install {wanted} and name it to the engine, or take another runtime.")  # fmt: skip
+    return Check("runtimes", "ok", told + gvisor)
+
+
+def limits_check(info: EngineInfo) -> Check:
+    """Whether the engine keeps the limits that it takes."""
+    if not info.ignored_limits:
+        return Check("limits", "ok", "memory, CPUs and processes are limited")
+    why = " (rootless, cgroup v1)" if info.rootless and info.cgroup_version == 1 else ""
+    return Check(
+        "limits",
+        "warn",
+        f"this engine takes limits on {', '.join(info.ignored_limits)} and ignores them{why}",
+        "Use cgroup v2 with these controllers, or an engine that runs as root.",
+    )
+
+
+def _userns(info: EngineInfo) -> Check:
+    if info.user_namespace:
+        how = "rootless" if info.rootless else "userns-remap"
+        return Check("userns", "ok", f"root in a container is nobody outside ({how})")
+    return Check("userns", "absent", "root in a container is root outside; the agent is never root")
+
+
+def _selinux(info: EngineInfo) -> Check:
+    if "selinux" in info.security_options:
+        return Check("selinux", "ok", "the engine labels containers; we neither change nor measure that")
+    if info.is_local and _SELINUX.exists():
+        return Check(
+            "selinux",
+            "warn",
+            "SELinux is active here, and the engine does not label its containers",
+            "Let it: `selinux-enabled` in Docker's daemon.json, `label` in Podman's containers.conf.",
+        )
+    return Check("selinux", "absent", "the engine has no SELinux")
 
 
 def _apparmor(env: HostEnvironment, info: EngineInfo) -> Check:

@@ -93,7 +93,10 @@ class Launch(msgspec.Struct):
     def run(self) -> Launched:
         """Carry the request out. Raises what the steps raise; then nothing is left of the launch."""
         with self.trace.step("mcp"):
-            self.servers = session_servers(self.env, self.facts.repo, self.facts.manifest.mcp)
+            runtime = launch_runtime(self.request, self.facts.engine.info)
+            self.servers = session_servers(
+                self.env, self.facts.repo, self.facts.manifest.mcp, runtime=runtime
+            )
         for _ in range(_NAMINGS):
             with suppress(_OutrunError):
                 return self._run(self.facts)

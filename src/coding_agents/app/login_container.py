@@ -22,6 +22,7 @@ from coding_agents.engine.api import Engine
 from coding_agents.errors import CredentialError, EngineError
 from coding_agents.gitsync.clone import drop_empty_repository
 from coding_agents.model.manifest import AgentManifest
+from coding_agents.model.runtimes import AUTO
 from coding_agents.model.provider import Login
 from coding_agents.proc.runner import Command
 from coding_agents.proc.terminal import run_on_terminal
@@ -98,6 +99,7 @@ def _throw_away_session(
         agent=manifest.name,
         name=name,
         network="allow-all",
+        runtime=AUTO,  # gVisor has no network yet, and what logs in is the agent's own program, untouched by any task
         command=("sleep", str(_LONGEST_S)),
         detach=True,
     )

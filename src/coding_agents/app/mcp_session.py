@@ -17,6 +17,7 @@ from coding_agents.mcp.seam import NotStarted, Run
 from coding_agents.mcp.trust import TrustRecord
 from coding_agents.model.mcp import McpFormat, McpPlace, McpServer
 from coding_agents.model.repo import RepoFacts
+from coding_agents.model.runtimes import is_gvisor
 
 Copies = dict[str, tuple[bytes, bool]]
 
@@ -58,10 +59,13 @@ def session_servers(
     repo: RepoFacts,
     place: McpPlace | None,
     packages: Collection[str] | None = None,
+    *,
+    runtime: str = "",
 ) -> SessionServers:
     """What a session on `repo` gets, whose agent is given its servers as `place` says.
 
     `packages` are the digests of those that are in its image, None for a session whose image is still to be chosen.
+    With gVisor as `runtime` no program gets a secret: its /proc shows everybody the environment of all processes.
     Raises GitError, McpError for a copy that is not what was trusted.
     """
     if place is None:
@@ -69,10 +73,12 @@ def session_servers(
     if repo.work_tree is None or not repo.work_tree.is_dir():
         return SessionServers(listing=convert((), place.format), limits=requirements((), place.format))
     with workbench(env, repo) as bench:
-        return _for_agent(bench, place.format, packages)
+        return _for_agent(bench, place.format, packages, programs_apart=not is_gvisor(runtime))
 
 
-def _for_agent(bench: Workbench, format: McpFormat, packages: Collection[str] | None) -> SessionServers:
+def _for_agent(
+    bench: Workbench, format: McpFormat, packages: Collection[str] | None, *, programs_apart: bool
+) -> SessionServers:
     runs: list[Run] = []
     apart: dict[str, ApartServer] = {}
     started: dict[str, str] = {}
@@ -83,6 +89,8 @@ def _for_agent(bench: Workbench, format: McpFormat, packages: Collection[str] | 
         try:
             run, record = _run(bench, placed, format)
             _require_in_image(record, packages)
+            if run.apart is not None and run.apart.command and not programs_apart:
+                raise _LeftError("in gVisor (runtime runsc) the agent could read its secret")
             files = _copies(bench, record)
         except _LeftError as error:
             left.append((placed.file, NotStarted(placed.server.name, str(error))))

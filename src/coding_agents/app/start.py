@@ -114,7 +114,8 @@ def _renew_config(session: SessionContext, plan: SessionPlan, manifest: AgentMan
     if plan.config is None:
         return ()
     record = session.record
-    servers = session_servers(session.env, facts_of(record), manifest.mcp, record.packages)
+    facts = facts_of(record)
+    servers = session_servers(session.env, facts, manifest.mcp, record.packages, runtime=record.runtime)
     always = replace(manifest.mcp, always=True) if manifest.mcp is not None else None
     fill_config(session.engine, plan, servers.volume(always))
     write_given(session.directory, servers.apart)

@@ -34,7 +34,8 @@ def banner(record: SessionRecord, copy: CopyPlan | None = None, *, model: str = 
     """
     enforced = record.enforced
     opened = f"; open: {_few(record.private)}" if record.private and record.network == "allow-all" else ""
-    yield f"session  {record.name} on branch {record.branch} ({record.engine})"
+    runtime = f", {record.runtime}" if record.runtime else ""
+    yield f"session  {record.name} on branch {record.branch} ({record.engine}{runtime})"
     ptrace = "; ptrace allowed" if record.allow_ptrace else ""
     armor = enforced.get("apparmor", "")
     instead = f"; apparmor: {escape(armor)} profile" if armor.startswith("engine's") else ""
