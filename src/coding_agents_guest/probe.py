@@ -13,14 +13,12 @@ import re
 import socket
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Union
 
+from coding_agents_guest.cgroups import Facts, Limit, read_cgroup_v1, read_cgroup_v2
 from coding_agents_guest.gvisor import read_kernel
 from coding_agents_guest.watermark import read_watermark
-
-Facts = dict[str, Any]
-Limit = Union[int, None]
 
 _WATCHED = (
     "/", "/workspace", "/home/agentuser", "/tmp", "/var/tmp", "/run", "/run/coding-agents", "/dev/shm",
@@ -28,7 +26,6 @@ _WATCHED = (
 )  # fmt: skip
 _KERNEL_TREES = ("/proc", "/sys", "/dev")
 _MAX_ITEMS = 100
-_UNLIMITED = 2**62  # cgroup v1 writes "no limit" as the highest multiple of a page below 2**63
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
@@ -40,7 +37,7 @@ def main(_arguments: Sequence[str]) -> int:
 
 def read_facts(root: Path = Path("/")) -> Facts:
     """Facts of process 1, mounts, limits and network, below the file system root `root`."""
-    readers: dict[str, Callable[[Path], Any]] = {
+    readers: dict[str, Callable[[Path], object]] = {
         "process": lambda root: parse_status(_text(root / "proc/1/status")),
         "rlimits": lambda root: parse_limits(_text(root / "proc/1/limits")),
         "seccomp": lambda _root: read_watermark(),
@@ -53,7 +50,6 @@ def read_facts(root: Path = Path("/")) -> Facts:
         "ipv6_routes": lambda root: count_ipv6_routes(_text(root / "proc/net/ipv6_route")),
         "nameservers": lambda root: parse_nameservers(_text(root / "etc/resolv.conf")),
         "kernel": lambda root: _text(root / "proc/sys/kernel/osrelease").strip(),
-        "unfiltered": lambda _root: read_kernel() if not _is_filtered(facts) else None,
     }
     facts: Facts = {}
     for name, read in readers.items():
@@ -61,12 +57,10 @@ def read_facts(root: Path = Path("/")) -> Facts:
             facts[name] = read(root)
         except (OSError, ValueError):  # ValueError: a kernel that words it otherwise
             continue
+    if facts.get("process", {}).get("Seccomp") == 0:  # on the host's kernel there always is a filter
+        with suppress(OSError):
+            facts["unfiltered"] = read_kernel()
     return facts
-
-
-def _is_filtered(facts: Facts) -> bool:
-    """Whether there is a seccomp filter: on the host's kernel there always is."""
-    return bool(facts.get("process", {}).get("Seccomp"))
 
 
 def parse_status(text: str) -> Facts:
@@ -152,83 +146,11 @@ def parse_nameservers(text: str) -> list[str]:
     return [line[1] for line in words if len(line) >= 2 and line[0] == "nameserver"][:_MAX_ITEMS]
 
 
-def parse_limit(text: str) -> Limit:
-    """A cgroup limit: a number, or None for "max", -1 and version 1's highest value."""
-    word = text.strip()
-    return None if word == "max" or not 0 <= int(word) < _UNLIMITED else int(word)
-
-
 def _read_cgroup(root: Path) -> Facts:
     tree = root / "sys/fs/cgroup"
     if (tree / "cgroup.controllers").exists():
         return read_cgroup_v2(tree)
     return read_cgroup_v1(lambda controller: tree / controller)
-
-
-def read_cgroup_v2(tree: Path) -> Facts:
-    """The limits of the control group whose directory is `tree` (cgroup-v2.rst)."""
-    facts: Facts = {"version": 2, **_limits(tree, {"memory_max": "memory.max", "pids_max": "pids.max"})}
-    facts.update(_throttles_v2(tree / "io.max"))
-    swap = _limits(tree, {"swap": "memory.swap.max"})
-    if "memory_max" in facts and "swap" in swap:
-        parts = (facts["memory_max"], swap["swap"])
-        facts["memory_swap_max"] = None if None in parts else sum(parts)
-    try:
-        quota, period = _text(tree / "cpu.max").split()
-    except OSError:
-        return facts
-    return {**facts, "cpu_quota_us": parse_limit(quota), "cpu_period_us": int(period)}
-
-
-def read_cgroup_v1(directory: Callable[[str], Path]) -> Facts:
-    """The limits of a process whose control group of each controller is in `directory(CONTROLLER)`."""
-    files = {
-        "memory": {"memory_max": "memory.limit_in_bytes", "memory_swap_max": "memory.memsw.limit_in_bytes"},
-        "pids": {"pids_max": "pids.max"},
-        "cpu": {"cpu_quota_us": "cpu.cfs_quota_us", "cpu_period_us": "cpu.cfs_period_us"},
-    }
-    facts: Facts = {"version": 1}
-    for controller, names in files.items():
-        facts.update(_limits(directory(controller), names))
-    return {**facts, **_throttles_v1(directory("blkio"))}
-
-
-def _throttles_v1(tree: Path) -> Facts:
-    """Bytes a second by device, as `254:0 4194304` (blkio-controller.rst)."""
-    facts: Facts = {}
-    for key in ("read_bps", "write_bps"):
-        try:
-            lines = _text(tree / f"blkio.throttle.{key}_device").splitlines()
-        except OSError:
-            continue
-        facts[key] = {device: int(rate) for device, rate in (line.split() for line in lines)}
-    return facts
-
-
-def _throttles_v2(path: Path) -> Facts:
-    """The same from `254:0 rbps=4194304 wbps=max riops=max wiops=max` (cgroup-v2.rst)."""
-    facts: Facts = {"read_bps": {}, "write_bps": {}}
-    try:
-        lines = _text(path).splitlines()
-    except OSError:
-        return {}
-    for line in lines:
-        device, *words = line.split()
-        rates = dict(word.split("=", 1) for word in words)
-        for key, word in (("read_bps", "rbps"), ("write_bps", "wbps")):
-            if rates.get(word, "max") != "max":
-                facts[key][device] = int(rates[word])
-    return facts
-
-
-def _limits(tree: Path, files: dict[str, str]) -> Facts:
-    facts: Facts = {}
-    for name, path in files.items():
-        try:
-            facts[name] = parse_limit(_text(tree / path))
-        except OSError:
-            continue
-    return facts
 
 
 def _with_sizes(root: Path, mounts: dict[str, Facts]) -> dict[str, Facts]:

@@ -87,7 +87,7 @@ class Gateway:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, service: str) -> None:
         try:
-            stream = self._mux.open(service, _user_of(writer.get_extra_info("socket")))
+            stream = self._mux.open(service, carried_as(writer.get_extra_info("socket")))
         except ConnectionError:
             writer.transport.abort()
             return
@@ -107,8 +107,11 @@ class Gateway:
             writer.close()
 
 
-def _user_of(connection: socket.socket) -> int:
-    """Where the kernel does not tell it is the agent's: the host starts nothing there as somebody else (`mcp.apart`)."""
+def carried_as(connection: socket.socket) -> int:
+    """The user as whom the host is told of a connection.
+
+    Where the kernel does not tell it is the agent: the host starts nothing there as anybody else (`app.mcp_session`).
+    """
     uid = peer_uid(connection)
     return AGENT_UID if uid == UNTOLD_UID else uid
 

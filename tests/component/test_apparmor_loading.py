@@ -115,6 +115,12 @@ def test_a_launch_that_needs_the_profile_is_refused_without_it(info: EngineInfo,
     require_enforceable(info, needs, "")
 
 
+def test_gvisor_has_no_profile(info: EngineInfo, policy: Path) -> None:
+    both(policy)
+    with pytest.raises(EnforcementError, match="gVisor .runtime runsc. has none"):
+        require_enforceable(info, Demands(asked=frozenset({"apparmor"})), "runsc")
+
+
 def test_doctor_says_which_profile_containers_have(info: EngineInfo, policy: Path, tmp_path: Path) -> None:
     env = host_environment(tmp_path)
     found = _apparmor(env, info)

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from coding_agents.app.demands import Demands, _as_flags, demands_at_start
-from coding_agents.app.doctor import _settings
+from coding_agents.app.demands import Demands, _as_flags, demands_at_start, require_enforceable
+from coding_agents.app.doctor import _settings, limits_check
 from coding_agents.app.launch_request import LaunchOptions, LaunchRequest, parse_request
 from coding_agents.cli.launch import command
 from coding_agents.config.load import load_settings
-from coding_agents.errors import SessionStateError, UsageError
+from coding_agents.errors import EnforcementError, SessionStateError, UsageError
 from coding_agents.gitsync.relay_limits import DEFAULT_LIMITS
 from coding_agents.model.limits import NO_IO, NO_RATE, NO_TIME
 from coding_agents.model.settings import SETTINGS, Tighten
@@ -21,6 +21,7 @@ from coding_agents.model.spending import NO_COST, NO_TOKENS
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.relay_budgets import relay_limits
+from support.fake_engine import FakeEngine
 from support.host import host_environment
 from support.sessions import REPO, session_record
 
@@ -44,6 +45,7 @@ WIDER: dict[str, dict[str, Any]] = {
     "network.mode": {"network": "allow-all"},
     "workspace.include": {"include": ("*.env",)},
     "git.message": {"message": "mine"},
+    "runtime": {"runtime": "runc"},
     "git.push": {"no_push": True},
     "model.max_tokens": {"max_tokens": "5m"},
     "model.max_cost": {"max_cost": "5"},
@@ -132,6 +134,7 @@ def test_a_start_has_the_demands_of_its_launch_and_of_the_organisation_now(tmp_p
         ('managed = ["model.max_tokens"]\nmodel.max_tokens = "1m"\n', {}),
         ('managed = ["model.max_cost"]\nmodel.max_cost = 1\n', {}),
         ('managed = ["engine"]\nengine = "podman"\n', {}),
+        ('managed = ["runtime"]\nruntime = "runsc"\n', {}),
         ('managed = ["network.private"]\n', {"private": ("10.0.0.1:443",)}),
     ],
 )
@@ -187,3 +190,17 @@ def test_a_broken_file_of_the_repository_does_not_widen_the_budgets_of_pushes(tm
         assert relay_limits(session).push_bytes == 64 << 20
     session.env.user_config.write_text("engine =\n")
     assert relay_limits(session) == DEFAULT_LIMITS
+
+
+def test_a_limit_that_the_engine_ignores_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    """But not the default ones, and not what may be missing."""
+    info = replace(
+        FakeEngine(tmp_path).info, title="Podman", rootless=True, cgroup_version=1, ignored_limits=("memory", "swap", "pids")
+    )
+    require_enforceable(info, Demands(), "")
+    asked = Demands(frozenset({"memory", "swap", "cpus"}), frozenset({"swap"}))
+    with pytest.raises(EnforcementError, match=r"limit on memory here and ignores it \(rootless, cgroup v1\)") as caught:
+        require_enforceable(info, asked, "")
+    assert "--best-effort memory." in caught.value.hint
+    require_enforceable(info, replace(asked, best_effort=frozenset({"memory", "swap"})), "")
+    assert (limits_check(info).status, "memory, swap, pids" in limits_check(info).detail) == ("warn", True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from coding_agents.app.doctor import examine
+from coding_agents.app.doctor import examine, runtimes_check
 from coding_agents.store.sessions import SessionStore
+from support.fake_engine import FakeEngine
 from support.host import host_environment
 
 
@@ -33,3 +35,20 @@ def test_versions_of_git_that_lack_something_are_named(
     assert (found.status, says in found.detail) == (status, True)
     assert version in found.detail
     assert bool(found.fix) is (status == "warn")
+
+
+@pytest.mark.parametrize(
+    ("known", "default", "wanted", "status", "says"),
+    [
+        (("runc", "io.containerd.runc.v2"), "runc", "auto", "ok", "runc; runc is the engine's own choice"),
+        (("crun", "runc", "runsc"), "crun", "runsc", "ok", "runsc with --network-proxy restricted only"),
+        (("runc",), "runc", "runsc", "fail", "the setting runtime wants runsc"),
+        (("kata", "runc"), "kata", "auto", "ok", "kata, runc; kata is the engine's own choice"),
+    ],
+)
+def test_the_runtimes_that_the_engine_has(
+    tmp_path: Path, known: tuple[str, ...], default: str, wanted: str, status: str, says: str
+) -> None:
+    info = replace(FakeEngine(tmp_path).info, default_runtime=default)
+    found = runtimes_check(info, known=known, wanted=wanted)
+    assert (found.status, says in found.detail) == (status, True), found.detail

@@ -15,6 +15,7 @@ from coding_agents.engine.features import DOCKER, PODMAN
 from coding_agents.engine.find import engine_environment, find_engine, known_engine, rlimit_ceiling
 from coding_agents.errors import (
     CodingAgentsError,
+    EngineError,
     EngineForbiddenError,
     EngineNotFoundError,
     EngineStoppedError,
@@ -189,9 +190,32 @@ def test_runc_on_cgroup_v1_when_podman_would_take_crun(
 
 
 def test_a_chosen_runtime(host: Host) -> None:
-    host.install("podman", info=_PODMAN_INFO)
+    crun = json.loads(json.dumps(_PODMAN_INFO))
+    crun["host"]["ociRuntime"]["name"] = "crun"
+    host.install("podman", info=crun)
     engine = find_engine("podman", host.environ, runtime="crun")
     assert engine.info.default_runtime == "crun"
+    assert host.calls()[-1].startswith("podman --runtime=crun info")
+
+
+def test_podmans_gvisor_gets_no_network_of_its_own(host: Host) -> None:
+    """Also where it is Podman's own choice."""
+    gvisor = json.loads(json.dumps(_PODMAN_INFO))
+    gvisor["host"]["ociRuntime"]["name"] = "runsc"
+    host.install("podman", info=gvisor)
+    for runtime in ("runsc", ""):
+        find_engine("podman", host.environ, runtime=runtime).kill("x")
+        assert "podman --runtime=runsc --runtime-flag=network=none container kill x" == host.calls()[-1]
+
+
+def test_a_runtime_that_the_engine_does_not_know(host: Host) -> None:
+    host.install("docker", info=_DOCKER_INFO)
+    host.install("podman", error='Error: default OCI runtime "runsc" not found: invalid argument')
+    for name, hint in (("docker", "daemon.json"), ("podman", "containers.conf")):
+        with pytest.raises(EngineError, match=rf"(?i){name} does not know the runtime runsc") as caught:
+            find_engine(name, host.environ, runtime="runsc")
+        assert hint in caught.value.hint
+    assert find_engine("docker", host.environ, runtime="runc").info.default_runtime == "runc"
 
 
 def test_the_client_gets_only_what_it_needs(host: Host, tmp_path: Path) -> None:

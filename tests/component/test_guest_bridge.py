@@ -6,6 +6,8 @@ import asyncio
 import os
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -13,13 +15,16 @@ import pytest
 
 from coding_agents.channel.exec_channel import open_channel
 from coding_agents.proc.runner import run as run_command
+from coding_agents_guest import peer
 from coding_agents_guest.mux import Stream
-from coding_agents_guest.peer import UNKNOWN_UID
+from coding_agents_guest.paths import AGENT_UID
+from coding_agents_guest.peer import UNKNOWN_UID, UNTOLD_UID
 from coding_agents_guest.sockets import (
     Gateway,
     UnsafeDirectoryError,
     bind_loopback,
     bind_unix,
+    carried_as,
     check_directory,
 )
 from support.guest import bridge_command, echo, guest_program, mux_pair, short_directory
@@ -210,3 +215,49 @@ def test_small_answers_of_a_model_are_sent_at_once() -> None:
         return found
 
     assert asyncio.run(main()) != 0
+
+
+# --- a kernel that tells everybody of himself ------------------------------------------------------------------
+
+
+def test_a_peer_that_names_ourselves_is_untold(sockets: Path) -> None:
+    """As in gVisor: SO_PEERCRED answers there with who asks."""
+    ours, others = socket.socketpair()
+    with ours, others:
+        assert peer.peer_uid(ours) == UNTOLD_UID
+    program = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); sys.stdin.read()"
+    with bind_unix(sockets / "x.sock") as listener:
+        with subprocess.Popen((sys.executable, "-c", program, sockets / "x.sock"), stdin=subprocess.PIPE):
+            connection, _ = listener.accept()
+            with connection:
+                assert peer.peer_uid(connection) == os.geteuid()
+
+
+def test_whose_socket_it_is_then_its_file_says(sockets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it is the same one before and after."""
+    path = sockets / "x.sock"
+    with bind_unix(path):
+        os.chown(path, 12345 if os.geteuid() == 0 else os.geteuid(), -1)
+        owner = path.lstat().st_uid
+        connection, uid = peer.connect(path, timeout_s=5)
+        connection.close()
+        assert uid == owner
+
+        def replaced(_connection: socket.socket) -> int:
+            path.rename(sockets / "moved")
+            bind_unix(path).close()
+            return UNTOLD_UID
+
+        monkeypatch.setattr(peer, "peer_uid", replaced)
+        connection, uid = peer.connect(path, timeout_s=5)
+        connection.close()
+        assert uid == UNKNOWN_UID
+
+
+def test_who_is_untold_is_the_agent(sockets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else is let near our sockets there: `mcp_session` gives no program a user of its own."""
+    ours, others = socket.socketpair()
+    with ours, others:
+        assert carried_as(ours) == AGENT_UID
+    monkeypatch.setattr("coding_agents_guest.sockets.peer_uid", lambda _connection: 1001)
+    assert carried_as(ours) == 1001

@@ -262,6 +262,11 @@ def test_a_server_that_needs_a_secret_is_run_by_the_host(repo: Path, run: Run) -
     assert states(run)[".coding-agents/mcp.toml:probe"] == "trusted"
     assert run("convert", "--check", "--agent", "claude")[0] == 0
     assert "s3cr3t" not in "".join(run("convert")[1:])
+    env = host_environment(repo.parent)
+    place = McpPlace(file="x.json", format="claude", always=True)
+    in_gvisor = session_servers(env, discover(repo, env=env.for_git()), place, runtime="runsc")
+    assert (in_gvisor.started, in_gvisor.apart) == ({}, {})
+    assert "could read its secret" in in_gvisor.left[0][1].reason
 
 
 def test_a_server_with_a_secret_that_cannot_be_pinned_says_why(repo: Path, run: Run) -> None:

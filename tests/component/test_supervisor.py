@@ -289,6 +289,31 @@ def test_reports_are_taken_of_the_entry_point_alone() -> None:
     assert heard == [events.Exit(0)]
 
 
+@pytest.mark.parametrize("runtime", ["runsc", ""])
+def test_a_container_in_gvisor_that_ended_is_noticed_although_its_channel_stays_open(
+    session: SessionContext, channel_directory: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    """The bridge lives on, as Docker's client of an exec does there. Elsewhere nobody waits beside the channel."""
+    monkeypatch.setattr(process, "_LAST_WORDS_S", 0.1)
+    engine = session.engine = BridgedEngine(channel_directory)
+    image = engine.add_image("x:local")
+    container = engine.create(helper(name="demo-shop", image=image, argv=("/bin/sleep", "60")))
+    engine.start(container)
+    session.update(phase="starting", started_at="", container_id=container, runtime=runtime)
+
+    async def ask(supervisor: Supervisor) -> bool:
+        await supervisor.handle(Op.ATTACH, {})
+        await asyncio.to_thread(engine.kill, container)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(supervisor._ended.wait(), 10 if runtime else 1)
+        ended = supervisor._ended.is_set()
+        await supervisor.handle(Op.QUIT, {})
+        return ended
+
+    with session.store.lock(session.record.id):
+        assert supervise(session, ask) is bool(runtime)
+
+
 def test_a_closed_channel_is_said_and_not_waited_for(session: SessionContext) -> None:
     session.update(phase="stopped")
 

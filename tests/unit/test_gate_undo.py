@@ -184,6 +184,8 @@ def _launch(monkeypatch: pytest.MonkeyPatch, undone: list[str], timings: BaseExc
         "choose_name": lambda *args: SimpleNamespace(existing=None, branch=None),
         "require_free_branch": lambda *args: SimpleNamespace(unmerged=0),
         "launch_guarding": lambda *args: None,
+        "launch_runtime": lambda *args: "",
+        "require_enforceable": lambda *args: None,
         "launch_plan": lambda *args, **options: SimpleNamespace(containers=()),
     }.items():
         monkeypatch.setattr(launch_module, name, stub)
@@ -216,7 +218,7 @@ def test_a_start_stops_no_agent_that_works(monkeypatch: pytest.MonkeyPatch, afte
     stopped: list[object] = []
     record = SimpleNamespace(
         id="0" * 12, name="demo-x", container_id="c", holder_id="", private=(), agent="demo", mode="command",
-        command=("true",), started_at="", phase="stopped",
+        command=("true",), started_at="", phase="stopped", runtime="",
     )  # fmt: skip
     engine = SimpleNamespace(
         inspect=lambda container: SimpleNamespace(running=False), start=lambda container: None, info=None

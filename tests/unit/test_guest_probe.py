@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
+import os
 import json
 from pathlib import Path
 
 import pytest
 
+from coding_agents_guest import probe
+from coding_agents_guest.cgroups import parse_limit
 from coding_agents_guest.probe import (
     count_ipv6_routes,
     other_mounts,
     parse_interfaces,
-    parse_limit,
     parse_limits,
     parse_mounts,
     parse_nameservers,
@@ -20,6 +22,7 @@ from coding_agents_guest.probe import (
     parse_status,
     read_facts,
 )
+from coding_agents_guest.gvisor import read_kernel
 from coding_agents_guest.wire import PROTOCOL, Hello, encode
 
 STATUS = """Name:\tpython3
@@ -206,3 +209,21 @@ def test_the_facts_of_this_machine_fit_into_a_hello() -> None:
     assert facts["process"]["Uid"]
     assert "size_bytes" in facts["mounts"]["/"]
     assert encode(Hello(PROTOCOL, "1", facts))
+
+
+def test_only_a_process_without_a_filter_asks_the_kernel_for_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "read_kernel", lambda: {"release": "4.4.0"})
+    tree(tmp_path, {"proc/1/status": STATUS})
+    assert "unfiltered" not in read_facts(tmp_path)
+    tree(tmp_path, {"proc/1/status": "Seccomp:\t0\n"})
+    assert read_facts(tmp_path)["unfiltered"] == {"release": "4.4.0"}
+
+
+def test_the_hosts_kernel_is_not_taken_for_gvisors() -> None:
+    """As root, whom it lets read its log."""
+    found = read_kernel()
+    assert not found["log"].startswith("<6>[    0.000000] Starting gVisor")
+    assert found["release"] == os.uname().release
+    assert found["statx"] is True

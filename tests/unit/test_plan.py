@@ -12,12 +12,14 @@ from msgspec.structs import replace
 
 from coding_agents.engine.argv import RlimitCeiling, create_argv
 from coding_agents.engine.features import ENGINES
-from coding_agents.errors import NotBuiltError
+from coding_agents.errors import NotBuiltError, UsageError
 from coding_agents.model.limits import Limits
 from coding_agents.sandbox.apparmor import profile_name
 from coding_agents.sandbox.guest import CONFIG_DIRECTORY, GUEST_DIRECTORY
 from coding_agents.sandbox.invariants import argv_violations, spec_violations
 from coding_agents.sandbox.plan import (
+    GVISOR_PIDS,
+    Identity,
     PlanInput,
     describe,
     fit_to_host,
@@ -51,6 +53,7 @@ _LIMITS = st.builds(
 @st.composite
 def plan_inputs(draw: st.DrawFn) -> PlanInput:
     """Any input that the rest of the program may hand over: hostile texts, any limits, any addresses."""
+    limits = draw(_LIMITS)
     who = identity(
         name=draw(_NAMES),
         agent=draw(st.from_regex(r"[a-z][a-z0-9-]{0,30}", fullmatch=True)),
@@ -66,14 +69,18 @@ def plan_inputs(draw: st.DrawFn) -> PlanInput:
         base_image=draw(_IMAGES),
         guest_volume=draw(_NAMES),
         guest_digest=draw(st.from_regex(r"[0-9a-f]{64}", fullmatch=True)),
-        limits=draw(_LIMITS),
+        limits=limits,
         host_cpus=draw(st.none() | st.integers(min_value=1, max_value=256)),
         resolvers=tuple(dns),
         holder_options=tuple(word for address in dns for word in ("--dns", address)),
         config=draw(st.booleans()),
         apparmor=draw(st.booleans()),
-        runtime=draw(st.sampled_from(["", "runc", "crun", "runsc"])),
+        runtime=draw(st.sampled_from(["", "runc", "crun", *_gvisor_where_it_may_be(who, limits)])),
     )
+
+
+def _gvisor_where_it_may_be(who: Identity, limits: Limits) -> tuple[str, ...]:
+    return ("runsc",) if who.network is Network.RESTRICTED and limits.pids >= GVISOR_PIDS else ()
 
 
 @given(plan_inputs(), st.sampled_from(sorted(ENGINES)), st.sampled_from([None, 4096, 1 << 20]))
@@ -110,6 +117,26 @@ def test_where_the_kernel_knows_our_profiles_each_container_that_runs_has_its_ow
     specs = (*plan_session(facts).containers, plan_salvage(facts))
     assert [spec.apparmor for spec in specs] == [profile_name(kind) for kind in ("holder", "agent", "agent")]
     assert {spec.apparmor for spec in session_plan().containers} == {""}
+
+
+def test_gvisor_has_no_network_and_enough_threads() -> None:
+    with pytest.raises(NotBuiltError, match="gVisor's own network stack"):
+        session_plan(runtime="runsc")
+    few = Limits(pids=GVISOR_PIDS - 1)
+    with pytest.raises(UsageError, match="too few for the runtime runsc"):
+        session_plan(network=Network.RESTRICTED, runtime="runsc", limits=few)
+    session_plan(network=Network.RESTRICTED, runtime="crun", limits=few)
+
+
+def test_our_own_programs_run_where_the_guard_and_the_profiles_bind() -> None:
+    """Beside gVisor on the host's kernel; with another runtime in that one, whatever the engine's own is."""
+    facts = plan_input(network=Network.RESTRICTED, runtime="runsc", apparmor=True)
+    assert [(spec.runtime, spec.apparmor) for spec in (plan_session(facts).sandbox, plan_salvage(facts))] == [
+        ("runsc", ""),
+        ("", profile_name("agent")),
+    ]
+    facts = plan_input(runtime="crun")
+    assert {spec.runtime for spec in (*plan_session(facts).containers, plan_salvage(facts))} == {"crun"}
 
 
 def test_squid_is_refused_until_it_is_built() -> None:

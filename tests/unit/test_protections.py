@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from coding_agents.model.limits import MIB, Limits
 from coding_agents.model.protection import BEST_AVAILABLE, REQUIRED
 from coding_agents.sandbox.apparmor import profile_name
-from coding_agents.sandbox.protections import LAYER_NAMES, LAYERS, Evidence, Need, judge
+from coding_agents.sandbox.protections import LAYER_NAMES, LAYERS, Enforced, Evidence, Need, judge
 from coding_agents.sandbox.seccomp import profile
 from coding_agents.sandbox.spec import Network
 from support.specs import sandbox
@@ -258,3 +258,68 @@ def test_a_lying_guest_never_breaks_the_judge(data: st.DataObject) -> None:
     verdict = judge(Evidence(facts, sandbox(), guard=[]))
     assert set(verdict.layers) == set(LAYER_NAMES) - _ONLY_WHEN_PLANNED
     assert all(value.isprintable() for value in verdict.layers.values())
+
+
+# --- gVisor --------------------------------------------------------------------------------------------------
+
+_KERNEL = "6.18.44"
+
+
+def _in_gvisor(edit: Edit = lambda _facts: None, *, kernel: str = _KERNEL) -> Enforced:
+    """The verdict on facts of a container of runsc 2022, with the host's account of its control groups."""
+    facts = json.loads((_DATA / "facts-gvisor-restricted.json").read_text())
+    edit(facts)
+    spec = sandbox(mode=Network.RESTRICTED, runtime="runsc")
+    return judge(Evidence(facts, spec, userns=False, kernel=kernel), asked=("memory", "swap", "cpus", "pids"))
+
+
+def _kernel(key: str, value: object) -> Edit:
+    return lambda facts: facts["unfiltered"].__setitem__(key, value)
+
+
+def test_a_real_container_in_gvisor_holds() -> None:
+    verdict = _in_gvisor()
+    assert verdict.violations == ()
+    assert {name for name, value in verdict.layers.items() if value == "on"} == {
+        "user", "capabilities", "no-new-privileges", "read-only-root", "mounts", "host-paths", "swap",
+    }  # fmt: skip
+    shown = {name: verdict.layers[name] for name in ("seccomp", "network", "memory", "cpus", "pids", "apparmor")}
+    assert shown == {
+        "seccomp": "old-gvisor", "network": "none", "memory": "8g", "cpus": "2", "pids": "4096", "apparmor": "absent",
+    }  # fmt: skip
+    assert _in_gvisor(_kernel("statx", True)).layers["seccomp"] == "gvisor"
+
+
+@pytest.mark.parametrize(
+    ("layer", "edit"),
+    [
+        ("seccomp", lambda facts: facts.pop("unfiltered")),
+        ("seccomp", _kernel("log", "")),
+        ("seccomp", _kernel("log", "<6>[    0.000000] Linux version 6.1\nStarting gVisor...\n")),
+        ("seccomp", _kernel("log", 1)),
+        ("seccomp", _kernel("release", _KERNEL)),
+        ("seccomp", _kernel("release", None)),
+        ("no-new-privileges", _kernel("no_new_privs", 0)),
+        ("no-new-privileges", _kernel("no_new_privs", None)),
+        ("capabilities", _process("CapEff", "0000000000200000")),
+        ("capabilities", _process("CapAmb", "0000000000200000")),
+        ("capabilities", lambda facts: facts["process"].pop("CapBnd")),
+        ("mounts", _options("/run", "rw")),
+        ("mounts", lambda facts: facts["mounts"]["/tmp"].__setitem__("size_bytes", 1 << 50)),
+        ("read-only-root", _options("/", "rw")),
+        ("host-paths", lambda facts: facts["other_mounts"].append("/host")),
+        ("network", _fact("interfaces", ["lo", "eth0"])),
+        ("memory", _fact("cgroup", {})),
+        ("pids", _cgroup("pids_max", None)),
+    ],
+)
+def test_what_is_missing_in_gvisor_is_found(layer: str, edit: Edit) -> None:
+    assert layer in {line.split()[0] for line in _in_gvisor(edit).violations}
+
+
+def test_a_container_without_a_filter_is_not_excused_by_a_kernel_that_nobody_asked_for() -> None:
+    facts = json.loads((_DATA / "facts-gvisor-restricted.json").read_text())
+    verdict = judge(Evidence(facts, sandbox(mode=Network.RESTRICTED), kernel=_KERNEL))
+    assert {"seccomp", "no-new-privileges", "capabilities", "mounts"} <= {
+        line.split()[0] for line in verdict.violations
+    }

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from coding_agents.engine.api import ContainerState, EngineInfo
-from coding_agents_guest.probe import read_cgroup_v1, read_cgroup_v2
+from coding_agents_guest.cgroups import read_cgroup_v1, read_cgroup_v2
 
 _PROC, _TREE = Path("/proc"), Path("/sys/fs/cgroup")
 
