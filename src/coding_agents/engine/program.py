@@ -25,8 +25,10 @@ class EngineProgram:
     ) -> None:
         self.features = features
         self._env = dict(env)
-        self._prefix: tuple[str, ...] = (program or features.name,)
-        self._prefix += runtime_flags(features, runtime)
+        bare = (program or features.name,)
+        self._prefix = (*bare, *runtime_flags(features, runtime))
+        # Images are not built in gVisor: it has no network there.
+        self._build_prefix = bare if is_gvisor(runtime) else self._prefix
 
     def command(
         self,

@@ -332,7 +332,7 @@ def _require_possible(facts: PlanInput) -> None:
 
 
 def _helpers_runtime(facts: PlanInput) -> str:
-    """That of our own programs beside the agent's container: the host's kernel keeps the network and reads the volume."""
+    """That of our own programs beside the agent's container; beside gVisor the engine's own, where it can have two."""
     return "" if is_gvisor(facts.runtime) else facts.runtime
 
 

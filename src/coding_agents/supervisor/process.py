@@ -56,7 +56,7 @@ from coding_agents.supervisor.tool_calls import ToolCalls
 from coding_agents_guest.lfspointer import LFS
 from coding_agents_guest.mux import Stream
 
-_LAST_WORDS_S = 3.0
+_LAST_WORDS_S = 1.0
 # How often a bridge that dies under a running container is started again before we give up serving it.
 _REOPEN_TRIES = 5
 _REOPEN_PAUSE_S = 0.5
