@@ -13,7 +13,7 @@ from coding_agents.app.doctor import _settings, limits_check
 from coding_agents.app.launch_request import LaunchOptions, LaunchRequest, parse_request
 from coding_agents.cli.launch import command
 from coding_agents.config.load import load_settings
-from coding_agents.errors import EnforcementError, SessionStateError, UsageError
+from coding_agents.errors import EnforcementError, NotBuiltError, SessionStateError, UsageError
 from coding_agents.gitsync.relay_limits import DEFAULT_LIMITS
 from coding_agents.model.limits import NO_IO, NO_RATE, NO_TIME
 from coding_agents.model.settings import SETTINGS, Tighten
@@ -203,4 +203,6 @@ def test_a_limit_that_the_engine_ignores_is_refused_before_anything_is_made(tmp_
         require_enforceable(info, asked, "")
     assert "--best-effort memory." in caught.value.hint
     require_enforceable(info, replace(asked, best_effort=frozenset({"memory", "swap"})), "")
+    with pytest.raises(NotBuiltError, match="does not work with Podman without root"):
+        require_enforceable(info, Demands(), "runsc")
     assert (limits_check(info).status, "memory, swap, pids" in limits_check(info).detail) == ("warn", True)

@@ -177,6 +177,34 @@ def test_capabilities_that_were_kept_are_seen() -> None:
     ]
 
 
+def test_a_limit_that_an_engine_is_known_to_ignore_is_left_to_the_measurement() -> None:
+    """As rootless Podman on cgroup v1 drops them all; nothing else is let pass for it."""
+    document = _golden("podman-sandbox")
+    for key in ("Memory", "MemorySwap", "NanoCpus", "PidsLimit"):
+        document["HostConfig"][key] = 0
+    spec, state = _spec("sandbox", document), parse_container(document)
+    named = ("memory", "memory and swap", "CPUs", "processes")
+    assert [line.partition(":")[0] for line in drift(spec, state)] == list(named)
+    assert drift(spec, state, ignored=("memory", "swap", "cpus", "pids")) == []
+    assert [line.partition(":")[0] for line in drift(spec, state, ignored=("memory",))] == list(named[1:])
+    document["HostConfig"]["ShmSize"] = 0
+    (left,) = drift(spec, parse_container(document), ignored=("memory", "swap", "cpus", "pids"))
+    assert left.startswith("shared memory")
+
+
+@pytest.mark.parametrize("which", _ENGINES)
+def test_another_runtime_than_asked_is_seen(which: str) -> None:
+    document = _golden(f"{which}-sandbox")
+    document["OCIRuntime"] = "/usr/sbin/runc" if which == "podman" else None
+    spec = _spec("sandbox", document)
+    assert drift(replace(spec, runtime="runc"), parse_container(document)) == []
+    (line,) = drift(replace(spec, runtime="runsc"), parse_container(document))
+    assert line == "runtime: asked runsc, the engine made runc"
+    document["HostConfig"]["Runtime"] = document["OCIRuntime"] = "runsc"
+    (line,) = drift(spec, parse_container(document))
+    assert line == "runtime: asked of the engine, the engine made runsc"
+
+
 @pytest.mark.parametrize("which", _ENGINES)
 @pytest.mark.parametrize(
     "key", ["ReadonlyRootfs", "Privileged", "SecurityOpt", "PidMode", "NetworkMode", "AutoRemove"]

@@ -155,8 +155,8 @@ def _measure(
 ) -> Enforced:
     """Compare what the engine made and what the kernel enforces with the plan."""
     spec = plan.sandbox.joined_to(session.record.holder_id) if plan.holder is not None else plan.sandbox
-    differences = drift(spec, state)
     info = session.engine.info
+    differences = drift(spec, state, ignored=info.ignored_limits)
     if spec.gvisor:
         facts = {**facts, "cgroup": read_limits(info, state)}
     evidence = Evidence(

@@ -9,7 +9,7 @@ import msgspec
 from coding_agents.config.load import ORGANISATION_FILE, load_settings
 from coding_agents.engine.api import EngineInfo
 from coding_agents.engine.apparmor import can_confine, profiles_loaded
-from coding_agents.errors import EnforcementError, SessionStateError, UsageError
+from coding_agents.errors import EnforcementError, NotBuiltError, SessionStateError, UsageError
 from coding_agents.model.limits import NO_IO, NO_RATE, NO_TIME
 from coding_agents.model.runtimes import AUTO, is_gvisor
 from coding_agents.model.session import SessionRecord
@@ -81,7 +81,15 @@ def demands_at_start(session: SessionContext, *, organisation_file: Path = ORGAN
 
 
 def require_enforceable(info: EngineInfo, demands: Demands, runtime: str) -> None:
-    """Raise EnforcementError when something is needed that this engine, or `runtime`, is known not to give."""
+    """Raise when something is needed that this engine, or `runtime`, is known not to give.
+
+    EnforcementError for a protection, NotBuiltError for gVisor where it cannot put itself under any limit.
+    """
+    if is_gvisor(runtime) and info.rootless:
+        raise NotBuiltError(
+            f"the runtime runsc does not work with {info.title} without root: it may not make its control group",
+            hint="Take an engine that runs as root, or another --runtime.",
+        )
     _require_limits(info, demands)
     _require_apparmor(info, demands, runtime)
 

@@ -31,7 +31,7 @@ def require_holder(engine: Engine, container: str, plan: SessionPlan) -> None:
     """Raise EnforcementError when the started holder, whose guard `guard_problems` waits for, is not as planned."""
     _, holder = _holder_of(plan)
     state = engine.inspect(container)
-    if state is None or (differences := drift(holder, state)):
+    if state is None or (differences := drift(holder, state, ignored=engine.info.ignored_limits)):
         details = "\n".join(differences) if state is not None else "it is gone"
         raise EnforcementError("the network holder is not what was planned", details=details)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from coding_agents.engine.api import ContainerConfig, ContainerState, Mounted
 from coding_agents.engine.argv import APPARMOR_OPTION, network_text
@@ -11,17 +11,22 @@ from coding_agents.sandbox.credentials import credentials_in_environment
 from coding_agents.sandbox.seccomp import is_seccomp, profile
 from coding_agents.sandbox.spec import ContainerSpec
 
+_LIMITS = {"memory": "memory", "swap": "memory and swap", "cpus": "CPUs", "pids": "processes"}
 _SHARED = ("host", "container:", "ns:")
 _KNOWN_SECURITY = frozenset({"no-new-privileges", "no-new-privileges:true", "no-new-privileges=true"})
 
 
-def drift(spec: ContainerSpec, state: ContainerState) -> list[str]:
-    """Every way in which the container differs from `spec`, a line each; empty when it is what was asked."""
+def drift(spec: ContainerSpec, state: ContainerState, *, ignored: Collection[str] = ()) -> list[str]:
+    """Every way in which the container differs from `spec`, a line each; empty when it is what was asked.
+
+    `ignored` are the limits that the engine is known to drop (`EngineInfo.ignored_limits`): what is in force of them is
+    measured, and shown.
+    """
     made = state.config
-    return [*_differences(spec, state), *_weakened(made), *_mounts(spec, made), *_environment(spec, made)]
+    return [*_differences(spec, state, ignored), *_weakened(made), *_mounts(spec, made), *_environment(spec, made)]
 
 
-def _differences(spec: ContainerSpec, state: ContainerState) -> Iterator[str]:
+def _differences(spec: ContainerSpec, state: ContainerState, ignored: Collection[str]) -> Iterator[str]:
     made, limits = state.config, spec.limits
     labels = {key: state.labels.get(key) for key, _ in spec.labels}
     wanted = (
@@ -41,8 +46,9 @@ def _differences(spec: ContainerSpec, state: ContainerState) -> Iterator[str]:
         ("stop timeout", spec.stop_timeout_s, made.stop_timeout_s),
         ("labels", dict(spec.labels), labels),
     )
+    dropped = {_LIMITS[name] for name in ignored}
     for what, asked, found in wanted:
-        if asked != found:
+        if asked != found and what not in dropped:
             yield f"{what}: asked {_shown(asked)}, the engine made {_shown(found)}"
     if made.runtime != spec.runtime if spec.runtime else is_gvisor(made.runtime):
         yield f"runtime: asked {spec.runtime or 'of the engine'}, the engine made {made.runtime or 'unknown'}"

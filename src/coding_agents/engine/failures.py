@@ -52,6 +52,10 @@ _HINTS = (
         "The engine does not know this runtime: `coding-agents doctor` shows those that it knows.",
     ),
     (
+        r"\"(?:slirp4netns|pasta)\": executable file not found",
+        "Podman without root needs it for a network: install it, or add --network-proxy restricted.",
+    ),
+    (
         r"cannot run with network enabled in root network namespace",
         "This gVisor takes this kernel's namespaces for the host's: register it with the argument --network=none.",
     ),
