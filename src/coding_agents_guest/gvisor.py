@@ -1,4 +1,4 @@
-"""What gVisor's kernel says of itself. It has no seccomp of ours in it: it answers the calls, and not the host's kernel."""
+"""What gVisor's kernel says of itself: it answers the system calls there, without our profile, and not the host's."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _STATX_BYTES = 256
 def read_kernel() -> dict[str, Any]:
     """The kernel's own words and its answers to two calls, for a process that has no seccomp filter.
 
-    `release` is uname(2)'s, `log` the beginning of the kernel's log ("" when it may not be read), `no_new_privs` whether
-    no program can gain privileges (gVisor has no switch for it: it always answers yes), `statx` whether statx(2)
-    takes a flag that `ls` needs. Raises OSError.
+    `release` is uname(2)'s, `log` the beginning of the kernel's log ("" when it may not be read), `no_new_privs`
+    whether no program can gain privileges (gVisor has no switch for it: it always answers yes), `statx` whether
+    statx(2) takes a flag that `ls` needs. Raises OSError.
     """
     import ctypes  # where there is a filter nobody asks
 

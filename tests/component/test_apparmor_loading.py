@@ -117,7 +117,7 @@ def test_a_launch_that_needs_the_profile_is_refused_without_it(info: EngineInfo,
 
 def test_gvisor_has_no_profile(info: EngineInfo, policy: Path) -> None:
     both(policy)
-    with pytest.raises(EnforcementError, match="gVisor .runtime runsc. has none"):
+    with pytest.raises(EnforcementError, match=r"gVisor \(runtime runsc\) has none"):
         require_enforceable(info, Demands(asked=frozenset({"apparmor"})), "runsc")
 
 

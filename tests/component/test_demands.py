@@ -195,11 +195,17 @@ def test_a_broken_file_of_the_repository_does_not_widen_the_budgets_of_pushes(tm
 def test_a_limit_that_the_engine_ignores_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     """But not the default ones, and not what may be missing."""
     info = replace(
-        FakeEngine(tmp_path).info, title="Podman", rootless=True, cgroup_version=1, ignored_limits=("memory", "swap", "pids")
+        FakeEngine(tmp_path).info,
+        title="Podman",
+        rootless=True,
+        cgroup_version=1,
+        ignored_limits=("memory", "swap", "pids"),
     )
     require_enforceable(info, Demands(), "")
     asked = Demands(frozenset({"memory", "swap", "cpus"}), frozenset({"swap"}))
-    with pytest.raises(EnforcementError, match=r"limit on memory here and ignores it \(rootless, cgroup v1\)") as caught:
+    with pytest.raises(
+        EnforcementError, match=r"limit on memory here and ignores it \(rootless, cgroup v1\)"
+    ) as caught:
         require_enforceable(info, asked, "")
     assert "--best-effort memory." in caught.value.hint
     require_enforceable(info, replace(asked, best_effort=frozenset({"memory", "swap"})), "")

@@ -208,7 +208,9 @@ def test_podmans_gvisor_gets_no_network_of_its_own(host: Host) -> None:
         find_engine("podman", host.environ, runtime=runtime).kill("x")
         assert host.calls()[-1] == "podman --runtime=runsc --runtime-flag=network=none container kill x"
     with suppress(EngineError):  # of the stub, which makes no image
-        find_engine("podman", host.environ, runtime="runsc").build(host.directory, tag="x:local", on_line=print)
+        find_engine("podman", host.environ, runtime="runsc").build(
+            host.directory, tag="x:local", on_line=print
+        )
     assert any(call.startswith("podman build --force-rm --tag=x:local") for call in host.calls())
 
 

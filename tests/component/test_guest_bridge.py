@@ -225,12 +225,14 @@ def test_a_peer_that_names_ourselves_is_untold(sockets: Path) -> None:
     ours, others = socket.socketpair()
     with ours, others:
         assert peer.peer_uid(ours) == UNTOLD_UID
-    program = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); sys.stdin.read()"
-    with bind_unix(sockets / "x.sock") as listener:
-        with subprocess.Popen((sys.executable, "-c", program, sockets / "x.sock"), stdin=subprocess.PIPE):
-            connection, _ = listener.accept()
-            with connection:
-                assert peer.peer_uid(connection) == os.geteuid()
+    program = (
+        "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); sys.stdin.read()"
+    )
+    words = (sys.executable, "-c", program, sockets / "x.sock")
+    with bind_unix(sockets / "x.sock") as listener, subprocess.Popen(words, stdin=subprocess.PIPE):
+        connection, _ = listener.accept()
+        with connection:
+            assert peer.peer_uid(connection) == os.geteuid()
 
 
 def test_whose_socket_it_is_then_its_file_says(sockets: Path, monkeypatch: pytest.MonkeyPatch) -> None:

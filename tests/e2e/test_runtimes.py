@@ -117,8 +117,20 @@ def gvisors_flags(product: Product) -> tuple[str, ...]:
 def test_gvisor_asks_its_model_by_the_broker(product: Product, repo: Path) -> None:
     require_runtime(product, "runsc")
     with serving("hello") as model:
-        product.extra |= {"CODING_AGENTS_MODEL_UPSTREAM": model.url, "ANTHROPIC_API_KEY": "sk-real-key-0123456789"}
-        command = ("launch", str(repo), "--agent", "claude", "--network-proxy", "restricted", "--runtime", "runsc")
+        product.extra |= {
+            "CODING_AGENTS_MODEL_UPSTREAM": model.url,
+            "ANTHROPIC_API_KEY": "sk-real-key-0123456789",
+        }
+        command = (
+            "launch",
+            str(repo),
+            "--agent",
+            "claude",
+            "--network-proxy",
+            "restricted",
+            "--runtime",
+            "runsc",
+        )
         said = product.run(*command, "--rm", "-p", "Say hello", timeout_s=2 * LAUNCH_S).out
     assert said
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import errno
-import os
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from coding_agents_guest import probe
 from coding_agents_guest.cgroups import parse_limit
+from coding_agents_guest.gvisor import read_kernel
 from coding_agents_guest.probe import (
     count_ipv6_routes,
     other_mounts,
@@ -22,7 +23,6 @@ from coding_agents_guest.probe import (
     parse_status,
     read_facts,
 )
-from coding_agents_guest.gvisor import read_kernel
 from coding_agents_guest.wire import PROTOCOL, Hello, encode
 
 STATUS = """Name:\tpython3

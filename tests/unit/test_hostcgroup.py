@@ -47,7 +47,9 @@ def _state(**changes: Any) -> Any:
     return State
 
 
-def _read(tmp_path: Path, info: EngineInfo, groups: str, state: ContainerState | None = None) -> dict[str, object]:
+def _read(
+    tmp_path: Path, info: EngineInfo, groups: str, state: ContainerState | None = None
+) -> dict[str, object]:
     files = {f"tree/{path.format(id=ID)}": text for path, text in LIMITS.items()}
     for path, text in {**files, f"proc/{PID}/cgroup": groups}.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +64,12 @@ def test_version_1(tmp_path: Path, info: EngineInfo) -> None:
 
 
 def test_version_2(tmp_path: Path, info: EngineInfo) -> None:
-    files = {"memory.max": "8589934592", "memory.swap.max": "0", "pids.max": "4096", "cpu.max": "200000 100000"}
+    files = {
+        "memory.max": "8589934592",
+        "memory.swap.max": "0",
+        "pids.max": "4096",
+        "cpu.max": "200000 100000",
+    }
     group = tmp_path / f"tree/system.slice/docker-{ID}.scope"
     group.mkdir(parents=True)
     for name, text in files.items():

@@ -283,7 +283,9 @@ def test_a_real_container_in_gvisor_holds() -> None:
     assert {name for name, value in verdict.layers.items() if value == "on"} == {
         "user", "capabilities", "no-new-privileges", "read-only-root", "mounts", "host-paths", "swap",
     }  # fmt: skip
-    shown = {name: verdict.layers[name] for name in ("seccomp", "network", "memory", "cpus", "pids", "apparmor")}
+    shown = {
+        name: verdict.layers[name] for name in ("seccomp", "network", "memory", "cpus", "pids", "apparmor")
+    }
     assert shown == {
         "seccomp": "old-gvisor", "network": "none", "memory": "8g", "cpus": "2", "pids": "4096", "apparmor": "absent",
     }  # fmt: skip

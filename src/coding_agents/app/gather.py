@@ -68,9 +68,7 @@ def gathering(
 
 def _linux_engine(request: LaunchRequest, env: HostEnvironment) -> Engine:
     runtime = request.settings.runtime
-    engine = find_engine(
-        request.settings.engine, env.environ, runtime="" if runtime == AUTO else runtime
-    )
+    engine = find_engine(request.settings.engine, env.environ, runtime="" if runtime == AUTO else runtime)
     if engine.info.os not in ("", "linux"):
         raise EngineError(
             f"the engine runs {engine.info.os} containers", hint="Use an engine for Linux containers."

@@ -22,8 +22,8 @@ from coding_agents.engine.api import Engine
 from coding_agents.errors import CredentialError, EngineError
 from coding_agents.gitsync.clone import drop_empty_repository
 from coding_agents.model.manifest import AgentManifest
-from coding_agents.model.runtimes import AUTO
 from coding_agents.model.provider import Login
+from coding_agents.model.runtimes import AUTO
 from coding_agents.proc.runner import Command
 from coding_agents.proc.terminal import run_on_terminal
 from coding_agents.sandbox.guest import guest_argv

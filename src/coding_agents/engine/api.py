@@ -22,8 +22,9 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     """An engine that answers. `cgroup_version` is 1, 2 or 0 (unknown); unknown numbers are 0.
 
     `ignored_limits` are the protections (`memory`, …) that the engine is known to accept limits for and to ignore
-    (rootless on cgroup v1). `data_root` is a path on the engine's own machine, which may be a remote one. `identity` tells it from
-    other engines, its own id where it has one; `context` is the Docker context that led to it, "" where there is none.
+    (rootless on cgroup v1). `data_root` is a path on the engine's own machine, which may be a remote one. `identity`
+    tells it from other engines, its own id where it has one; `context` is the Docker context that led to it, "" where
+    there is none.
     `machine` are the name and the kernel of the machine that it runs on, as uname(2) has them there.
     """
 

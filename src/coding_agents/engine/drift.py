@@ -23,7 +23,12 @@ def drift(spec: ContainerSpec, state: ContainerState, *, ignored: Collection[str
     measured, and shown.
     """
     made = state.config
-    return [*_differences(spec, state, ignored), *_weakened(made), *_mounts(spec, made), *_environment(spec, made)]
+    return [
+        *_differences(spec, state, ignored),
+        *_weakened(made),
+        *_mounts(spec, made),
+        *_environment(spec, made),
+    ]
 
 
 def _differences(spec: ContainerSpec, state: ContainerState, ignored: Collection[str]) -> Iterator[str]:

@@ -37,7 +37,9 @@ from coding_agents.sandbox.spec import (
 
 Labels = tuple[tuple[str, str], ...]
 
-GVISOR_PIDS = 1024  # gVisor takes two to seven threads of the host for a process of its own, and dies when it gets none
+GVISOR_PIDS = (
+    1024  # gVisor takes two to seven threads of the host for a process of its own, and dies when it gets none
+)
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
