@@ -287,6 +287,13 @@ class AnswerLostError(SupervisorError):
     exit_status = 45
 
 
+class DiskImageError(CodingAgentsError):
+    """The file system of a session's own (`--disk`) cannot be made, mounted or unmounted."""
+
+    code = "disk-image"
+    exit_status = 46
+
+
 class GuestError(CodingAgentsError):
     """The guest's start sequence failed inside the container."""
 

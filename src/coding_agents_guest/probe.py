@@ -93,9 +93,10 @@ def parse_limits(text: str) -> dict[str, list[Limit]]:
 def parse_mounts(text: str, watched: Sequence[str]) -> dict[str, Facts]:
     """/proc/PID/mountinfo (proc_pid_mountinfo(5)): the topmost mount at each watched path."""
     mounts: dict[str, Facts] = {}
-    for point, options, kind, source, super_options in _mount_entries(text):
+    for point, device, options, kind, source, super_options in _mount_entries(text):
         if point in watched:
             mounts[point] = {
+                "device": device,
                 "options": options.split(","),
                 "type": kind,
                 "source": source,
@@ -163,14 +164,14 @@ def _with_sizes(root: Path, mounts: dict[str, Facts]) -> dict[str, Facts]:
     return mounts
 
 
-def _mount_entries(text: str) -> list[tuple[str, str, str, str, str]]:
-    """Mount point, options, type, source and super options of each mount, in mounting order."""
+def _mount_entries(text: str) -> list[tuple[str, str, str, str, str, str]]:
+    """Mount point, device as major:minor, options, type, source and super options of each mount, in mounting order."""
     entries = []
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
         left, right = before.split(), after.split(" ")
         if len(left) >= 6 and len(right) >= 3:
-            entries.append((_unescaped(left[4]), left[5], right[0], _unescaped(right[1]), right[2]))
+            entries.append((_unescaped(left[4]), left[2], left[5], right[0], _unescaped(right[1]), right[2]))
     return entries
 
 

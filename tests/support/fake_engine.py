@@ -260,7 +260,7 @@ class FakeEngine:
 
     # volumes and networks
 
-    def create_volume(self, name: str, *, labels: Mapping[str, str]) -> None:
+    def create_volume(self, name: str, *, labels: Mapping[str, str], place: str = "") -> None:
         self._called("create_volume")
         if name in self._volumes:
             raise EngineError(f"cannot create volume {name}: it already exists")

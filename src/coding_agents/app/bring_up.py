@@ -22,10 +22,12 @@ from coding_agents.errors import (
     EngineError,
 )
 from coding_agents.network.guard import holder_options
+from coding_agents.quota.window import is_direct, loops_of
 from coding_agents.sandbox.guest import NOT_OURS
 from coding_agents.sandbox.plan import SessionPlan
 from coding_agents.sandbox.protections import Enforced, Evidence, judge
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.disk import image_of
 from coding_agents.supervisor.guest_config import to_plain
 from coding_agents.supervisor.protocol import Op
 from coding_agents.supervisor.room import disk_of, require_room
@@ -159,6 +161,8 @@ def _measure(
     differences = drift(spec, state, ignored=info.ignored_limits)
     if spec.gvisor:
         facts = {**facts, "cgroup": read_limits(info, state)}
+    image = image_of(session)
+    loops = loops_of(image) if image is not None else ()
     evidence = Evidence(
         facts,
         spec,
@@ -166,6 +170,8 @@ def _measure(
         userns=info.user_namespace,
         disk_watched=bool(disk_of(session)),
         kernel=info.machine[1],
+        loops=loops,
+        direct=all(map(is_direct, loops)),
     )
     enforced = judge(evidence, asked=demands.asked, best_effort=demands.best_effort)
     problems = [*differences, *enforced.violations]

@@ -16,6 +16,8 @@ from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
 from coding_agents.engine.find import find_engine
 from coding_agents.errors import CodingAgentsError, EngineNotFoundError
+from coding_agents.quota.image import Image
+from coding_agents.quota.window import release
 from coding_agents.sandbox.spec import LABEL
 from coding_agents.store.sessions import BrokenSession, SessionStore
 from coding_agents.supervisor.client import SupervisorClient
@@ -60,6 +62,7 @@ def set_aside(env: HostEnvironment, store: SessionStore, session: BrokenSession)
                 continue
             left += _stopped(engine, name, session.id)
         SupervisorClient(session.directory, store.control_socket(session.id), dict(env.environ)).quit()
+        release(Image(session.directory))
         return SetAside(store.set_aside(session.id), tuple(left), tuple(silent))
 
 

@@ -10,7 +10,7 @@ from coding_agents.config.load import ORGANISATION_FILE, load_settings
 from coding_agents.engine.api import EngineInfo
 from coding_agents.engine.apparmor import can_confine, profiles_loaded
 from coding_agents.errors import EnforcementError, NotBuiltError, SessionStateError, UsageError
-from coding_agents.model.limits import NO_IO, NO_RATE, NO_TIME
+from coding_agents.model.limits import NO_DISK, NO_IO, NO_RATE, NO_TIME
 from coding_agents.model.runtimes import AUTO, is_gvisor
 from coding_agents.model.session import SessionRecord
 from coding_agents.model.settings import Settings, Source
@@ -22,6 +22,7 @@ _ASKED_BY = {
     "limits.memory": ("memory", "swap"),
     "limits.cpu": ("cpus",),
     "limits.pids": ("pids",),
+    "limits.disk": ("disk",),
     "limits.disk_read": ("disk-read",),
     "limits.disk_write": ("disk-write",),
 }
@@ -30,6 +31,7 @@ _ASKED_BY = {
 _BUDGETS = {
     "limits.time": ("time_s", NO_TIME),
     "limits.bandwidth": ("bandwidth", NO_RATE),
+    "limits.disk": ("disk", NO_DISK),
     "limits.disk_read": ("disk_read", NO_IO),
     "limits.disk_write": ("disk_write", NO_IO),
     "model.max_tokens": ("tokens", NO_TOKENS),

@@ -15,6 +15,7 @@ from coding_agents.errors import CodingAgentsError, EnforcementError
 from coding_agents.model.audit import RecordType
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.disk import remove_host_side
 from coding_agents.supervisor.protocol import Op
 
 _MEASURED = Query(types=frozenset({RecordType.ENFORCEMENT_MEASURED}))  # it comes before each opened gate, too
@@ -49,8 +50,8 @@ def kept_log_named(store: SessionStore, session_id: str, undo: Undo) -> Iterator
 
 
 def discard(store: SessionStore, session_id: str) -> None:
-    """Remove the session of a launch that is undone. Raises StoreError."""
-    store.remove(session_id, keep_log=_is_worth_keeping(store.audit_log(session_id)))
+    """Remove the session of a launch that is undone. Raises StoreError, DiskImageError."""
+    remove_host_side(store, session_id, keep_log=_is_worth_keeping(store.audit_log(session_id)))
 
 
 def _is_worth_keeping(log: Path) -> bool:

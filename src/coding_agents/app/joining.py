@@ -7,10 +7,20 @@ from decimal import Decimal
 
 from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.errors import SessionExistsError
-from coding_agents.model.limits import NO_IO, NO_RATE, NO_TIME, cpus_text, duration_text, rate_text, size_text
+from coding_agents.model.limits import (
+    NO_DISK,
+    NO_IO,
+    NO_RATE,
+    NO_TIME,
+    cpus_text,
+    duration_text,
+    rate_text,
+    size_text,
+)
 from coding_agents.model.refs import Branch
 from coding_agents.model.session import SessionRecord
 from coding_agents.model.settings import BY_KEY
+from coding_agents.model.spending import NONE
 
 
 def require_joinable(request: LaunchRequest, existing: SessionRecord) -> None:
@@ -55,10 +65,11 @@ def _differences(request: LaunchRequest, existing: SessionRecord) -> Iterator[tu
         ("--cpu", options.cpu, cpus_text(request.limits.cpus), cpus_text(Decimal(limits["cpus"]))),
         ("--memory", options.memory, size_text(request.limits.memory_bytes), size_text(int(limits["memory_bytes"]))),
         ("--pids", options.pids, str(request.limits.pids), limits["pids"]),
-        ("--disk-read", options.disk_read, size_text(request.limits.disk_read),
-         size_text(int(limits.get("disk_read", NO_IO)))),
-        ("--disk-write", options.disk_write, size_text(request.limits.disk_write),
-         size_text(int(limits.get("disk_write", NO_IO)))),
+        ("--disk", options.disk, _bytes(request.limits.disk_bytes), _bytes(int(limits.get("disk", NO_DISK)))),
+        ("--disk-read", options.disk_read, _bytes(request.limits.disk_read),
+         _bytes(int(limits.get("disk_read", NO_IO)))),
+        ("--disk-write", options.disk_write, _bytes(request.limits.disk_write),
+         _bytes(int(limits.get("disk_write", NO_IO)))),
         ("--bandwidth", options.bandwidth, rate_text(request.settings.limits_bandwidth),
          rate_text(int(limits.get("bandwidth", NO_RATE)))),
         ("--time-limit", options.time_limit, duration_text(request.settings.limits_time),
@@ -79,3 +90,7 @@ def _differences(request: LaunchRequest, existing: SessionRecord) -> Iterator[tu
     ):
         if differs:
             yield flag, ""
+
+
+def _bytes(size: int) -> str:
+    return NONE if size >= min(NO_DISK, NO_IO) else size_text(size)

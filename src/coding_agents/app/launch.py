@@ -7,7 +7,7 @@ the step.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 
 import msgspec
@@ -15,6 +15,7 @@ import msgspec
 from coding_agents.app.bring_up import Guarding, bring_up
 from coding_agents.app.config_volume import fill_config
 from coding_agents.app.demands import require_enforceable
+from coding_agents.app.disk_quota import Disk, decide_disk, full_disk_named
 from coding_agents.app.failed_start import discard, enforcement_failures_recorded, kept_log_named
 from coding_agents.app.gather import Gathered
 from coding_agents.app.guest import guest_config
@@ -43,13 +44,17 @@ from coding_agents.images.api import ImageRef
 from coding_agents.images.build import ensure_image, plan_images
 from coding_agents.mcp.apart import write_given
 from coding_agents.model.audit import RecordType
+from coding_agents.model.limits import NO_DISK
 from coding_agents.model.session import SessionRecord
+from coding_agents.quota.image import Image
+from coding_agents.quota.window import release
 from coding_agents.sandbox.invariants import check_spec
 from coding_agents.sandbox.plan import SessionPlan
 from coding_agents.sandbox.protections import Enforced
 from coding_agents.store.leftovers import finish_removals
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.disk import disk_opened, make_disk
 from coding_agents.supervisor.guest_program import GuestProgram, ensure_guest_volume
 from coding_agents.supervisor.protocol import Op
 from coding_agents.supervisor.removal import remove_engine_objects
@@ -89,6 +94,7 @@ class Launch(msgspec.Struct):
     trace: Trace
     on_gate: Callable[[SessionContext], None] | None = None
     servers: SessionServers = SessionServers()
+    disk: Disk = Disk()
 
     def run(self) -> Launched:
         """Carry the request out. Raises what the steps raise; then nothing is left of the launch."""
@@ -108,6 +114,9 @@ class Launch(msgspec.Struct):
     def _run(self, facts: Gathered) -> Launched:
         """One attempt under the name that is free now. Raises _OutrunError when another launch took it."""
         naming = choose_name(self.request, facts, self.store, self.env)
+        if self.request.limits.disk_bytes < NO_DISK and (self.request.options.dry_run or not naming.existing):
+            with self.trace.step("disk quota"):
+                self.disk = decide_disk(self.request, facts, self.env, self.narrator)
         if self.request.options.dry_run:
             return Launched(self.trace, plan=self._dry_plan(facts, naming))
         if naming.existing is not None:
@@ -193,12 +202,14 @@ class Launch(msgspec.Struct):
         room: Callable[[], None],
     ) -> Source:
         """Steps 4 to 6: volumes, holder, relay and supervisor side by side, then the container at its gate."""
-        engine = facts.engine
+        engine, record = facts.engine, session.record
         write_given(session.directory, self.servers.apart)
+        undo.add("disk", lambda: release(Image(session.directory)))
         undo.add("engine objects", lambda: remove_engine_objects(engine, plan.identity.nonce))
         # Undone first: a supervisor that sees the container end would begin to salvage it.
         undo.add("supervisor", session.supervisor().quit)
-        with Parallel(self.trace) as steps:
+        with ExitStack() as open_disk, Parallel(self.trace) as steps:
+            disk = steps.run("disk", lambda: self._open_disk(session, open_disk)) if record.quota else None
             source = steps.run("relay", lambda: self._source(session, facts))
             guest = steps.run("guest", lambda: self._guest(engine, plan, program))
             holder = self._make_holder(steps, engine, plan, guest)
@@ -212,6 +223,8 @@ class Launch(msgspec.Struct):
             own = steps.run("own volumes", lambda: require_own_volumes(engine, plan.own_volumes))
             self._fill_config(steps, engine, plan, own)
             guest.result()
+            if disk is not None:
+                disk.result()
             holder_id = holder.result() if holder is not None else ""
             holds = steps.run("holder start", lambda: engine.start(holder_id)) if holder_id else None
             with self.trace.step("create"):
@@ -229,12 +242,16 @@ class Launch(msgspec.Struct):
                 room()
         return source.result()
 
+    def _open_disk(self, session: SessionContext, open_disk: ExitStack) -> None:
+        make_disk(session)
+        open_disk.enter_context(disk_opened(session))
+
     def _fill(self, session: SessionContext, facts: Gathered, source: Source) -> None:
         container = session.record.container_id
-        fill_workspace(facts.engine, container, facts, source, self.env)
-        fill_home(
-            facts.engine, container, {**home_files(facts.manifest, session.record), **self.servers.seeds()}
-        )
+        with full_disk_named(self.disk):
+            fill_workspace(facts.engine, container, facts, source, self.env)
+            seeds = {**home_files(facts.manifest, session.record), **self.servers.seeds()}
+            fill_home(facts.engine, container, seeds)
 
     def _fill_config(self, steps: Parallel, engine: Engine, plan: SessionPlan, own: Step[None]) -> None:
         """Begin to fill the configuration volume once it is known to be ours. Who reads it waits at the gate."""
@@ -269,6 +286,7 @@ class Launch(msgspec.Struct):
             relay_dir=session.directory / "relay.git",
             branch=session.relay.branch,
             now_ms=session.record.created_ms,
+            plan=self.disk.copy,
         )
 
     def _images(self, facts: Gathered) -> tuple[ImageRef, ImageRef]:
@@ -308,9 +326,11 @@ class Launch(msgspec.Struct):
             naming,
             program,
             guarding,
+            state_dir=self.env.state_dir,
             image=image,
             base_image=base_image,
             config=bool(self._config_files()),
+            disk_bytes=self.disk.size_bytes,
         )
 
     def _config_files(self) -> dict[str, tuple[bytes, bool]]:

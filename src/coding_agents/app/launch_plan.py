@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -15,15 +16,17 @@ from coding_agents.app.naming import Naming
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import EngineInfo
 from coding_agents.engine.apparmor import profiles_loaded
-from coding_agents.engine.blockdev import data_device
+from coding_agents.engine.blockdev import data_device, device_below
 from coding_agents.images.api import ImageRef
-from coding_agents.model.limits import NO_IO, Limits
+from coding_agents.model.limits import NO_DISK, NO_IO, Limits
 from coding_agents.model.runtimes import AUTO, is_gvisor
 from coding_agents.model.session import SessionRecord, Volumes
 from coding_agents.network.dns import read_resolvers
 from coding_agents.network.guard import guard_rate, parse_private
+from coding_agents.quota.image import Image
 from coding_agents.sandbox.plan import Identity, PlanInput, SessionPlan, plan_session
 from coding_agents.sandbox.spec import Network
+from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import engine_choice, repo_ref
 from coding_agents.supervisor.guest_program import GuestProgram
 
@@ -44,11 +47,12 @@ def launch_runtime(request: LaunchRequest, info: EngineInfo) -> str:
     return info.default_runtime if is_gvisor(info.default_runtime) else ""
 
 
-def with_device(limits: Limits, info: EngineInfo) -> Limits:
-    """The same limits with the disk of the engine's data, where its use is limited."""
+def with_device(limits: Limits, info: EngineInfo, state_dir: Path) -> Limits:
+    """The same limits with the disk that holds what the session writes, where its use is limited."""
     if min(limits.disk_read, limits.disk_write) >= NO_IO:
         return limits
-    return replace(limits, disk_device=data_device(info))
+    has_quota = limits.disk_bytes < NO_DISK
+    return replace(limits, disk_device=device_below(state_dir) if has_quota else data_device(info))
 
 
 def launch_plan(
@@ -58,12 +62,20 @@ def launch_plan(
     program: GuestProgram,
     guarding: Guarding,
     *,
+    state_dir: Path,
     image: str,
     base_image: str,
     config: bool,
+    disk_bytes: int,
 ) -> SessionPlan:
-    """The plan of a new session, with the images by id; `config` tells whether it has a configuration volume."""
+    """The plan of a new session, with the images by id.
+
+    `config` tells whether it has a configuration volume, `disk_bytes` how large its own file system is, NO_DISK when it
+    has none.
+    """
     info = facts.engine.info
+    disk = SessionStore(state_dir).directory(facts.session_id)
+    limits = replace(request.limits, disk_bytes=disk_bytes)
     return plan_session(
         PlanInput(
             identity=Identity(
@@ -82,13 +94,14 @@ def launch_plan(
             guest_volume=program.volume,
             guest_digest=program.digest,
             config=config,
-            limits=with_device(request.limits, info),
+            limits=with_device(limits, info, state_dir),
             host_cpus=info.cpus or None,
             runtime=launch_runtime(request, info),
             allow_ptrace=request.settings.sandbox_allow_ptrace,
             apparmor=profiles_loaded(info),
             resolvers=guarding.dns,
             holder_options=guarding.options,
+            disk=os.fspath(Image(disk).mount_point) if disk_bytes < NO_DISK else "",
         )
     )
 
@@ -142,6 +155,7 @@ def launch_record(
         author_email=author.email if author is not None else f"{facts.manifest.name}@localhost",
         private=guarding.private,
         allow_ptrace=request.settings.sandbox_allow_ptrace,
+        quota=plan.sandbox.limits.disk_bytes < NO_DISK,
         asked=tuple(sorted(request.demands.asked)),
         best_effort=tuple(sorted(request.demands.best_effort)),
         limits={
@@ -149,6 +163,7 @@ def launch_record(
             "memory_bytes": str(request.limits.memory_bytes),
             "pids": str(request.limits.pids),
             "file_bytes": str(request.limits.file_bytes),
+            "disk": str(request.limits.disk_bytes),
             "disk_read": str(request.limits.disk_read),
             "disk_write": str(request.limits.disk_write),
             "bandwidth": str(settings.limits_bandwidth),

@@ -40,6 +40,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     cpu: str | None = None
     memory: str | None = None
     pids: str | None = None
+    disk: str | None = None
     disk_read: str | None = None
     disk_write: str | None = None
     bandwidth: str | None = None
@@ -93,6 +94,7 @@ def parse_request(env: HostEnvironment, options: LaunchOptions) -> LaunchRequest
             "limits.cpu": options.cpu,
             "limits.memory": options.memory,
             "limits.pids": options.pids,
+            "limits.disk": options.disk,
             "limits.disk_read": options.disk_read,
             "limits.disk_write": options.disk_write,
             "limits.bandwidth": options.bandwidth,
@@ -126,6 +128,7 @@ def parse_request(env: HostEnvironment, options: LaunchOptions) -> LaunchRequest
             memory_bytes=settings.limits_memory,
             pids=settings.limits_pids,
             file_bytes=settings.limits_file,
+            disk_bytes=settings.limits_disk,
             disk_read=settings.limits_disk_read,
             disk_write=settings.limits_disk_write,
         ),

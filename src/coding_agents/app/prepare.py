@@ -56,12 +56,15 @@ def prepare_source(
     relay_dir: Path,
     branch: Branch,
     now_ms: int,
+    plan: CopyPlan | None = None,
 ) -> Source:
-    """Give the base to the base store, make the relay, decide the copy set and keep the state at launch."""
+    """Give the base to the base store, make the relay, decide the copy set and keep the state at launch.
+
+    `plan` is the copy set where it was decided before.
+    """
     repo, git_env = facts.repo, env.for_git()
-    plan = plan_copy(
-        repo, env=git_env, include=request.settings.workspace_include, clean=request.options.clean
-    )
+    include, clean = request.settings.workspace_include, request.options.clean
+    plan = plan or plan_copy(repo, env=git_env, include=include, clean=clean)
     base_store = open_base(env.data_dir, repo, env=git_env)
     plan = give_all(base_store, repo, plan)
     relay = create_relay(
@@ -116,7 +119,7 @@ def fill_home(engine: Engine, container: str, seeds: dict[str, bytes]) -> None:
 
 def make_volume(engine: Engine, volume: NamedObject) -> None:
     """Make a volume of the session. Raises EngineError where the engine refuses to keep one of that name."""
-    engine.create_volume(volume.name, labels=dict(volume.labels))
+    engine.create_volume(volume.name, labels=dict(volume.labels), place=volume.place)
 
 
 def require_own_volumes(engine: Engine, volumes: Sequence[NamedObject]) -> None:

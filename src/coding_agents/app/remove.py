@@ -13,6 +13,7 @@ from coding_agents.gitsync.packs import user_store
 from coding_agents.model.audit import RecordType
 from coding_agents.model.session import Saved
 from coding_agents.supervisor.context import SessionContext, branch_of, facts_of
+from coding_agents.supervisor.disk import holds_work, remove_host_side
 from coding_agents.supervisor.protocol import Op
 from coding_agents.supervisor.removal import remove_engine_objects
 
@@ -52,7 +53,7 @@ def remove(session: SessionContext, *, force: bool) -> Removed:
             session.supervisor().ask(Op.RECORD, type=RecordType.SESSION_REMOVED.value, subject=record.name)
         session.supervisor().quit()
         deleted = _delete_merged_branch(session)
-        session.store.remove(record.id)
+        remove_host_side(session.store, record.id)
     saved = ended.saved if ended else Saved()
     kept = "" if deleted and saved.integrated == branch_of(record).ref else saved.integrated
     return Removed(record.name, kept, deleted, saved.left_out, saved.nested)
@@ -76,7 +77,7 @@ def _saved(session: SessionContext) -> Ended | None:
             details=error.details,
             hint=f"Nothing was removed; its volume is {volume}.",
         ) from error
-    compared = ended.saved.verified or not session.has_volume()
+    compared = ended.saved.verified or not holds_work(session)
     if not compared or ended.saved.where == "volume":
         raise UnsavedWorkError(
             f"the work of session {session.record.name} is not in the repository",

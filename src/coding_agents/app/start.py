@@ -30,6 +30,7 @@ from coding_agents.network.guard import guard_rate
 from coding_agents.sandbox.plan import SessionPlan, plan_session
 from coding_agents.sandbox.protections import Enforced
 from coding_agents.supervisor.context import BASE_IMAGE, SessionContext, facts_of, plan_input_of
+from coding_agents.supervisor.disk import disk_opened
 from coding_agents.supervisor.protocol import Op
 
 
@@ -61,21 +62,22 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
         manifest = load_manifest(record.agent, session.env.config_dir / "agents")
         with Undo() as undo:
             undo.add("start", lambda: stop_at_gate(session))
-            with trace.step("config"):
-                servers = _renew_config(session, plan, manifest)
-            # They are another version's, or it was made before they were loaded.
-            if not has_profiles(plan.sandbox, state.config):
-                with trace.step("renew"):
-                    take_this_versions_guest(session)
-                    plan = _plan(session, guarding)
-                    make_anew(session, plan)
-            with trace.step("holder"):
-                earlier = _restart_holder(session, plan)
-            # A COMMAND runs again. The task of -p does not: it would cost its money twice, unasked.
-            mode = record.mode if record.command else "tmux"
-            session.update(phase="starting", started_at="", mode=mode)
-            with trace.step("start"):
-                engine.start(session.record.container_id)
+            with disk_opened(session):
+                with trace.step("config"):
+                    servers = _renew_config(session, plan, manifest)
+                # They are another version's, or it was made before they were loaded.
+                if not has_profiles(plan.sandbox, state.config):
+                    with trace.step("renew"):
+                        take_this_versions_guest(session)
+                        plan = _plan(session, guarding)
+                        make_anew(session, plan)
+                with trace.step("holder"):
+                    earlier = _restart_holder(session, plan)
+                # A COMMAND runs again. The task of -p does not: it would cost its money twice, unasked.
+                mode = record.mode if record.command else "tmux"
+                session.update(phase="starting", started_at="", mode=mode)
+                with trace.step("start"):
+                    engine.start(session.record.container_id)
             return bring_up(
                 session,
                 plan,
@@ -106,7 +108,9 @@ def _plan(session: SessionContext, guarding: Guarding) -> SessionPlan:
         resolvers=guarding.dns,
         options=guarding.options,
     )
-    return plan_session(replace(facts, limits=with_device(facts.limits, session.engine.info)))
+    return plan_session(
+        replace(facts, limits=with_device(facts.limits, session.engine.info, session.env.state_dir))
+    )
 
 
 def _renew_config(session: SessionContext, plan: SessionPlan, manifest: AgentManifest) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from coding_agents.model.manifest import AgentManifest
 from coding_agents.model.session import SessionRecord
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.disk import remove_host_side
 from coding_agents.supervisor.removal import remove_engine_objects
 
 TIME_LIMIT_S: Final = 240.0
@@ -171,4 +172,4 @@ def clear_away(session: SessionContext, *, keep_log: bool = True) -> None:
             if container:
                 session.engine.kill(container)  # Podman would let it save its work first
         remove_engine_objects(session.engine, session.record.nonce)
-        session.store.remove(session.record.id, keep_log=keep_log)
+        remove_host_side(session.store, session.record.id, keep_log=keep_log)

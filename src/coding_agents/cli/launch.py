@@ -70,6 +70,11 @@ if TYPE_CHECKING:
 @click.option("--cpu", metavar="N", help="CPUs, such as 0.5 (default 4).")
 @click.option("--memory", metavar="SIZE", help="Memory, with no swap beside it (default 8g).")
 @click.option("--pids", metavar="N", help="Processes and threads (default 4096).")
+@click.option(
+    "--disk",
+    metavar="SIZE",
+    help="A file system of this size for all that the session writes: 5g (default: none).",
+)
 @click.option("--disk-read", metavar="RATE", help="Bytes read from the disk a second: 50m (default: none).")
 @click.option("--disk-write", metavar="RATE", help="Bytes written to the disk a second: 50m (default: none).")
 @click.option(

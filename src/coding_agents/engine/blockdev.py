@@ -1,4 +1,7 @@
-"""The block device that holds an engine's data: the kernel throttles the disk of a container by it (blkio, io.max)."""
+"""The block device that holds what a container writes: the kernel throttles the disk of a container by it.
+
+Mostly that is the disk with the engine's data. See blkio, io.max.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,13 @@ def data_device(info: EngineInfo) -> str:
 
     That is: the engine is elsewhere, or its file system has no device of its own (btrfs, overlay, tmpfs).
     """
-    if not info.is_local:
-        return ""
+    return device_below(Path(info.data_root)) if info.is_local else ""
+
+
+def device_below(place: Path) -> str:
+    """The path of the whole disk with the file system of `place` on this machine, "" as above."""
     try:
-        number = Path(info.data_root).stat().st_dev
+        number = place.stat().st_dev
     except OSError:
         return ""
     return device_of(os.major(number), os.minor(number))

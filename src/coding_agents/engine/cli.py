@@ -22,7 +22,7 @@ from coding_agents.engine.program import QUICK_S, SLOW_S, label_flags, runtime_f
 from coding_agents.errors import EngineError
 from coding_agents.proc import runner
 from coding_agents.proc.runner import Command, Outcome
-from coding_agents.sandbox.invariants import check_argv
+from coding_agents.sandbox.invariants import check_argv, check_volume
 from coding_agents.sandbox.spec import ContainerSpec
 
 _FOREVER_S = 20 * 86400.0  # of commands that the caller ends; poll(2) takes no longer than 24 days
@@ -212,13 +212,15 @@ class CliEngine(ImageVerbs):
         """The command that prints a container's log, and goes on with it when `follow`."""
         return self.command(_logs_args(container, tail, follow=follow), timeout_s=_FOREVER_S)
 
-    def create_volume(self, name: str, *, labels: Mapping[str, str]) -> None:
-        """Make a volume.
+    def create_volume(self, name: str, *, labels: Mapping[str, str], place: str = "") -> None:
+        """Make a volume, which is the directory `place` of a session's own file system where that is given.
 
         Where there is one of that name, Podman raises EngineError; Docker keeps it, with the labels that it has
-        (`volume_labels`).
+        (`volume_labels`). Raises InvariantError for any other directory of the host.
         """
-        self.run(f"create volume {name}", ("volume", "create", *label_flags(labels), name))
+        check_volume(name, place)
+        options = (f"--opt={one}" for one in ("type=none", "o=bind", f"device={place}") if place)
+        self.run(f"create volume {name}", ("volume", "create", *options, *label_flags(labels), name))
 
     def remove_volume(self, name: str) -> None:
         """Remove a volume and what it holds. Raises EngineError while a container has it."""

@@ -24,6 +24,9 @@ MIN_RATE, MAX_RATE = 8_000, 10**10  # upper: what nft takes
 NO_IO = 10**15
 """So many bytes a second are no limit at all."""
 MIN_IO, MAX_IO = MIB, TIB
+NO_DISK = 10**15
+"""So many bytes of a disk are no limit at all."""
+MIN_DISK, MAX_DISK = 64 * MIB, 15 * TIB  # upper: ext4 with blocks of 4 KiB ends at 16 TiB
 MIN_RESERVE, MAX_RESERVE = 64 * MIB, TIB
 MIN_FILE, MAX_FILE = 64 * MIB, TIB
 
@@ -46,9 +49,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     `cpus` counts processors, `memory_bytes` memory and swap together (no extra swap is ever given),
     `pids` processes and threads, `shm_bytes` /dev/shm (browsers and test runners need ≥ 1 GiB; its
     pages count as memory), `tmp_bytes` and `var_tmp_bytes` the two scratch tmpfs, `nofile_*` open files
-    of one process, `file_bytes` the largest file that a process may write (RLIMIT_FSIZE), `disk_read` and
-    `disk_write` bytes a second of the block device `disk_device` (a path below /dev; "" when it has none), `log_bytes`
-    and `log_files` the engine's own record of the container's output.
+    of one process, `file_bytes` the largest file that a process may write (RLIMIT_FSIZE), `disk_bytes` the
+    file system that holds all writable volumes (NO_DISK: they are the engine's own directories), `disk_read`
+    and `disk_write` bytes a second of the block device `disk_device` (a path below /dev; "" when it has none),
+    `log_bytes` and `log_files` the engine's own record of the container's output.
     """
 
     cpus: Decimal = Decimal(4)
@@ -60,6 +64,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     nofile_soft: int = 8192
     nofile_hard: int = 16384
     file_bytes: int = 32 * GIB
+    disk_bytes: int = NO_DISK
     disk_read: int = NO_IO
     disk_write: int = NO_IO
     disk_device: str = ""
@@ -174,6 +179,14 @@ def parse_io(text: str) -> int:
     return NO_IO if stripped in ("none", str(NO_IO)) else _bounded_size(stripped, MIN_IO, MAX_IO)
 
 
+def parse_disk(text: str) -> int:
+    """The size of a session's own file system in bytes, `none` to NO_DISK. Raises UsageError."""
+    stripped = text.strip().lower()
+    if stripped in ("none", str(NO_DISK)):
+        return NO_DISK
+    return _bounded_size(text, MIN_DISK, MAX_DISK, what="the disk of a session")
+
+
 def parse_reserve(text: str) -> int:
     """Bytes that are kept free on a disk, within the bounds of this module. Raises UsageError."""
     return _bounded_size(text, MIN_RESERVE, MAX_RESERVE)
@@ -200,6 +213,11 @@ def duration_text(seconds: int) -> str:
         if seconds and seconds % _SECONDS[unit] == 0:
             return f"{seconds // _SECONDS[unit]}{unit}"
     return f"{seconds}s"
+
+
+def quota_text(size_bytes: int) -> str:
+    """What bounds a session's disk, for people."""
+    return f"kernel quota (ext4 on a loop device, {size_text(size_bytes)})"
 
 
 def size_text(size_bytes: int) -> str:

@@ -93,7 +93,8 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     from others ("" when it is not known), `started_at` the engine's start time of the container whose gate was opened
     ("" while closed), `deadline` when the time of that start is up, `spent` what it has used of its model, `activity`
     what the agent does as far as its requests to the model tell ("" when they do not), `enforced` the measured
-    protections, `packages` the digests of the MCP servers' packages in its image, `guest_digest` the SHA-256 of the
+    protections, `quota` whether its writable volumes lie in a file system of its own, of the size `limits["disk"]`,
+    `packages` the digests of the MCP servers' packages in its image, `guest_digest` the SHA-256 of the
     guest's program in the volume `guest_volume`.
     """
 
@@ -132,6 +133,7 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     author_email: str = ""
     private: tuple[str, ...] = ()
     allow_ptrace: bool = False
+    quota: bool = False
     asked: tuple[str, ...] = ()
     best_effort: tuple[str, ...] = ()
     version: str = ""

@@ -15,11 +15,13 @@ import msgspec
 from coding_agents.model.limits import (
     GIB,
     MIB,
+    NO_DISK,
     NO_IO,
     NO_RATE,
     NO_TIME,
     Limits,
     parse_cpus,
+    parse_disk,
     parse_file_size,
     parse_io,
     parse_memory,
@@ -172,6 +174,10 @@ SETTINGS: tuple[Setting, ...] = (
         measure(parse_rate), {"type": ["string", "integer"]}, Tighten.LOWER, flag="--bandwidth", unit="rate",
     ),
     Setting(
+        "limits.disk", NO_DISK, "File system of its own that a session's workspace and home share: 5g.",
+        measure(parse_disk), _SIZE_SCHEMA, Tighten.LOWER, flag="--disk", unit="io",
+    ),
+    Setting(
         "limits.disk_read", NO_IO, "What is read from the engine's disk a second: 50m.",
         measure(parse_io), _SIZE_SCHEMA, Tighten.LOWER, flag="--disk-read", unit="io",
     ),
@@ -312,6 +318,7 @@ class Settings(msgspec.Struct, frozen=True):
     limits_pids: int
     limits_time: int
     limits_bandwidth: int
+    limits_disk: int
     limits_disk_read: int
     limits_disk_write: int
     limits_file: int
@@ -350,7 +357,7 @@ class Settings(msgspec.Struct, frozen=True):
         return value
 
 
-_NONE = (NO_TOKENS, NO_COST, NO_TIME, NO_RATE, NO_IO)
+_NONE = (NO_TOKENS, NO_COST, NO_TIME, NO_RATE, NO_IO, NO_DISK)
 
 
 def render_value(setting: Setting, value: Value) -> str:

@@ -27,17 +27,23 @@ from coding_agents.sandbox.rules import (
     command_problems,
     is_address,
     mount_problems,
+    place_problems,
     require,
     text_problems,
 )
 from coding_agents.sandbox.spec import BridgeNetwork, ContainerSpec, JoinContainer, NoNetwork, Role
 
-__all__ = ["argv_violations", "check_argv", "check_spec", "spec_violations"]
+__all__ = ["argv_violations", "check_argv", "check_spec", "check_volume", "spec_violations"]
 
 
 def check_spec(spec: ContainerSpec) -> None:
     """Raise InvariantError naming everything that is unsafe about `spec`."""
     require(spec.name, spec_violations(spec))
+
+
+def check_volume(name: str, place: str) -> None:
+    """Raise InvariantError when a volume may not be the directory `place` of the host ("": it is the engine's own)."""
+    require(f"volume {name}", place_problems(place))
 
 
 def spec_violations(spec: ContainerSpec) -> list[str]:

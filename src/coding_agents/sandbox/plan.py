@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import asdict, replace
 
 from coding_agents.errors import NotBuiltError, UsageError
-from coding_agents.model.limits import Limits, cpus_text, size_text
+from coding_agents.model.limits import NO_DISK, Limits, cpus_text, quota_text, size_text
 from coding_agents.model.runtimes import is_gvisor
 from coding_agents.sandbox.apparmor import profile_name
 from coding_agents.sandbox.credentials import credential_in
@@ -78,7 +78,9 @@ class PlanInput(msgspec.Struct, frozen=True, kw_only=True):
     engine's processors (None when unknown). `resolvers` are the addresses the holder's engine-made
     resolv.conf names, `holder_options` the guard's options from `network.guard`. `guest_digest` is the
     SHA-256 of the program in the volume `guest_volume`. `config` tells whether there is a configuration volume,
-    `apparmor` whether the engine's kernel knows our AppArmor profiles, `runtime` is "" for the engine's own.
+    `apparmor` whether the engine's kernel knows our AppArmor profiles, `runtime` is "" for the engine's own. `disk` is
+    the directory of the host below which the session's own file system has the directories of its writable volumes, ""
+    when they are the engine's own.
     """
 
     identity: Identity
@@ -95,14 +97,16 @@ class PlanInput(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str = ""
     allow_ptrace: bool = False
     apparmor: bool = False
+    disk: str = ""
     extra_labels: Labels = ()
 
 
 class NamedObject(msgspec.Struct, frozen=True):
-    """A volume or network to make."""
+    """A volume or network to make. `place` is the directory of the host that a volume is, "" for the engine's own."""
 
     name: str
     labels: Labels
+    place: str = ""
 
 
 class SessionPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,8 +144,8 @@ def plan_session(facts: PlanInput) -> SessionPlan:
     holder = None
     if who.network is Network.ALLOW_ALL:
         holder = _plan_holder(facts, fit_to_host(HOLDER_LIMITS, host_cpus=facts.host_cpus))
-    workspace = NamedObject(f"{who.name}-workspace", _labels(facts, "volume"))
-    home = NamedObject(f"{who.name}-home", _labels(facts, "volume"))
+    workspace = NamedObject(f"{who.name}-workspace", _labels(facts, "volume"), _place(facts, "workspace"))
+    home = NamedObject(f"{who.name}-home", _labels(facts, "volume"), _place(facts, "home"))
     config = NamedObject(f"{who.name}-config", _labels(facts, "volume")) if facts.config else None
     sandbox = SandboxSpec(
         name=who.name,
@@ -258,6 +262,8 @@ def describe(plan: SessionPlan) -> list[str]:
         f" {limits.pids} processes",
     ]
     lines += [f"volume     {v.volume} at {v.path}{'' if v.writable else ' (read-only)'}" for v in box.volumes]
+    if limits.disk_bytes < NO_DISK:
+        lines.append(f"disk       {quota_text(limits.disk_bytes)}, for both volumes that it writes to")
     lines += [f"tmpfs      {t.path} {size_text(t.size_bytes)}" for t in box.tmpfs]
     if plan.holder is not None:
         lines.append(
@@ -336,6 +342,10 @@ def _require_possible(facts: PlanInput) -> None:
 def _helpers_runtime(facts: PlanInput) -> str:
     """That of our own programs beside the agent's container; beside gVisor the engine's own, where it can have two."""
     return "" if is_gvisor(facts.runtime) else facts.runtime
+
+
+def _place(facts: PlanInput, part: str) -> str:
+    return f"{facts.disk}/{part}" if facts.disk else ""
 
 
 def _apparmor(facts: PlanInput, kind: str) -> str:

@@ -18,7 +18,7 @@ from enum import StrEnum
 
 import msgspec
 
-from coding_agents.model.limits import NO_IO, cpus_text, size_text
+from coding_agents.model.limits import NO_DISK, NO_IO, cpus_text, quota_text, size_text
 from coding_agents.sandbox.seccomp import profile
 from coding_agents.sandbox.spec import NoNetwork, SandboxSpec
 
@@ -60,7 +60,9 @@ class Evidence(msgspec.Struct, frozen=True):
     `guard` are the problems of the rules read back from the holder, None when they were not read;
     `userns` whether root inside is nobody outside, None when the engine does not say; `disk_watched` whether the host
     can ask what is left on the engine's disk; `kernel` is the release of the engine's own kernel, "" when it does
-    not say. Of a container in gVisor, `facts` have the host's account of its control groups.
+    not say. Of a container in gVisor, `facts` have the host's account of its control groups. `loops` are the devices,
+    as `7:0`, that hold the image of the session's own file system, as the host sees them; `direct` whether they go past
+    the page cache of the host.
     """
 
     facts: Facts
@@ -69,6 +71,8 @@ class Evidence(msgspec.Struct, frozen=True):
     userns: bool | None = None
     disk_watched: bool = False
     kernel: str = ""
+    loops: Sequence[str] = ()
+    direct: bool = False
 
 
 class Enforced(msgspec.Struct, frozen=True):
@@ -268,10 +272,31 @@ def _userns(evidence: Evidence) -> Measured:
 
 
 def _disk(evidence: Evidence) -> Measured:
-    """There is no quota: at best somebody watches, and ends the session before the disk is full."""
+    """Without a quota at best somebody watches, and ends the session before the disk is full."""
+    if evidence.spec.limits.disk_bytes < NO_DISK:
+        return _quota(evidence)
     if evidence.disk_watched:
-        return Measured(MONITORED, False, "this version sets no quota")
+        return Measured(MONITORED, False, "it has no quota")
     return Measured(ABSENT, False, "the engine's disk cannot be asked from here")
+
+
+def _quota(evidence: Evidence) -> Measured:
+    """All that can be written is on the one device that holds the session's image, and that is no larger than asked."""
+    wanted = evidence.spec.limits.disk_bytes
+    mounts = _mapping(evidence.facts.get("mounts"))
+    problems = [] if len(evidence.loops) == 1 else [f"{len(evidence.loops)} loop devices hold the image"]
+    for volume in evidence.spec.volumes:
+        entry = _mapping(mounts.get(volume.path))
+        if not volume.writable:
+            continue
+        if "device" not in entry:
+            return _unmeasured(f"the device of {volume.path} was not measured")
+        size = entry.get("size_bytes")
+        if entry["device"] not in evidence.loops or entry.get("type") != "ext4":
+            problems.append(f"{volume.path} is not on the session's image")
+        if not isinstance(size, int) or not 0 < size <= wanted:
+            problems.append(f"{volume.path} has {size!r} bytes")
+    return Measured(OFF, False, "; ".join(problems)[:300]) if problems else Measured(quota_text(wanted), True)
 
 
 def _disk_read(evidence: Evidence) -> Measured:
@@ -291,6 +316,8 @@ def _throttle(evidence: Evidence, key: str, wanted: int) -> Measured:
     rates = _mapping(_mapping(evidence.facts.get("cgroup")).get(key))
     if not evidence.spec.limits.disk_device:
         return Measured(ABSENT, False, "the engine's disk is no block device of this machine")
+    if evidence.spec.limits.disk_bytes < NO_DISK and not evidence.direct:
+        return Measured(OFF, False, "its file system is cached by the host, which is not throttled")
     if len(rates) != 1:
         return _unmeasured(f"{len(rates)} devices are throttled")
     (rate,) = rates.values()

@@ -25,6 +25,7 @@ HOSTNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 LABEL_NAME = re.compile(r"[a-z][a-z0-9.-]*")
 DEVICE = re.compile(r"/dev/[a-zA-Z0-9][a-zA-Z0-9_/-]*")  # to throttle it: no container is given one
+_PLACE = re.compile(r"/[^\x00-\x1f\x7f]*/coding-agents/sessions/[0-9a-f]{12}/disk/(?:workspace|home)")
 ABSOLUTE = re.compile(r"/[A-Za-z0-9_./-]*")
 
 # Where each role may have a volume, and whether it may write there. The filler is a helper that writes
@@ -104,6 +105,13 @@ def mount_problems(role: Role, volumes: Sequence[VolumeMount]) -> list[str]:
             problems.append(f"volume at {mount.path} is writable")
     problems += [f"{path} is mounted twice" for path, n in Counter(v.path for v in volumes).items() if n > 1]
     return problems
+
+
+def place_problems(place: str) -> list[str]:
+    """What is wrong with a directory of the host as a volume: it can only be one of a session's own file system."""
+    if not place or (_PLACE.fullmatch(place) and "/../" not in place):
+        return []
+    return [f"{place!r} is no directory of a session's own file system"]
 
 
 def command_problems(role: Role, argv: Sequence[str]) -> list[str]:

@@ -25,6 +25,7 @@ from coding_agents.store.files import locked
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.control import serving
+from coding_agents.supervisor.disk import remove_host_side
 from coding_agents.supervisor.journal import Journal, now_ms
 from coding_agents.supervisor.process import Supervisor
 
@@ -69,7 +70,7 @@ async def _serve(session: SessionContext, ready: int) -> None:
             os.close(ready)
             await supervisor.run()
     if supervisor.removed:
-        session.store.remove(session.record.id)
+        remove_host_side(session.store, session.record.id)
 
 
 def _redirect_output(path: Path) -> None:

@@ -18,7 +18,7 @@ from coding_agents.engine.api import ContainerState, Engine, EngineInfo
 from coding_agents.engine.find import known_engine
 from coding_agents.errors import EngineError
 from coding_agents.gitsync.relay_repo import Relay, open_relay
-from coding_agents.model.limits import NO_IO, Limits
+from coding_agents.model.limits import NO_DISK, NO_IO, Limits
 from coding_agents.model.refs import Branch, Oid
 from coding_agents.model.repo import RepoFacts, RepoKind
 from coding_agents.model.session import RepoRef, SessionRecord
@@ -215,6 +215,7 @@ def plan_input_of(
     apparmor: bool = False,
     resolvers: tuple[str, ...] = (),
     options: tuple[str, ...] = (),
+    disk: str = "",
 ) -> PlanInput:
     """The input from which the session's plan was made, for a later start or a salvage."""
     limits = record.limits
@@ -230,6 +231,7 @@ def plan_input_of(
             memory_bytes=int(limits["memory_bytes"]),
             pids=int(limits["pids"]),
             file_bytes=int(limits.get("file_bytes", Limits().file_bytes)),
+            disk_bytes=int(limits["disk"]) if record.quota else NO_DISK,
             disk_read=int(limits.get("disk_read", NO_IO)),
             disk_write=int(limits.get("disk_write", NO_IO)),
         ),
@@ -239,4 +241,5 @@ def plan_input_of(
         runtime=record.runtime,
         allow_ptrace=record.allow_ptrace,
         apparmor=apparmor,
+        disk=disk,
     )

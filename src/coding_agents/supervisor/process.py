@@ -50,7 +50,7 @@ from coding_agents.supervisor.model_access import ModelAccess
 from coding_agents.supervisor.notify import Notifier
 from coding_agents.supervisor.protocol import Op, told
 from coding_agents.supervisor.relay_budgets import relay_limits
-from coding_agents.supervisor.room import Room, disk_of
+from coding_agents.supervisor.room import disk_of, room_of
 from coding_agents.supervisor.settle import bring_home_or_say_why, saved_of
 from coding_agents.supervisor.tool_calls import ToolCalls
 from coding_agents_guest.lfspointer import LFS
@@ -412,11 +412,11 @@ class Supervisor:
 
     def _bounds_watch(self) -> BoundsWatch:
         limits = self._session.record.limits
-        disk = disk_of(self._session)
+        watched = bool(disk_of(self._session))
         return BoundsWatch(
             deadline=lambda: deadline_in_force(self._session.record),
             time_limit_s=int(limits.get("time_s", NO_TIME)),
-            room=lambda: Room.of(disk) if disk else None,
+            room=lambda: room_of(self._session) if watched else None,
             reserve=int(limits.get("disk_reserve", 0)),
             on_end=self._end_for,
             on_warning=lambda text: self._notifier.tell(Notice("budget", text)),

@@ -20,6 +20,7 @@ from coding_agents.sandbox.invariants import check_spec
 from coding_agents.sandbox.plan import plan_salvage
 from coding_agents.sandbox.spec import LABEL, Role
 from coding_agents.supervisor.context import BASE_IMAGE, SessionContext, plan_input_of
+from coding_agents.supervisor.disk import disk_opened_beside
 from coding_agents.supervisor.guest_link import GuestLink, OnReport
 from coding_agents.supervisor.guest_program import GuestProgram, ensure_guest_volume
 from coding_agents_guest.events import GuestConfig, Salvaged
@@ -62,20 +63,22 @@ async def salvage(
         await relay.serve(stream, identity=Identity.SALVAGE)
 
     await asyncio.to_thread(_remove_leftovers, session)
-    container = await asyncio.to_thread(engine.create, spec)
     link = GuestLink({"relay": serve_relay}, on_report)
-    ours = False
+    container, ours = "", False
     try:
-        ours = await asyncio.to_thread(session.has_volume)  # for as long as it has a container now
-        if not ours:
-            raise _volume_is_gone(session)
-        await link.open(engine.start_attached_command(container))
+        async with disk_opened_beside(session):
+            container = await asyncio.to_thread(engine.create, spec)
+            ours = await asyncio.to_thread(session.has_volume)  # for as long as it has a container now
+            if not ours:
+                raise _volume_is_gone(session)
+            await link.open(engine.start_attached_command(container))
         return await link.until_salvaged(config, _TIMEOUT_S)
     finally:
         await link.close()
-        await asyncio.to_thread(engine.remove, container, force=True)
-        if not ours:
-            await asyncio.to_thread(_remove_impostor, session)
+        if container:
+            await asyncio.to_thread(engine.remove, container, force=True)
+            if not ours:
+                await asyncio.to_thread(_remove_impostor, session)
 
 
 def _remove_leftovers(session: SessionContext) -> None:
