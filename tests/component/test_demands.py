@@ -15,7 +15,7 @@ from coding_agents.cli.launch import command
 from coding_agents.config.load import load_settings
 from coding_agents.errors import EnforcementError, NotBuiltError, SessionStateError, UsageError
 from coding_agents.gitsync.relay_limits import DEFAULT_LIMITS
-from coding_agents.model.limits import NO_IO, NO_RATE, NO_TIME
+from coding_agents.model.limits import NO_DISK, NO_IO, NO_RATE, NO_TIME
 from coding_agents.model.settings import SETTINGS, Tighten
 from coding_agents.model.spending import NO_COST, NO_TOKENS
 from coding_agents.store.sessions import SessionStore
@@ -27,7 +27,7 @@ from support.sessions import REPO, session_record
 
 LIMITS = {
     "cpus": "4", "memory_bytes": str(8 << 30), "pids": "4096", "file_bytes": str(1 << 30), "time_s": str(NO_TIME),
-    "bandwidth": str(NO_RATE), "disk_read": str(NO_IO), "disk_write": str(NO_IO),
+    "bandwidth": str(NO_RATE), "disk": str(NO_DISK), "disk_read": str(NO_IO), "disk_write": str(NO_IO),
     "tokens": str(NO_TOKENS), "cost": str(NO_COST),
 }  # fmt: skip
 # A value of each flag of `launch` that stands for a setting, which is not the default.
@@ -39,6 +39,7 @@ WIDER: dict[str, dict[str, Any]] = {
     "limits.pids": {"pids": "9999"},
     "limits.time": {"time_limit": "3h"},
     "limits.bandwidth": {"bandwidth": "90mbit"},
+    "limits.disk": {"disk": "900g"},
     "limits.disk_read": {"disk_read": "900m"},
     "limits.disk_write": {"disk_write": "900m"},
     "sandbox.allow_ptrace": {"allow_ptrace": True},
@@ -74,7 +75,7 @@ def test_each_setting_that_has_a_flag_is_attacked_here() -> None:
 @pytest.mark.parametrize("key", WIDER)
 def test_no_flag_widens_what_the_organisation_manages(organisation: Path, tmp_path: Path, key: str) -> None:
     bound = {
-        "limits.disk_read": '"50m"', "limits.disk_write": '"50m"', "limits.time": '"2h"',
+        "limits.disk": '"5g"', "limits.disk_read": '"50m"', "limits.disk_write": '"50m"', "limits.time": '"2h"',
         "limits.bandwidth": '"10mbit"', "network.mode": '"restricted"', "model.max_tokens": '"1m"',
         "model.max_cost": "1",
     }  # fmt: skip
@@ -128,6 +129,7 @@ def test_a_start_has_the_demands_of_its_launch_and_of_the_organisation_now(tmp_p
         ('managed = ["limits.memory"]\nlimits.memory = "4g"\n', {}),
         ('managed = ["limits.time"]\nlimits.time = "1h"\n', {}),
         ('managed = ["limits.bandwidth"]\nlimits.bandwidth = "10mbit"\n', {}),
+        ('managed = ["limits.disk"]\nlimits.disk = "5g"\n', {}),
         ('managed = ["limits.disk_read"]\nlimits.disk_read = "50m"\n', {}),
         ('managed = ["limits.disk_write"]\nlimits.disk_write = "50m"\n', {}),
         ('managed = ["limits.file"]\nlimits.file = "512m"\n', {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +21,7 @@ from coding_agents.supervisor.deadline import (
     is_overdue,
     seconds_left,
 )
-from coding_agents.supervisor.room import Room, disk_of, require_room
+from coding_agents.supervisor.room import Room, disk_of, require_room, room_of
 
 _PLENTY = Room(free_bytes=50 * GIB, free_inodes=10**6, size_bytes=100 * GIB, inodes=10**7)
 
@@ -117,8 +118,20 @@ def test_limits_of_the_record_make_the_deadline() -> None:
 @pytest.mark.parametrize(("local", "found"), [(True, "/"), (False, "")])
 def test_only_a_disk_of_this_machine_is_asked(local: bool, found: str) -> None:
     info = SimpleNamespace(data_root="/", is_local=local)
-    session: Any = SimpleNamespace(engine=SimpleNamespace(info=info))
+    session: Any = SimpleNamespace(engine=SimpleNamespace(info=info), record=SimpleNamespace(quota=False))
     assert disk_of(session) == found
+
+
+def test_with_a_file_system_of_its_own_the_disk_of_its_image_is_asked() -> None:
+    info = SimpleNamespace(data_root="/proc", is_local=True)
+    record = SimpleNamespace(quota=True, limits={"disk_reserve": str(1 << 50)})
+    session: Any = SimpleNamespace(engine=SimpleNamespace(info=info), record=record, directory=Path("/"))
+    room = room_of(session)
+    assert room is not None
+    assert room.size_bytes > 0  # which those of /proc are not
+    assert room.lacks(1 << 60) == "" or room.lacks(1 << 60).startswith(
+        "the disk with the session's image has only"
+    )
 
 
 @pytest.mark.parametrize(("phase", "holds"), [("running", True), ("starting", False), ("stopped", False)])
@@ -133,9 +146,9 @@ def test_nothing_is_started_on_a_disk_on_which_it_would_be_ended(
     monkeypatch: pytest.MonkeyPatch, reserve: int, refused: bool
 ) -> None:
     nearly_full = Room(free_bytes=GIB, free_inodes=10**6, size_bytes=100 * GIB, inodes=10**7)
-    monkeypatch.setattr(Room, "of", lambda _path: nearly_full)
+    monkeypatch.setattr(Room, "of", lambda *_: nearly_full)
     info = SimpleNamespace(data_root="/", is_local=True)
-    record = SimpleNamespace(limits={"disk_reserve": str(reserve)})
+    record = SimpleNamespace(limits={"disk_reserve": str(reserve)}, quota=False)
     session: Any = SimpleNamespace(engine=SimpleNamespace(info=info), record=record)
     if refused:
         with pytest.raises(EngineError, match="the engine's disk has only 1g left"):

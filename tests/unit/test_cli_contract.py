@@ -37,7 +37,7 @@ BUILT: dict[str, frozenset[str]] = {
     verb: words(flags)
     for verb, flags in {
         "launch": "--agent -b --branch --name -p --prompt -d --detach --rm -y --force --empty --clean --include"
-        " --network-proxy --cpu --memory --pids --disk-read --disk-write --bandwidth --time-limit --allow-ptrace"
+        " --network-proxy --cpu --memory --pids --disk --disk-read --disk-write --bandwidth --time-limit --allow-ptrace"
         " --best-effort"
         " --max-tokens --max-cost --engine --runtime --message --no-push --dotnet-preview --dry-run --json --trace",
         "list": "-a --watch --json",
@@ -90,7 +90,7 @@ LATER_VERBS = words("merge approvals forward acp allowlist policy report dashboa
     "audit export",
 }
 LATER_FLAGS = {
-    "launch": words("--allow --forward --disk --image --allow-origin-push --as-agent"),
+    "launch": words("--allow --forward --image --allow-origin-push --as-agent"),
     "review": frozenset({"--sarif"}),
 }
 BUILT_COMMANDS = words(

@@ -16,7 +16,13 @@ from coding_agents.engine.features import DOCKER, ENGINES, PODMAN
 from coding_agents.errors import InvariantError
 from coding_agents.model.limits import Limits
 from coding_agents.sandbox.apparmor import profile_name
-from coding_agents.sandbox.invariants import argv_violations, check_argv, check_spec, spec_violations
+from coding_agents.sandbox.invariants import (
+    argv_violations,
+    check_argv,
+    check_spec,
+    check_volume,
+    spec_violations,
+)
 from coding_agents.sandbox.plan import plan_filler, plan_salvage
 from coding_agents.sandbox.spec import (
     BridgeNetwork,
@@ -331,3 +337,31 @@ def test_a_flag_of_any_other_name_is_refused(flag: str) -> None:
     known |= {"--http-proxy", "--systemd", "--hostname"}
     if flag.partition("=")[0] not in known:
         assert argv_violations(_add(flag)(argv), role=Role.AGENT)
+
+
+_SESSION = "/home/ann/.local/state/coding-agents/sessions/0123456789ab"
+
+
+def test_a_volume_is_the_engines_own_or_a_directory_of_a_sessions_file_system() -> None:
+    for place in (
+        "",
+        f"{_SESSION}/disk/workspace",
+        f"{_SESSION}/disk/home",
+        "/a b/coding-agents/sessions/" + "0" * 12 + "/disk/home",
+    ):
+        check_volume("shop-workspace", place)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "/", "/etc", "/home/ann", "workspace", "./disk/workspace", "/var/run/docker.sock",
+        _SESSION, f"{_SESSION}/disk", f"{_SESSION}/relay.git", f"{_SESSION}/disk/config", f"{_SESSION}/disk/home/",
+        f"{_SESSION}/disk/home/../../relay.git", f"{_SESSION}/disk/home\n", f"{_SESSION}/disk/home,rw",
+        f"/x/../{_SESSION}/disk/home", f"{_SESSION[:-1]}/disk/home",
+        "/a\n/coding-agents/sessions/0123456789ab/disk/home",
+    ],
+)  # fmt: skip
+def test_no_other_directory_of_the_host_is_a_volume(place: str) -> None:
+    with pytest.raises(InvariantError, match="no directory of a session's own file system"):
+        check_volume("shop-workspace", place)

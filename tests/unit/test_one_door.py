@@ -32,6 +32,7 @@ MAY_DESCRIBE = {
     "images/rootfs.py",  # mmdebstrap
     "supervisor/notify.py",  # the user's own command
     "app/apparmor.py",  # apparmor_parser and tee of the system, by sudo
+    "quota/image.py",  # mkfs.ext4, mount and umount of the system, as root
     "terminal/clipboard.py",  # the desktop's program for its clipboard
     "credentials/asking.py",  # the user's own, which print secrets
     "credentials/sealing.py",  # age
@@ -64,6 +65,7 @@ MAY_NAME = {
     "cli/completions.py": {  # shells that a script is written for
         (shell, where) for shell in ("bash", "zsh") for where in ("value of _HOW", "call click.Choice")},
     "images/rootfs.py": {("unshare", "value of argv")},  # mounts of its own for mmdebstrap
+    "quota/probe.py": {("unshare", "call run")},  # a mount namespace for a mount that is to go by itself
     "sandbox/guest.py": {("/usr/bin/python3", "value of PYTHON")},  # inside the container
     "sandbox/rules.py": {("/usr/bin/python3", "value of _GUEST_INTERPRETER")},
     "app/verify_full.py": {("sh", "call engine.exec")},  # likewise

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from coding_agents.model.limits import MIB, Limits
 from coding_agents.model.protection import BEST_AVAILABLE, REQUIRED
@@ -212,6 +213,61 @@ def test_a_watched_disk_is_no_quota(watched: bool, value: str) -> None:
     assert judge(evidence).layers["disk"] == value
     (violation,) = judge(evidence, asked=("disk",)).violations
     assert violation.startswith(f"disk is {value} (")
+
+
+def _on_its_own_disk(**changes: Any) -> Evidence:
+    """Both writable volumes on the device 7:3, which is the one that holds the image."""
+    facts = _facts("docker")
+    for path in ("/workspace", "/home/agentuser"):
+        facts["mounts"][path] |= {"device": "7:3", "type": "ext4", "size_bytes": 60 * MIB}
+    for path, entry in changes.items():
+        facts["mounts"][path] |= entry
+    return Evidence(facts, sandbox(limits=Limits(disk_bytes=64 * MIB)), guard=[], loops=("7:3",))
+
+
+def test_a_disk_of_its_own_is_a_quota() -> None:
+    verdict = judge(_on_its_own_disk(), asked=("disk",))
+    assert verdict.layers["disk"] == "kernel quota (ext4 on a loop device, 64m)"
+    assert verdict.violations == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "loops", "value"),
+    [
+        ({"/workspace": {"device": "254:0"}}, ("7:3",), "off"),
+        ({"/home/agentuser": {"device": "7:4"}}, ("7:3",), "off"),
+        ({"/workspace": {"type": "overlay"}}, ("7:3",), "off"),
+        ({"/workspace": {"size_bytes": 65 * MIB}}, ("7:3",), "off"),
+        ({"/workspace": {"size_bytes": None}}, ("7:3",), "off"),
+        ({"/workspace": {"device": ["7:3"]}}, ("7:3",), "off"),
+        ({}, (), "off"),
+        ({}, ("7:3", "7:4"), "off"),
+    ],
+)
+def test_what_is_not_on_the_image_is_not_bounded(
+    changes: dict[str, dict[str, Any]], loops: tuple[str, ...], value: str
+) -> None:
+    verdict = judge(replace(_on_its_own_disk(**changes), loops=loops), asked=("disk",))
+    assert verdict.layers["disk"] == value
+    assert len(verdict.violations) == 1
+    assert verdict.violations[0].startswith(f"disk is {value} (")
+
+
+def test_a_guest_that_does_not_tell_its_devices_has_no_quota() -> None:
+    evidence = _on_its_own_disk()
+    del evidence.facts["mounts"]["/workspace"]["device"]  # type: ignore[index]
+    verdict = judge(evidence, asked=("disk",))
+    assert verdict.layers["disk"] == "unknown"
+    assert len(verdict.violations) == 1
+
+
+@pytest.mark.parametrize(("direct", "shown"), [(True, "50m"), (False, "off")])
+def test_a_disk_of_its_own_is_throttled_past_the_hosts_cache_alone(direct: bool, shown: str) -> None:
+    evidence = _throttled(2, read_bps={"254:0": 50 * MIB}, write_bps={"254:0": 50 * MIB})
+    limits = replace(evidence.spec.limits, disk_bytes=64 * MIB)
+    evidence = replace(evidence, spec=replace(evidence.spec, limits=limits), direct=direct)
+    layers = judge(evidence).layers
+    assert (layers["disk-read"], layers["disk-write"]) == (shown, shown)
 
 
 def _throttled(version: int, **rates: dict[str, int]) -> Evidence:

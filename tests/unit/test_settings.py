@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from coding_agents.config.describe import json_schema, reference_page, shown_settings
 from coding_agents.config.load import line_of
 from coding_agents.config.merge import Layer, merge, parse_layer
-from coding_agents.model.limits import NO_IO, NO_RATE, NO_TIME
+from coding_agents.model.limits import NO_DISK, NO_IO, NO_RATE, NO_TIME
 from coding_agents.model.settings import BY_KEY, SETTINGS, Settings, Source, Tighten, render_value
 
 _GIB = 1 << 30
@@ -29,6 +29,7 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "limits.pids": st.integers(64, 9999),
     "limits.time": st.one_of(st.integers(60, 30 * 86_400), st.just(NO_TIME)),
     "limits.bandwidth": st.one_of(st.integers(64, 8 * 10**7).map(lambda n: n * 125), st.just(NO_RATE)),
+    "limits.disk": st.one_of(st.integers(64 << 20, 1 << 43), st.just(NO_DISK)),
     "limits.disk_read": st.one_of(st.integers(1 << 20, 1 << 40), st.just(NO_IO)),
     "limits.disk_write": st.one_of(st.integers(1 << 20, 1 << 40), st.just(NO_IO)),
     "limits.file": st.integers(64 << 20, 1 << 40),

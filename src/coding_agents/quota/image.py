@@ -17,6 +17,7 @@ from coding_agents.errors import DiskImageError, ProgramNotFoundError
 from coding_agents.model.limits import GIB, KIB, MIB, size_text
 from coding_agents.proc import runner
 from coding_agents.proc.runner import Command, Outcome
+from coding_agents.proc.sync import sync_dir
 
 PARTS = ("workspace", "home")
 """The directories of the file system, one for each volume."""
@@ -68,6 +69,7 @@ def make_image(image: Image, size_bytes: int) -> None:
             os.close(fd)
         with suppress(FileExistsError):
             image.mount_point.mkdir(mode=0o700)
+        sync_dir(image.directory)  # mkfs syncs the file
     except OSError as error:
         raise DiskImageError(
             f"cannot make a disk image of {size_text(size_bytes)} at {image.path}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ MOUNT_OPTIONS = "loop,rw,nosuid,nodev,noatime,discard,noinit_itable"
 _BLOCK = Path("/sys/block")
 _SET_DIRECT_IO = 0x4C08  # LOOP_SET_DIRECT_IO, linux/loop.h
 _LOCK_S = 60.0  # a window lasts as long as an engine takes to create and start a container
+_TRIES, _PAUSE_S = 10, 0.1
 _AGENT_UID = 1000
 
 
@@ -71,9 +73,15 @@ def is_direct(device: str, block: Path = Path("/sys/dev/block")) -> bool:
 
 def _mount(image: Image) -> None:
     words = ("-t", "ext4", "-o", MOUNT_OPTIONS, str(image.path), str(image.mount_point))
+    outcome = run("mount", *words)
+    for _ in range(_TRIES):  # a container that has just ended is letting the device go that mount(8) wanted to share
+        if outcome.ok:
+            break
+        time.sleep(_PAUSE_S)
+        outcome = run("mount", *words)
     require_done(
         f"cannot mount the session's disk image {image.path}",
-        run("mount", *words),
+        outcome,
         hint=f"If it is damaged: `e2fsck -f {image.path}`, then try again.",
     )
     device = _device_at(image.mount_point)
@@ -84,6 +92,13 @@ def _mount(image: Image) -> None:
             f"the disk image {image.path} was not mounted as it must be",
             details=f"mounted is {device}, and the image is at {', '.join(loops) or 'no loop device'}",
             hint="See what else uses it: losetup --list.",
+        )
+    if os.statvfs(image.mount_point).f_flag & os.ST_RDONLY:
+        raise DiskImageError(
+            f"the disk image {image.path} can only be read now",
+            details=f"it is at the loop device {device}",
+            hint="Somebody may look into it (findmnt, losetup --list): unmount it there. Or the kernel found it damaged "
+            f"(dmesg): `e2fsck -f {image.path}` when no session uses it.",
         )
     _set_direct_io(device)
     for part in PARTS:
@@ -117,6 +132,5 @@ def _unmount(image: Image) -> None:
     while os.path.ismount(image.mount_point):
         require_done(
             f"cannot unmount {image.mount_point}",
-            run("umount", str(image.mount_point)),
-            hint="See who is in it: fuser -vm " + str(image.mount_point),
+            run("umount", "--lazy", str(image.mount_point)),  # whoever looks around in it keeps nobody waiting
         )
