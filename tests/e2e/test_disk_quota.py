@@ -11,8 +11,8 @@ import pytest
 from coding_agents.model.limits import MIB
 from coding_agents.quota.image import Image
 from coding_agents.quota.window import loops_of
-from support.faults import StallingEngine, assert_nothing_left, kill_supervisor, ready
-from support.product import Product, git, wait_for
+from support.faults import ORDINARY_UID, StallingEngine, assert_nothing_left, kill_supervisor, ready
+from support.product import Product, git, make_repo, wait_for
 
 pytestmark = [
     pytest.mark.engine,
@@ -89,6 +89,19 @@ def test_a_full_disk_is_the_sessions_own_and_its_work_comes_home(product: Produc
     assert "later.txt" in git(repo, "log", "--all", "--format=", "--name-only").split()
     assert_nothing_left(product)
     wait_for(lambda: loops_of(image) == (), "the loop device to go", timeout_s=10)
+
+
+def test_who_cannot_mount_is_refused_before_anything_is_made_or_goes_without(ordinary: Product) -> None:
+    repo = make_repo(ordinary.home / f"{ordinary.home.name}-u")
+    for path in (repo, *repo.rglob("*")):
+        os.chown(path, ORDINARY_UID, ORDINARY_UID)
+    refused = ordinary.launch(repo, "--disk", "1g", "-d", "--json", "--", "true", status=36)
+    assert refused.error["message"] == "a disk of 1g cannot be enforced here: mounting a file system takes root"
+    assert "--best-effort disk" in refused.error["hint"]
+    planned = ordinary.launch(repo, "--disk", "1g", "--best-effort", "disk", "--dry-run")
+    assert "no quota for the disk: mounting a file system takes root" in planned.err
+    assert "kernel quota" not in planned.out
+    assert_nothing_left(ordinary)
 
 
 def test_a_launch_that_is_killed_while_the_disk_is_mounted_is_removed_whole(

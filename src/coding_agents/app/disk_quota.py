@@ -18,7 +18,7 @@ from coding_agents.app.narrate import Narrator
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import EngineInfo
 from coding_agents.errors import EnforcementError, EngineError, WorkspaceError
-from coding_agents.model.limits import MAX_DISK, MIB, MIN_DISK, NO_DISK, size_text
+from coding_agents.model.limits import GIB, MAX_DISK, MIB, MIN_DISK, NO_DISK, size_text
 from coding_agents.quota.image import usable_bytes, usable_inodes
 from coding_agents.quota.probe import why_unmountable
 from coding_agents.supervisor.room import Room
@@ -74,8 +74,8 @@ def require_fitting(size: int, weight: Weight) -> None:
     enough = next((one for one in _sizes() if _fits(one, weight)), MAX_DISK)
     raise WorkspaceError(
         f"a disk of {size_text(size)} is too small for this repository",
-        details=f"goes in: {_mib(weight.size_bytes)} in {weight.files} files; to work in: "
-        f"{_mib(_TO_WORK_IN.size_bytes)} in {_TO_WORK_IN.files} files; it takes: {_mib(usable_bytes(size))} "
+        details=f"goes in: {_shown(weight.size_bytes)} in {weight.files} files; to work in: "
+        f"{_shown(_TO_WORK_IN.size_bytes)} in {_TO_WORK_IN.files} files; it takes: {_shown(usable_bytes(size))} "
         f"in {usable_inodes(size)} files",
         hint=f"Give it at least {size_text(enough)}: --disk {size_text(enough)}.",
     )
@@ -102,13 +102,13 @@ def _tell_of_the_host(size: int, reserve: int, state_dir: Path, narrator: Narrat
     spare = max(0, room.free_bytes - room.kept(reserve))
     if size > spare:
         narrator.say(
-            f"the disk of {size_text(size)} is more than the {_mib(spare)} that {state_dir} has to spare: "
+            f"the disk of {size_text(size)} is more than the {_shown(spare)} that {state_dir} has to spare: "
             "the session is ended, and its work saved, when those are used up (limits.disk_reserve)"
         )
 
 
-def _mib(size: int) -> str:
-    return f"{size / MIB:.0f} MiB"
+def _shown(size: int) -> str:
+    return f"{size / GIB:.1f} GiB" if size >= 10 * GIB else f"{size / MIB:.0f} MiB"
 
 
 @contextmanager

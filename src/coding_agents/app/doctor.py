@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from coding_agents.app.demands import demands_of
+from coding_agents.app.disk_quota import why_no_quota
 from coding_agents.app.pins import stale_agents
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.config.load import load_settings
@@ -118,6 +119,7 @@ def _engine_checks(env: HostEnvironment, engine: Engine) -> Iterator[Check]:
     else:
         yield Check("seccomp", "fail", "the engine has no seccomp", "Use a kernel and engine with seccomp.")
     yield _guarded("apparmor", lambda: _apparmor(env, info))
+    yield _guarded("disk-quota", lambda: _disk_quota(env, info))
     yield from _image_checks(env, engine)
 
 
@@ -203,6 +205,15 @@ def _apparmor(env: HostEnvironment, info: EngineInfo) -> Check:
         f"the engine applies its own profile: ours is not loaded{where}",
         f"Run `coding-agents doctor --fix`{where}.",
     )
+
+
+def _disk_quota(env: HostEnvironment, info: EngineInfo) -> Check:
+    problem = why_no_quota(info, env.state_dir)
+    if not problem:
+        return Check("disk-quota", "ok", "a session can have a disk of its own (--disk)")
+    needed = "disk" in demands_of(load_settings(env)).needed
+    fix = "Take limits.disk out of your settings, or put disk into best_effort." if needed else ""
+    return Check("disk-quota", "fail" if needed else "absent", problem, fix)
 
 
 def _image_checks(env: HostEnvironment, engine: Engine) -> Iterator[Check]:

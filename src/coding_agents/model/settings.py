@@ -175,7 +175,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "limits.disk", NO_DISK, "File system of its own that a session's workspace and home share: 5g.",
-        measure(parse_disk), _SIZE_SCHEMA, Tighten.LOWER, flag="--disk", unit="io",
+        measure(parse_disk), _SIZE_SCHEMA, Tighten.LOWER, flag="--disk", unit="io", example='"5g"',
     ),
     Setting(
         "limits.disk_read", NO_IO, "What is read from the engine's disk a second: 50m.",

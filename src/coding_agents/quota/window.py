@@ -74,7 +74,9 @@ def is_direct(device: str, block: Path = Path("/sys/dev/block")) -> bool:
 def _mount(image: Image) -> None:
     words = ("-t", "ext4", "-o", MOUNT_OPTIONS, str(image.path), str(image.mount_point))
     outcome = run("mount", *words)
-    for _ in range(_TRIES):  # a container that has just ended is letting the device go that mount(8) wanted to share
+    for _ in range(
+        _TRIES
+    ):  # a container that has just ended is letting the device go that mount(8) wanted to share
         if outcome.ok:
             break
         time.sleep(_PAUSE_S)
@@ -97,8 +99,8 @@ def _mount(image: Image) -> None:
         raise DiskImageError(
             f"the disk image {image.path} can only be read now",
             details=f"it is at the loop device {device}",
-            hint="Somebody may look into it (findmnt, losetup --list): unmount it there. Or the kernel found it damaged "
-            f"(dmesg): `e2fsck -f {image.path}` when no session uses it.",
+            hint="Who looks into it (findmnt, losetup --list) must unmount it. If the kernel found it damaged (dmesg): "
+            f"`e2fsck -f {image.path}`.",
         )
     _set_direct_io(device)
     for part in PARTS:
@@ -132,5 +134,7 @@ def _unmount(image: Image) -> None:
     while os.path.ismount(image.mount_point):
         require_done(
             f"cannot unmount {image.mount_point}",
-            run("umount", "--lazy", str(image.mount_point)),  # whoever looks around in it keeps nobody waiting
+            run(
+                "umount", "--lazy", str(image.mount_point)
+            ),  # whoever looks around in it keeps nobody waiting
         )
