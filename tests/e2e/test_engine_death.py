@@ -56,7 +56,7 @@ def test_a_session_is_found_again_after_the_machine_was_restarted(
     does not take back by itself then."""
     product = elsewhere
     script = "echo c > c.txt; git add c.txt; git commit -qm mine; echo u > u.txt; touch .git/ok; sleep 600"
-    name = product.launch_detached(repo, script, "--network-proxy", "allow-all")
+    name = product.launch_detached(repo, script, "--network-proxy", "allow-all", "--disk", "64m")
     wait_for(lambda: product.exec(name, "test -e .git/ok", status=None).status == 0, "the agent's files")
     the_power_fails(product, second)
     assert product.state(name) == "stopping"  # ended, and its work is not known to be home
@@ -79,9 +79,8 @@ def test_a_launch_whose_engine_dies_leaves_nothing(
     if product.engine == "podman":
         pytest.skip("Podman has no daemon to kill")
     idle = ("--", "sleep", "600")  # a launch that is faster than its engine's death has no work to bring home
-    launch = product.start(
-        "launch", str(repo), "--agent", "demo", "--network-proxy", "restricted", "-d", *idle
-    )
+    asked = ("--network-proxy", "restricted", "--disk", "64m")
+    launch = product.start("launch", str(repo), "--agent", "demo", *asked, "-d", *idle)
     wait_for(lambda: product.engine_run("volume", "ls", "-q", check=False), "the launch to be under way")
     second.crash("engine")
     out, err = launch.communicate(timeout=120)
@@ -92,6 +91,7 @@ def test_a_launch_whose_engine_dies_leaves_nothing(
         assert err.startswith("error: ")
         product.run("prune")
     assert product.leftovers() == []
+    assert str(product.home) not in Path("/proc/self/mountinfo").read_text()  # nor of its disk
     assert git(repo, "for-each-ref", "--format=%(refname)") == "refs/heads/main"
 
 

@@ -29,6 +29,8 @@ WRITABLE: Final = frozenset(
 # Numbers of the kernel (Documentation/admin-guide/devices.txt): none leads to hardware or a disk.
 _DEVICES: Final = frozenset({"1:3", "1:5", "1:7", "1:8", "1:9", "5:0", "5:2"})
 _HARMLESS: Final = frozenset(f"/proc/pressure/{name}" for name in ("cpu", "io", "memory", "irq"))
+# Directories of a session's own file system, where it has one.
+_OWN_DISK: Final = frozenset({("/workspace", "/workspace"), ("/home", "/home/agentuser")})
 _KERNEL_FILE_SYSTEMS: Final = frozenset({"proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2"})
 _ENGINE_FILES: Final = frozenset({"/etc/resolv.conf", "/etc/hostname", "/etc/hosts", "/run/.containerenv"})
 _VARIABLES: Final = frozenset(
@@ -89,7 +91,8 @@ def _no_host_path(mounts: Any) -> Verdict:
     for mount in mounts:
         root, point, kind = mount["root"], mount["point"], mount["type"]
         masked = point.startswith(("/proc/", "/sys/")) and root in ("/", "/null")
-        ours = "/volumes/" in root and root.endswith("/_data")
+        own_disk = mount["source"].startswith("/dev/loop") and (root, point) in _OWN_DISK
+        ours = own_disk or ("/volumes/" in root and root.endswith("/_data"))
         if point in _ENGINE_FILES or masked or ours or kind in _KERNEL_FILE_SYSTEMS:
             continue
         if root != "/" or kind not in ("tmpfs", "overlay", "fuse.fuse-overlayfs", "btrfs", "zfs"):
