@@ -24,7 +24,7 @@ MOUNT_OPTIONS = "loop,rw,nosuid,nodev,noatime,discard,noinit_itable"
 _BLOCK = Path("/sys/block")
 _SET_DIRECT_IO = 0x4C08  # LOOP_SET_DIRECT_IO, linux/loop.h
 _LOCK_S = 60.0  # a window lasts as long as an engine takes to create and start a container
-_TRIES, _PAUSE_S = 10, 0.1
+_TRIES, _PAUSE_S = 3, 0.1
 _AGENT_UID = 1000
 
 
