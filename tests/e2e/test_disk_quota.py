@@ -107,7 +107,9 @@ def test_who_cannot_mount_is_refused_before_anything_is_made_or_goes_without(ord
     for path in (repo, *repo.rglob("*")):
         os.chown(path, ORDINARY_UID, ORDINARY_UID)
     refused = ordinary.launch(repo, "--disk", "1g", "-d", "--json", "--", "true", status=36)
-    assert refused.error["message"] == "a disk of 1g cannot be enforced here: mounting a file system takes root"
+    assert (
+        refused.error["message"] == "a disk of 1g cannot be enforced here: mounting a file system takes root"
+    )
     assert "--best-effort disk" in refused.error["hint"]
     planned = ordinary.launch(repo, "--disk", "1g", "--best-effort", "disk", "--dry-run")
     assert "no quota for the disk: mounting a file system takes root" in planned.err

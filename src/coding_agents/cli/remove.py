@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +11,7 @@ from coding_agents.cli.context import AppContext
 from coding_agents.cli.session_arg import find_session, session_argument
 
 if TYPE_CHECKING:
+    from coding_agents.quota.image import Image
     from coding_agents.store.sessions import BrokenSession
 
 
@@ -43,9 +45,13 @@ def command(app: AppContext, name: str, force: bool) -> None:
 def _set_aside(app: AppContext, broken: BrokenSession) -> None:
     """Tell where everything is of a session without a readable record: nothing of it was removed."""
     from coding_agents.app.corrupt import set_aside
+    from coding_agents.quota.image import Image
 
     aside = set_aside(app.env, app.store, broken)
     app.output.say(f"moved session {broken.id} to {aside.directory}: {broken.reason}")
+    image = Image(aside.directory)
+    if image.exists():  # its volumes were names for that
+        app.output.say(f"as root, take the work out with: {_take_out_of(image)}")
     for left in aside.left:
         for kind, names in (
             ("container", left.containers),
@@ -55,7 +61,7 @@ def _set_aside(app: AppContext, broken: BrokenSession) -> None:
             if names:
                 app.output.say(f"kept {left.engine} {kind} {', '.join(names)}")
         for volume in left.volumes:
-            if volume.endswith("-workspace"):
+            if volume.endswith("-workspace") and not image.exists():
                 app.output.say(f"take the work out with: {_take_out(left.engine, volume)}")
         app.output.say(f"afterwards remove all of it with: {_clear(left.engine, broken.id)}")
     for reason in aside.silent:
@@ -70,6 +76,13 @@ def _take_out(engine: str, volume: str) -> str:
         f"{engine} run --rm --network none --read-only --cap-drop ALL --user 1000:1000"
         f" -v {volume}:/w:ro coding-agents-base:local tar -C /w -cf - . > work.tar"
     )
+
+
+def _take_out_of(image: Image) -> str:
+    """A line for a shell that does the same with the disk of a session's own."""
+    path, place = shlex.quote(str(image.path)), shlex.quote(str(image.mount_point))
+    mount = f"mount -o loop,ro,nosuid,nodev,noexec {path} {place}"
+    return f"{mount} && tar -C {place}/workspace -cf work.tar . ; umount {place}"
 
 
 def _clear(engine: str, session_id: str) -> str:

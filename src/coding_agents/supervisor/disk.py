@@ -78,9 +78,9 @@ def renew_volumes(session: SessionContext) -> None:
 
 
 def holds_work(session: SessionContext) -> bool:
-    """Whether there may be work in a volume of the session, or in its image. Raises EngineError."""
+    """Whether there may be work in the session's volume, or in the image that it is a name for. Raises EngineError."""
     image = image_of(session)
-    return session.has_volume() or (image is not None and image.exists())
+    return session.has_volume() if image is None else image.exists()
 
 
 def remove_host_side(store: SessionStore, session_id: str, *, keep_log: bool = True) -> None:

@@ -16,7 +16,7 @@ from coding_agents.model.notice import Notice, ended
 from coding_agents.model.session import Phase, Saved
 from coding_agents.supervisor.adoption import State, adopt_found, adopt_saves, make_room, set_aside
 from coding_agents.supervisor.context import SessionContext
-from coding_agents.supervisor.disk import renew_volumes
+from coding_agents.supervisor.disk import holds_work, renew_volumes
 from coding_agents.supervisor.guest_config import salvage_config
 from coding_agents.supervisor.guest_link import GuestLink
 from coding_agents.supervisor.journal import Journal
@@ -166,7 +166,7 @@ class Ending:
     async def _salvaged(self) -> Saved:
         """Salvage and bring home. Raises GuestError and EngineError while the volume holds what we do not have."""
         await asyncio.to_thread(renew_volumes, self._session)
-        if not await asyncio.to_thread(self._session.has_volume):
+        if not await asyncio.to_thread(holds_work, self._session):
             return await self._without_volume()
         config = await asyncio.to_thread(salvage_config, self._session)
         await asyncio.to_thread(make_room, self._session)
@@ -175,7 +175,7 @@ class Ending:
         try:
             found = await salvage(self._session, self._relay, config, self._journal.guest)
         except CodingAgentsError:
-            if await asyncio.to_thread(self._session.has_volume):
+            if await asyncio.to_thread(holds_work, self._session):
                 raise
             return await self._without_volume()  # it was lost meanwhile
         self._journal.note(
