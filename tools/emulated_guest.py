@@ -30,6 +30,7 @@ _PACKAGES = (
     "aardvark-dns,apparmor,ca-certificates,conmon,containernetworking-plugins,crun,dbus,docker.io,git,git-lfs,initramfs-tools,"
     "iproute2,iptables,kmod,linux-image-cloud-amd64,netavark,nftables,podman,procps,python3,runc,sudo,systemd-sysv,uidmap,udev"
 )
+_TREE = ("agents", "bench", "images", "pyproject.toml", "requirements", "src", "tests", "tools")
 _DISK = "8G"  # sparse
 _STATUS = "guest: the tests ended with "
 
@@ -210,16 +211,10 @@ def run(directory: Path, arguments: list[str] | tuple[str, ...], *, limit_s: flo
 
 
 def _pack(tar: Path, arguments: list[str] | tuple[str, ...]) -> None:
-    """This tree, with changes that are not committed, and the arguments of pytest."""
-    listed = subprocess.run(
-        ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"),
-        cwd=ROOT, capture_output=True, check=True,
-    ).stdout  # fmt: skip
-    names = b"\0".join(name for name in listed.split(b"\0") if name and (ROOT / os.fsdecode(name)).exists())
+    """The program and its tests as they are now, and the arguments of pytest."""
     given = tar.parent / "arguments"
     given.write_text("\0".join(arguments))
-    _run("tar", "-C", ROOT, "--null", "-T", "-", "-cf", tar, input=names)
-    _run("tar", "-C", tar.parent, "-rf", tar, given.name)
+    _run("tar", "-C", ROOT, "--exclude=__pycache__", "-cf", tar, *_TREE, "-C", tar.parent, given.name)
     given.unlink()
 
 

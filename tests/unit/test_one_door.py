@@ -81,6 +81,10 @@ GUEST_STARTS = {"__main__.py", "autosave.py", "bridge.py", "children.py", "gitwo
 
 OUTSIDE = {
     "tools/build_test_images.py": set(),  # images between the test engines
+    "tools/emulated_guest.py": {
+        ("unshare", "call _run"),
+        ("setpriv", "function _qemu"),
+    },  # a guest in emulation, which ends with the tool
     "tools/record_session.py": {
         ("git", "call subprocess.run"),
         ("sh", "call os.execvpe"),
