@@ -212,7 +212,7 @@ def test_another_user_tells_of_no_calls(
         channel = await open_channel(bridge_command(guest_program(tmp_path), sockets), on_stream=calls.serve)
         reader, writer = await asyncio.open_unix_connection(sockets / "tools.sock")
         writer.write(toolhook.line_of(BASH))
-        assert await reader.read() == b""
+        assert await asyncio.wait_for(reader.read(), 10) == b""
         writer.close()
         await channel.close()
 
