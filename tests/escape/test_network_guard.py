@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -211,6 +212,46 @@ def test_ipv6_that_is_not_public_is_refused(victim: Captive, world: Lab) -> None
     assert len(opened(knock(victim, targets))) == len(targets)
 
 
+def test_an_interface_that_others_plug_in_is_guarded_too(victim: Captive, world: Lab) -> None:
+    """By the engine's `network connect`, and by root: a cable to a machine with private and public addresses."""
+    product, private, public = victim.product, "10.99.0.2", "11.99.0.2"
+    network_name = f"{victim.name}-other"
+    product.engine_run("network", "create", network_name)
+    inside = inside_of(victim)
+    try:
+        product.engine_run("network", "connect", network_name, victim.holder)
+        plug_in(world, inside, (private, public))
+        found = victim.attack(network.interfaces)
+        assert {"eth0", "eth1", "plugged"} <= set(found["interfaces"])
+        (shown,) = json.loads(netlab.run("ip", "-j", "-4", "address", "show", "dev", "eth1", netns=inside))
+        new_gateway = shown["addr_info"][0]["local"].rpartition(".")[0] + ".1"
+        targets = [[kind, private, PORT] for kind in ("tcp", "udp", "icmp")] + [["tcp", new_gateway, PORT]]
+        assert opened(knock(victim, [["tcp", public, PORT]])) == {f"tcp {public} {PORT}"}
+        assert not_refused_at_once(knock(victim, targets)) == {}
+        serve = f"nohup python3 -m http.server {OTHER_PORT} --bind 0.0.0.0 > /dev/null 2>&1 & sleep 0.5"
+        product.exec(victim.name, serve)
+        comes_in = ("timeout", "1", "bash", "-c", f"echo > /dev/tcp/10.99.0.1/{OTHER_PORT}")
+        there = Path("/run/netns") / world.name
+        assert subprocess.run(("nsenter", f"--net={there}", *comes_in), check=False).returncode != 0
+        flush(victim)
+        assert len(opened(knock(victim, targets))) == len(targets)
+        assert subprocess.run(("nsenter", f"--net={there}", *comes_in), check=False).returncode == 0
+    finally:
+        product.engine_run("network", "disconnect", "--force", network_name, victim.holder, check=False)
+        product.engine_run("network", "rm", network_name, check=False)
+
+
+def plug_in(world: Lab, inside: Path, addresses: Sequence[str]) -> None:
+    """A cable between the lab and a session; there it has the address .1 of each network."""
+    netlab.run("ip", "link", "add", "plugged", "type", "veth", "peer", "name", "cable", netns=inside)
+    netlab.run("ip", "link", "set", "cable", "netns", world.name, netns=inside)
+    for netns, device, last in ((inside, "plugged", "1"), (Path("/run/netns") / world.name, "cable", "2")):
+        for address in addresses:
+            own = address.rpartition(".")[0] + f".{last}/24"
+            netlab.run("ip", "address", "add", own, "dev", device, netns=netns)
+        netlab.run("ip", "link", "set", device, "up", netns=netns)
+
+
 def test_the_agent_cannot_change_the_network(captive: Captive, world: Lab) -> None:
     before = captive.as_root("nft", "list", "table", *TABLE, container=captive.holder)
     answers = captive.attack(network.change_the_network)
@@ -302,6 +343,10 @@ def test_what_passes_a_second_is_limited_each_way(owner: Product, world: Lab) ->
 
 def test_after_restarts_by_others_the_guard_stands_and_the_gate_is_shut(victim: Captive, world: Lab) -> None:
     product = victim.product
+    # The holder alone: the agent stays in the old namespace, which has lost its interface and keeps its rules.
+    product.engine_run("restart", "--time", "5", victim.holder)
+    targets = [*forbidden(world, victim), ["tcp", world.public[0], PORT]]
+    assert opened(victim.attack(network.knock, targets, 1)) == set()
     product.engine_run("kill", victim.name)
     wait_for(lambda: product.state(victim.name) == "stopped", "the end of the session")
     product.run("wait", victim.name, status=None)  # until its supervisor has stopped the holder, too
