@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -48,6 +49,66 @@ def measure_warm(user: User) -> Iterator[Row]:
             baseline=baseline,
             max_ratio=ratio,
         )
+
+
+def measure_guard(user: User) -> Iterator[Row]:
+    """What a network behind the guard adds to a launch, against the engine's bare part of it."""
+    repo = user.repository({"README.md": b"hello\n"})
+    names = (f"bench-{number}" for number in count())
+
+    def bridge_and_container() -> float:
+        name = next(names)
+
+        def make() -> None:
+            user.engine_run("network", "create", name)
+            user.engine_run("run", "--rm", f"--network={name}", BASE_IMAGE, "true")
+
+        try:
+            return milliseconds(make)
+        finally:
+            user.engine_run("network", "rm", name)
+
+    user.first_byte_ms(repo, "--network-proxy", "restricted")
+    with_guard, without, baseline = in_turn(
+        _COUNT,
+        *(
+            partial(user.first_byte_ms, repo, "--network-proxy", network)
+            for network in ("allow-all", "restricted")
+        ),
+        bridge_and_container,
+    )
+    yield Row(
+        what="a network with its guard, added to a launch",
+        value=with_guard - without,
+        unit="ms",
+        against=f"`{user.engine}`: a bridge, and a container on it",
+        baseline=baseline,
+        max_ratio=1.0,
+    )
+
+
+def measure_gvisor(user: User) -> Iterator[Row]:
+    """The same launch as `measure_warm`'s in gVisor, where the engine knows it."""
+    flags = ("--runtime=runsc",)
+    bare = (*flags, "--runtime-flag=network=none", "run") if user.engine == "podman" else ("run", *flags)
+    if not (shutil.which("runsc") if user.engine == "podman" else "runsc" in user.engine_run("info")):
+        return
+    repo = user.repository({"README.md": b"hello\n", "src/app.py": b"print('hello')\n"})
+    launch = partial(user.first_byte_ms, repo, "--network-proxy", "restricted", *flags)
+    launch()
+    value, baseline = in_turn(
+        _COUNT,
+        launch,
+        lambda: milliseconds(lambda: user.engine_run(*bare, "--rm", "--network=none", BASE_IMAGE, "true")),
+    )
+    yield Row(
+        what="launch to the command's first byte, restricted, runsc",
+        value=value,
+        unit="ms",
+        against=f"`{user.engine} run --rm --runtime runsc IMAGE true`",
+        baseline=baseline,
+        max_ratio=3.0,
+    )
 
 
 def measure_copy(user: User, environ: Mapping[str, str], directory: Path, *, files: int) -> Iterator[Row]:

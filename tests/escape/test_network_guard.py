@@ -346,7 +346,7 @@ def test_after_restarts_by_others_the_guard_stands_and_the_gate_is_shut(victim: 
     # The holder alone: the agent stays in the old namespace, which has lost its interface and keeps its rules.
     product.engine_run("restart", "--time", "5", victim.holder)
     targets = [*forbidden(world, victim), ["tcp", world.public[0], PORT]]
-    assert opened(victim.attack(network.knock, targets, 1)) == set()
+    assert opened(victim.attack(network.knock_side_by_side, targets, 1)) == set()
     product.engine_run("kill", victim.name)
     wait_for(lambda: product.state(victim.name) == "stopped", "the end of the session")
     product.run("wait", victim.name, status=None)  # until its supervisor has stopped the holder, too

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from msgspec.structs import replace
-
 from coding_agents.engine.api import ImageState, OnLine
 from coding_agents.engine.failures import failure
 from coding_agents.engine.inspect import image_digest, parse_image
@@ -73,8 +71,8 @@ class ImageVerbs(EngineProgram):
         )
         from coding_agents.engine.lines import follow  # with asyncio: a tenth of a launch that builds nothing
 
-        command = self.command(args, timeout_s=BUILD_S, env=self.features.build_env)
-        outcome = follow(replace(command, argv=(*self._build_prefix, *args)), on_line)
+        command = self.build_command(args, timeout_s=BUILD_S, env=self.features.build_env)
+        outcome = follow(command, on_line)
         if not outcome.ok:
             raise failure(f"build {tag}", outcome, self.features)
         return self._made(tag)

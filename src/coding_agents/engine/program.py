@@ -27,7 +27,6 @@ class EngineProgram:
         self._env = dict(env)
         bare = (program or features.name,)
         self._prefix = (*bare, *runtime_flags(features, runtime))
-        # Images are not built in gVisor: it has no network there.
         self._build_prefix = bare if is_gvisor(runtime) else self._prefix
 
     def command(
@@ -46,6 +45,12 @@ class EngineProgram:
             stdin=stdin,
             timeout_s=timeout_s,
         )
+
+    def build_command(
+        self, args: Sequence[str], *, timeout_s: float, env: Iterable[tuple[str, str]]
+    ) -> Command:
+        """The same for what builds an image: not in gVisor, which has no network."""
+        return Command(argv=(*self._build_prefix, *args), env={**self._env, **dict(env)}, timeout_s=timeout_s)
 
     def run(self, what: str, args: Sequence[str], *, timeout_s: float = QUICK_S) -> Outcome:
         """Run to a good end. `what` completes "cannot …" in the error that is raised otherwise."""
