@@ -11,10 +11,13 @@ import random
 import stat
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from coding_agents.quota.image import Image
+from coding_agents.quota.window import opened
 from coding_agents_guest.nestedref import LATEST, NESTED
 from support import busy_agent
 from support.busy_agent import INNER, JOURNAL, WORK, content, found, number_of, parse_journal
@@ -40,6 +43,7 @@ class Scene:
     name: str = ""
     session: str = ""
     volume: Path = Path()  # the session's work tree as the host's root sees it
+    image: Image | None = None  # of its own disk, if it has one
     files: dict[str, int] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     journal: list[list[str]] = field(default_factory=list)
@@ -54,30 +58,43 @@ class Scene:
         """In a directory that only the host has."""
         return self.product.home / "EXECUTED"
 
-    def launch(self, network: str) -> None:
+    @contextmanager
+    def at_hand(self) -> Iterator[None]:
+        """`volume` can be read for the block, also of a session that does not run and has a disk of its own."""
+        with opened(self.image) if self.image is not None else nullcontext():
+            yield
+
+    def launch(self, network: str, *options: str) -> None:
         agent = (Path(busy_agent.__file__).read_text(), str(self.seed), str(self.canary))
-        options = ("--agent", "demo", "--network-proxy", network, "-d")
+        options = ("--agent", "demo", "--network-proxy", network, "-d", *options)
         done = self.product.run("launch", str(self.repo), *options, "--", "python3", "-c", *agent)
         self.name = done.out.strip()
         record = self.product.session(self.name)
         self.session, volume = record["id"], record["volumes"]["workspace"]
         place = self.product.engine_run("volume", "inspect", "--format", "{{.Mountpoint}}", volume)
         self.volume = Path(place.strip())
+        if record["quota"]:
+            self.image = Image(self.product.session_dir(self.name))
+            self.volume = Path(self.image.place("workspace"))
         self._wait_until_busy(0)
 
     def _wait_until_busy(self, before: int) -> None:
         """Until the agent has begun anew and done something; at its start the journal had `before` lines."""
 
         def busy() -> bool:
-            new = [line[1] for line in _journal(self.volume)[before:]]
+            with self.at_hand():
+                new = [line[1] for line in _journal(self.volume)[before:]]
             return "begin" in new and "write" in new[new.index("begin") :]
 
         wait_for(busy, "the agent to be at work", timeout_s=_SETTLE_S)
 
     def look(self) -> None:
         """Remember what is in the volume now; nothing in it may be older than at the last look."""
-        now = {path: version for top in (WORK, INNER) for path, version in found(self.volume / top).items()}
-        journal = _journal(self.volume)  # after the files: it knows of all that has gone
+        with self.at_hand():
+            now = {
+                path: version for top in (WORK, INNER) for path, version in found(self.volume / top).items()
+            }
+            journal = _journal(self.volume)  # after the files: it knows of all that has gone
         left = {line[2] for line in journal if line[1] in ("delete", "rename")}
         missing = self.files.keys() - now.keys()
         assert journal[: len(self.journal)] == self.journal, f"the journal went back ({self.killed})"
@@ -144,7 +161,8 @@ class Scene:
             self.product.run("wait", self.name, status=None)
         if chance.random() < 0.5:
             self.product.run("recover", self.name)
-        before = len(_journal(self.volume))
+        with self.at_hand():
+            before = len(_journal(self.volume))
         self.product.run("start", self.name)
         self._wait_until_busy(before)
 
@@ -170,6 +188,10 @@ class Scene:
 
     def read_tree(self) -> Tree:
         """What the volume holds now that nobody writes; the bytes of the agent's files are as it has written them."""
+        with self.at_hand():
+            return self._read_tree()
+
+    def _read_tree(self) -> Tree:
         tree: Tree = {}
         for directory, within, names in os.walk(self.volume):
             links = [name for name in within if Path(directory, name).is_symlink()]
