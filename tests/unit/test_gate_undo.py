@@ -19,6 +19,7 @@ from coding_agents.app.launch import Launch
 from coding_agents.app.steps import Trace, Undo
 from coding_agents.app.stop import Ended
 from coding_agents.errors import AnswerLostError, ChannelError, GuestError, StoreError, SupervisorError
+from coding_agents.model.limits import Limits
 from coding_agents.model.session import Saved
 
 
@@ -193,8 +194,10 @@ def _launch(monkeypatch: pytest.MonkeyPatch, undone: list[str], timings: BaseExc
     monkeypatch.setattr(Launch, "_images", lambda self, facts: (anything, anything))
     monkeypatch.setattr(Launch, "_prepare", prepare)
     monkeypatch.setattr(Launch, "_record_timings", record_timings)
-    request: Any = SimpleNamespace(options=SimpleNamespace(dry_run=False), demands=Demands())
-    env: Any = SimpleNamespace(data_dir=Path("/nonexistent"))
+    request: Any = SimpleNamespace(
+        options=SimpleNamespace(dry_run=False), demands=Demands(), limits=Limits()
+    )
+    env: Any = SimpleNamespace(data_dir=Path("/nonexistent"), state_dir=Path("/nonexistent"))
     monkeypatch.setattr(launch_module.GuestProgram, "of_this_version", lambda *args: None)
     narrator: Any = None
     Launch(request, env, store, narrator, anything, Trace()).run()
@@ -218,7 +221,7 @@ def test_a_start_stops_no_agent_that_works(monkeypatch: pytest.MonkeyPatch, afte
     stopped: list[object] = []
     record = SimpleNamespace(
         id="0" * 12, name="demo-x", container_id="c", holder_id="", private=(), agent="demo", mode="command",
-        command=("true",), started_at="", phase="stopped", runtime="",
+        command=("true",), started_at="", phase="stopped", runtime="", quota=False,
     )  # fmt: skip
     engine = SimpleNamespace(
         inspect=lambda container: SimpleNamespace(running=False), start=lambda container: None, info=None

@@ -92,6 +92,7 @@ def test_mounts_of_watched_paths_are_the_topmost_ones() -> None:
     mounts = parse_mounts(MOUNTINFO, ("/", "/run", "/tmp", "/workspace", "/opt/coding-agents", "/mnt/a b"))
     assert list(mounts) == ["/", "/tmp", "/workspace", "/mnt/a b", "/run"]
     assert mounts["/"] == {
+        "device": "0:50",
         "options": ["ro", "relatime"],
         "type": "overlay",
         "source": "overlay",

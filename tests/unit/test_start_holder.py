@@ -39,7 +39,7 @@ def test_reports_of_earlier_starts_are_handed_on(monkeypatch: pytest.MonkeyPatch
     record = SimpleNamespace(
         id="0" * 12, name="demo-x", container_id="c", holder_id="h", private=(), agent="demo", guest_volume="v",
         mode="command", command=("true",), started_at="", phase="stopped", limits={},
-        runtime="",
+        runtime="", quota=False,
     )  # fmt: skip
     session: Any = SimpleNamespace(
         record=record, engine=Engine(), reload=lambda: record, update=lambda **changes: None,
