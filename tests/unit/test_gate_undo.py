@@ -194,9 +194,7 @@ def _launch(monkeypatch: pytest.MonkeyPatch, undone: list[str], timings: BaseExc
     monkeypatch.setattr(Launch, "_images", lambda self, facts: (anything, anything))
     monkeypatch.setattr(Launch, "_prepare", prepare)
     monkeypatch.setattr(Launch, "_record_timings", record_timings)
-    request: Any = SimpleNamespace(
-        options=SimpleNamespace(dry_run=False), demands=Demands(), limits=Limits()
-    )
+    request: Any = SimpleNamespace(options=SimpleNamespace(dry_run=False), demands=Demands(), limits=Limits())
     env: Any = SimpleNamespace(data_dir=Path("/nonexistent"), state_dir=Path("/nonexistent"))
     monkeypatch.setattr(launch_module.GuestProgram, "of_this_version", lambda *args: None)
     narrator: Any = None
