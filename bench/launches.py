@@ -107,7 +107,7 @@ def measure_gvisor(user: User) -> Iterator[Row]:
         unit="ms",
         against=f"`{user.engine} run --rm --runtime runsc IMAGE true`",
         baseline=baseline,
-        max_ratio=3.0,
+        max_ratio=4.0,
     )
 
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from coding_agents.app.demands import Demands, _as_flags, demands_at_start, require_enforceable
 from coding_agents.app.doctor import _settings, limits_check
+from coding_agents.app.launch_plan import launch_runtime
 from coding_agents.app.launch_request import LaunchOptions, LaunchRequest, parse_request
 from coding_agents.cli.launch import command
 from coding_agents.config.load import load_settings
@@ -192,6 +193,16 @@ def test_a_broken_file_of_the_repository_does_not_widen_the_budgets_of_pushes(tm
         assert relay_limits(session).push_bytes == 64 << 20
     session.env.user_config.write_text("engine =\n")
     assert relay_limits(session) == DEFAULT_LIMITS
+
+
+def test_the_engines_own_choice_is_not_named_but_for_gvisor(tmp_path: Path) -> None:
+    """Which has to be planned for, whoever chose it."""
+    info = FakeEngine(tmp_path).info
+    auto = request(tmp_path)
+    assert launch_runtime(auto, info) == ""
+    assert launch_runtime(auto, replace(info, default_runtime="crun")) == ""
+    assert launch_runtime(auto, replace(info, default_runtime="runsc")) == "runsc"
+    assert launch_runtime(request(tmp_path, runtime="crun"), replace(info, default_runtime="runsc")) == "crun"
 
 
 def test_a_limit_that_the_engine_ignores_is_refused_before_anything_is_made(tmp_path: Path) -> None:
