@@ -17,7 +17,7 @@ _SCRIPTS = ("dev", ".ci/run", "tools/test-engine", "images/base/finish.sh", "ima
 _TOOLS = ("sh", "dirname", "tr", "cat", "cksum", "seq", "sed", "grep", "rm", "chmod", "mktemp", "echo", "env")
 _PROGRAMS = (
     "git", "git-lfs", "tmux", "mmdebstrap", "newuidmap", "shellcheck", "strace", "age-keygen", "ip", "nft", "iptables",
-    "dockerd", "docker", "runc", "podman",
+    "dockerd", "docker", "runc", "crun", "runsc", "podman",
 )  # fmt: skip
 
 
@@ -122,6 +122,19 @@ def test_when_all_is_there_nothing_is_run(machine: Machine) -> None:
     machine.venv()
     done = machine.dev("setup")
     assert (done.returncode, machine.logged()) == (0, "")
+
+
+def test_a_runtime_that_this_release_has_not_is_done_without(machine: Machine) -> None:
+    machine.as_root()
+    machine.programs("crun", "runsc")
+    machine.venv()
+    machine.program("apt-cache", '[ "$2" != runsc ]')
+    machine.dev("setup")
+    assert "--no-install-recommends crun\n" in machine.logged()
+    machine.log.unlink()
+    machine.program("crun")
+    assert machine.dev("setup").returncode == 0
+    assert machine.logged() == ""
 
 
 def test_changed_requirements_are_installed_with_hashes(machine: Machine) -> None:

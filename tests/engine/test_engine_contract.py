@@ -224,6 +224,16 @@ def test_exec(contract_engine: EngineUnderTest, run: Callable[[ContainerSpec], s
     assert runner.run(replace(command, timeout_s=30)).stdout == b"x\n"
 
 
+def test_who_waits_learns_of_the_end(
+    contract_engine: EngineUnderTest, run: Callable[[ContainerSpec], str]
+) -> None:
+    container = run(contract_engine.python(_FOREVER))
+    command = contract_engine.api.wait_command(container)
+    assert runner.run(replace(command, timeout_s=0.5)).timed_out
+    contract_engine.api.kill(container)
+    assert runner.run(replace(command, timeout_s=30)).ok
+
+
 def test_files_go_into_a_volume_of_a_created_container_and_out_again(
     contract_engine: EngineUnderTest,
 ) -> None:
