@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from coding_agents.attacks import kernel
 from model_stub.server import serving
 from support.engines import EngineUnderTest
+from support.escape import attack_argv
 from support.product import Product, git, wait_for
 
 pytestmark = pytest.mark.engine
@@ -81,6 +83,12 @@ def test_gvisor_runs_a_whole_session(product: Product, repo: Path) -> None:
     assert tampered.pop("interfaces") == ["lo"]
     assert {"events.sock", "relay.sock", "bridge", "memory"} <= tampered.keys()
     assert {one for tries in tampered.values() for one in tries} == {"PermissionError"}
+
+    # Its kernel lets anybody make a namespace of users, in which one is root of nothing that counts.
+    attack = attack_argv(kernel.use_a_user_namespace)
+    answers = json.loads(product.run("exec", name, "--", *attack).out)
+    kept = ("make a file", "remove a socket", "end the bridge", "trace the first process", "the host's name")
+    assert {answers[one] for one in kept} <= {"EPERM", "EROFS"}, answers
 
     # Killed from outside, after which Docker's clients in it do not end by themselves.
     wait_for(lambda: "u.txt" in product.exec(name, "ls").out, "the uncommitted file")
