@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,10 +21,16 @@ from coding_agents.app.disk_quota import (
 from coding_agents.app.launch_request import LaunchOptions, parse_request
 from coding_agents.errors import EnforcementError, EngineError, UsageError, WorkspaceError
 from coding_agents.model.limits import GIB, MIB, NO_DISK, parse_disk, parse_size
-from coding_agents.quota.image import usable_bytes
+from coding_agents.model.session import Volumes
+from coding_agents.quota.image import Image, usable_bytes
+from coding_agents.supervisor import disk as disk_module
+from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.disk import disk_opened, holds_work, renew_volumes
 from coding_agents.supervisor.room import Room
 from coding_agents.workspace.weight import Weight, weigh
+from support.fake_engine import FakeEngine
 from support.host import host_environment
+from support.supervised import make_session
 from support.workspaces import Host, make_host
 
 HERE: Any = SimpleNamespace(title="Docker", is_local=True, rootless=False)
@@ -151,3 +158,54 @@ def test_a_disk_that_fills_up_all_the_same_is_named() -> None:
         with pytest.raises(EngineError) as other, full_disk_named(disk):
             raise error
         assert other.value is error
+
+
+def _session(tmp_path: Path) -> SessionContext:
+    """A session with a disk of its own whose image is there, and whose engine has none of its volumes."""
+    session = make_session(tmp_path, FakeEngine(tmp_path / "engine"))
+    name = session.record.name
+    session.update(
+        quota=True,
+        limits={**session.record.limits, "disk": str(64 * MIB)},
+        volumes=Volumes(workspace=f"{name}-workspace", home=f"{name}-home"),
+        engine_id=session.engine.info.identity,
+    )
+    Image(session.directory).path.touch()
+    return session
+
+
+def test_volumes_that_somebody_removed_are_made_anew_while_the_image_is_there(tmp_path: Path) -> None:
+    session = _session(tmp_path)
+    assert holds_work(session)
+    assert not session.has_volume()
+    renew_volumes(session)
+    assert session.has_volume()
+    assert session.engine.volume_exists(f"{session.record.name}-home")
+    renew_volumes(session)
+    Image(session.directory).path.unlink()
+    assert not holds_work(session)  # whatever the engine calls by that name
+
+
+def test_volumes_are_made_anew_on_their_own_engine_alone(tmp_path: Path) -> None:
+    session = _session(tmp_path)
+    session.update(engine_id="another engine")
+    with pytest.raises(EngineError, match="is not the one that session"):
+        renew_volumes(session)
+    session.update(engine_id="")  # `recover --engine-gone`
+    renew_volumes(session)
+    assert session.has_volume()
+
+
+def test_an_engine_that_does_not_see_the_mount_is_told_from_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_module, "opened", lambda _image: nullcontext())
+    session = _session(tmp_path)
+    place = Image(session.directory).place("home")
+    unseen = EngineError("cannot start", details=f"mount {place}: no such file or directory")
+    with pytest.raises(EngineError) as told, disk_opened(session):
+        raise unseen
+    assert "mount namespace" in told.value.hint
+    with pytest.raises(EngineError) as other, disk_opened(session):
+        raise EngineError("cannot start", details="no space")
+    assert "mount namespace" not in other.value.hint
