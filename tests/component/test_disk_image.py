@@ -22,7 +22,7 @@ from coding_agents.model.limits import GIB, MAX_DISK, MIB, MIN_DISK
 from coding_agents.quota.image import Image, make_image, usable_bytes, usable_inodes
 from coding_agents.quota.probe import why_unmountable
 from coding_agents.quota.window import loops_of, opened, release
-from support.product import wait_for
+from support.disks import await_let_go
 
 SIZE = MIN_DISK
 
@@ -103,7 +103,7 @@ def test_there_is_one_loop_device_however_often_it_is_mounted_and_none_at_the_en
         device = workspace.stat().st_dev
         assert first == f"{os.major(device)}:{os.minor(device)}"
         assert not os.path.ismount(image.mount_point)
-    assert loops_of(image) == ()
+    await_let_go(image)
 
 
 def test_a_mount_that_is_being_let_go_is_no_reason_to_fail(image: Image) -> None:
@@ -136,7 +136,7 @@ def test_two_devices_over_one_image_are_refused(image: Image) -> None:
     ):
         raise AssertionError("it was opened")
     assert not os.path.ismount(image.mount_point)
-    assert loops_of(image) == ()
+    await_let_go(image)
 
 
 def test_an_image_that_somebody_looks_into_is_not_given_to_a_session_read_only(image: Image) -> None:
@@ -181,7 +181,7 @@ def test_who_is_killed_while_it_is_mounted_leaves_nothing_that_the_next_does_not
     killed()
     release(image)
     assert not os.path.ismount(image.mount_point)
-    wait_for(lambda: loops_of(image) == (), "the loop device to go", timeout_s=10)
+    await_let_go(image)
 
 
 def test_what_cannot_be_mounted_says_what_to_do(image: Image) -> None:

@@ -13,8 +13,9 @@ import pytest
 from coding_agents.model.limits import MIB
 from coding_agents.quota.image import Image
 from coding_agents.quota.window import loops_of
+from support.disks import await_let_go
 from support.faults import ORDINARY_UID, StallingEngine, assert_nothing_left, kill_supervisor, ready
-from support.product import Product, git, make_repo, wait_for
+from support.product import Product, git, make_repo
 
 pytestmark = [
     pytest.mark.engine,
@@ -77,12 +78,11 @@ def test_a_full_disk_is_the_sessions_own_and_its_work_comes_home(product: Produc
     assert product.state(name) == "running"
     product.run("stop", name)
     assert _is_home(repo)
-    wait_for(lambda: loops_of(image) == (), "the loop device to go")
+    await_let_go(image)
 
     # Nobody gets an empty volume in its place by starting the container past us.
-    by_hand = product.engine_run("start", name, check=False)
-    assert loops_of(image) == ()
-    assert by_hand.strip() != name or product.state(name) != "running"
+    assert product.engine_run("start", name, check=False).strip() != name
+    assert product.state(name) != "running"
 
     # As after a restart of the machine: nothing is attached. It is full as before.
     product.run("start", name)
@@ -99,7 +99,7 @@ def test_a_full_disk_is_the_sessions_own_and_its_work_comes_home(product: Produc
     product.run("remove", name)
     assert "later.txt" in git(repo, "log", "--all", "--format=", "--name-only").split()
     assert_nothing_left(product)
-    wait_for(lambda: loops_of(image) == (), "the loop device to go")
+    await_let_go(image)
 
 
 def test_who_cannot_mount_is_refused_before_anything_is_made_or_goes_without(ordinary: Product) -> None:
@@ -135,4 +135,4 @@ def test_a_launch_that_is_killed_while_the_disk_is_mounted_is_removed_whole(
     stalling.release()
     assert not os.path.ismount(image.mount_point)
     assert_nothing_left(product)
-    wait_for(lambda: loops_of(image) == (), "the loop device to go")
+    await_let_go(image)
