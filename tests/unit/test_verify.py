@@ -192,6 +192,27 @@ def test_a_link_local_range_overlaps_no_route_and_no_metadata_service() -> None:
     assert free_link_local(taken) is None
 
 
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({}, "passed"),
+        ({"root": "/etc"}, "failed"),
+        ({"root": "/home"}, "failed"),
+        ({"source": "/dev/vda"}, "failed"),
+        ({"point": "/mnt"}, "failed"),
+    ],
+)
+def test_a_disk_of_a_sessions_own_is_no_path_of_the_host(changes: dict[str, str], status: str) -> None:
+    mount = {
+        "root": "/workspace",
+        "point": "/workspace",
+        "type": "ext4",
+        "source": "/dev/loop3",
+        "options": "rw",
+    }
+    assert CHECKS["files.host-paths"].judge([{**mount, **changes}]).status == status
+
+
 def test_a_container_without_our_walls_mounts_nothing_but_one_directory() -> None:
     plain = Plain(
         image="sha256:1", argv=("sleep", "9"), labels={"a": "b"}, network="n", user="0:0", shared=Path("/t/x")
