@@ -85,13 +85,15 @@ class Endpoint:
 class Guard:
     """What a session may reach besides the public internet (`dns`, `allow`), and its subnets (`own`).
 
-    `rate` is how many bytes a second may pass, each way for itself; 0 without a limit.
+    `rate` is how many bytes a second may pass, each way for itself; 0 without a limit. `uid` is the one user who may
+    reach more than the resolvers; 0 for whoever is there.
     """
 
     dns: tuple[Address, ...] = ()
     allow: tuple[Endpoint, ...] = ()
     own: tuple[Network, ...] = ()
     rate: int = 0
+    uid: int = 0
 
     @classmethod
     def parse(
@@ -101,25 +103,29 @@ class Guard:
         allow: Iterable[str] = (),
         own: Iterable[str] = (),
         rate: int = 0,
+        uid: int = 0,
     ) -> Guard:
         """From the spelling of the command line. Raises ValueError."""
-        if rate < 0:
-            raise ValueError(f"not a rate: {rate}")
+        if rate < 0 or uid < 0:
+            raise ValueError(f"not a rate and a user: {rate}, {uid}")
         return cls(
             dns=tuple(_parse_address(text) for text in dns),
             allow=tuple(Endpoint.parse(text) for text in allow),
             own=tuple(ipaddress.ip_network(text) for text in own),
             rate=rate,
+            uid=uid,
         )
 
-    def is_open(self, address: Address, protocol: str, port: int) -> bool:
-        """Whether a new connection to `address` that leaves the namespace may pass.
+    def is_open(self, address: Address, protocol: str, port: int, uid: int | None = None) -> bool:
+        """Whether a new connection to `address` that leaves the namespace may pass; `uid` None is `self.uid`.
 
         >>> Guard.parse(dns=["10.0.0.2"]).is_open(ipaddress.ip_address("10.0.0.2"), "udp", 53)
         True
         """
         if protocol in ("tcp", "udp") and port == DNS_PORT and address in self.dns:
             return True
+        if self.uid and uid not in (None, self.uid):
+            return False
         if protocol == "tcp" and Endpoint(address, port) in self.allow:
             return True
         if protocol in ("tcp", "udp") and port in _NAME_PORTS:
@@ -135,10 +141,15 @@ class Guard:
 
 def render_ruleset(guard: Guard) -> str:
     """The text for `nft -f -` that replaces whatever this table held."""
-    opened = [
+    resolvers = [
         f"{_family(address)} daddr {address} meta l4proto {{ tcp, udp }} th dport {DNS_PORT} accept"
         for address in guard.dns
-    ] + [f"{_family(one.address)} daddr {one.address} tcp dport {one.port} accept" for one in guard.allow]
+    ]
+    # Engines ask the resolvers as root. Neighbour discovery is the kernel's own, from no user's socket.
+    others = [_discovery(_DISCOVERY_OUT), f"meta skuid != {guard.uid} counter reject"] * bool(guard.uid)
+    opened = [
+        f"{_family(one.address)} daddr {one.address} tcp dport {one.port} accept" for one in guard.allow
+    ]
     own = ["ct state established,related accept"]
     # Before all else, so that known flows are limited, too. The bucket holds a second's worth beside the burst
     # (nft_limit.c), which lets packets pass that the kernel has put together.
@@ -158,6 +169,8 @@ def render_ruleset(guard: Guard) -> str:
                     'oif "lo" accept',
                     *limit,
                     *own,
+                    *resolvers,
+                    *others,
                     *opened,
                     f"meta l4proto {{ tcp, udp }} th dport {{ {', '.join(map(str, _NAME_PORTS))} }} counter reject",
                     _discovery(_DISCOVERY_OUT),
@@ -216,7 +229,7 @@ def _wrongly_open(chains: Mapping[str, Chain], guard: Guard) -> list[str]:
 
 def _wrongly_shut(output: Chain, guard: Guard) -> list[str]:
     wanted = [Packet(address, one, DNS_PORT) for address in guard.dns for one in ("tcp", "udp")]
-    wanted += [Packet(one.address, "tcp", one.port) for one in guard.allow]
+    wanted += [Packet(one.address, "tcp", one.port, uid=guard.uid) for one in guard.allow]
     return [
         f"{packet.protocol} to {packet.address} port {packet.port} is refused"
         for packet in wanted
@@ -225,7 +238,9 @@ def _wrongly_shut(output: Chain, guard: Guard) -> list[str]:
 
 
 def _may_leave(packet: Packet, guard: Guard) -> bool:
-    return packet.discovery in _DISCOVERY_OUT or guard.is_open(packet.address, packet.protocol, packet.port)
+    return packet.discovery in _DISCOVERY_OUT or guard.is_open(
+        packet.address, packet.protocol, packet.port, packet.uid
+    )
 
 
 def _packets(chain: Chain, guard: Guard) -> Iterable[Packet]:
@@ -236,10 +251,12 @@ def _packets(chain: Chain, guard: Guard) -> Iterable[Packet]:
     addresses += [ipaddress.IPv6Address(n) for n in sorted(_edges(guard, 6) | chain.edges(6)) if n < 2**128]
     told_apart = {1, *_NAME_PORTS, *(port + 1 for port in _NAME_PORTS), *chain.ports()}
     ports = sorted(port for port in told_apart if 0 < port < 65536)
+    uids = sorted(chain.uids() | ({guard.uid, guard.uid + 1} if guard.uid else set()))
     for address in addresses:
         for protocol in ("tcp", "udp", "other"):
             for port in ports:
-                yield Packet(address, protocol, port)
+                for uid in uids:
+                    yield Packet(address, protocol, port, uid=uid)
         for kind in sorted(chain.discovery()) if address.version == 6 else ():
             yield Packet(address, "icmpv6", 0, discovery=kind)
 

@@ -15,11 +15,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from coding_agents_guest.guard import TABLE, Guard, render_ruleset, verify_ruleset
 from coding_agents_guest.privileges import PrivilegeError, drop_all_privileges
+from coding_agents_guest.records import replace
 
 _NOBODY = 65534
 _TOOL_TIMEOUT_S = 20.0
@@ -27,40 +28,59 @@ _TOOL_TIMEOUT_S = 20.0
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 READY = "ready"
 
+Work = Callable[[Guard, Callable[[], None]], int]
+"""Is given the guard that stands, and what reports it; returns a status."""
+
 
 class HolderError(Exception):
     """The guard could not be put up, or is not what it must be."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the holder; `--dns IP` and `--allow IP:PORT` can be repeated, `--rate` is in bytes a second.
+    """Run the holder; `--dns IP` and `--allow IP:PORT` can be repeated, `--rate` is in bytes a second, `--uid` a user.
 
     Returns 0 after SIGTERM.
     """
+    return guarded(argv, _hold)
+
+
+def guarded(argv: Sequence[str], work: Work) -> int:
+    """Put the guard up that `argv` asks for, then do `work`, which gives every privilege up and reports `ready`.
+
+    Returns its status, or 1 with a line on standard error. SIGTERM, SIGINT and SIGCHLD are blocked.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
     try:
-        raise_guard(_parse_arguments(argv))
-        drop_all_privileges(_NOBODY, _NOBODY)
+        return work(raise_guard(_parse_arguments(argv)), _report_ready)
     except (HolderError, PrivilegeError, ValueError, OSError, subprocess.SubprocessError) as error:
         print(f"holder: {error}", file=sys.stderr, flush=True)
         return 1
-    print(READY, flush=True)
+
+
+def _hold(_guard: Guard, ready: Callable[[], None]) -> int:
+    drop_all_privileges(_NOBODY, _NOBODY)
+    ready()
     _sleep_until_told()
     return 0
 
 
-def raise_guard(guard: Guard) -> None:
-    """Apply the rules of `guard` and our own subnets in this network namespace. Raises HolderError."""
+def _report_ready() -> None:
+    print(READY, flush=True)
+
+
+def raise_guard(guard: Guard) -> Guard:
+    """Apply the rules of `guard` and our own subnets in this network namespace; returns both. Raises HolderError."""
     addresses = json.loads(_tool(("ip", "-j", "address", "show")))
     routes = json.loads(_tool(("ip", "-j", "route", "show"))) + json.loads(
         _tool(("ip", "-6", "-j", "route", "show"))
     )
     own = own_networks(addresses, routes)
-    guard = Guard(guard.dns, guard.allow, tuple(ipaddress.ip_network(one) for one in own), guard.rate)
+    guard = replace(guard, own=tuple(ipaddress.ip_network(one) for one in own))
     _tool(("nft", "-f", "-"), stdin=render_ruleset(guard))
     problems = verify_ruleset(json.loads(_tool(("nft", "-j", "list", "table", "inet", TABLE))), guard)
     if problems:
         raise HolderError("the kernel holds other rules: " + "; ".join(problems))
+    return guard
 
 
 def own_networks(addresses: Iterable[Mapping[str, Any]], routes: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -85,8 +105,9 @@ def _parse_arguments(argv: Sequence[str]) -> Guard:
     parser.add_argument("--dns", action="append", default=[])
     parser.add_argument("--allow", action="append", default=[])
     parser.add_argument("--rate", type=int, default=0)
+    parser.add_argument("--uid", type=int, default=0)
     arguments = parser.parse_args(argv)
-    return Guard.parse(dns=arguments.dns, allow=arguments.allow, rate=arguments.rate)
+    return Guard.parse(dns=arguments.dns, allow=arguments.allow, rate=arguments.rate, uid=arguments.uid)
 
 
 def _tool(argv: tuple[str, ...], *, stdin: str = "") -> str:

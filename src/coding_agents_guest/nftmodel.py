@@ -24,13 +24,15 @@ class UnknownRulesetError(Exception):
 class Packet:
     """The first packet of a new flow through an interface other than lo.
 
-    `protocol` is tcp, udp, icmpv6 or other; `discovery` the type of a neighbour discovery message, else "".
+    `protocol` is tcp, udp, icmpv6 or other; `discovery` the type of a neighbour discovery message, else "". `uid` is
+    the user whose socket it is from; of a packet that comes in there is none, and no rule asks.
     """
 
     address: Address
     protocol: str
     port: int
     discovery: str = ""
+    uid: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class _Match:
             return self.negated  # no packet here passes lo or belongs to a known flow
         if self.field == "hoplimit":
             return packet.address.version == 6  # any packet may carry it, so it narrows nothing
+        if self.field == "uid":
+            return self._within(packet.uid) != self.negated
         if self.field == "protocol":
             return (packet.protocol in self.names) != self.negated
         if self.field == "icmpv6":
@@ -105,6 +109,10 @@ class Chain:
     def ports(self) -> set[int]:
         """Every port at which the verdict can change."""
         return self._edges("th") | self._edges("tcp") | self._edges("udp")
+
+    def uids(self) -> set[int]:
+        """Every user at whom the verdict can change."""
+        return {0} | self._edges("uid")
 
     def discovery(self) -> set[str]:
         """The neighbour discovery messages that some rule names, and one that none does."""
@@ -214,6 +222,7 @@ _ANY_PORT = {"th": ("tcp", "udp", "other"), "tcp": (), "udp": ()}
 _LO = (("meta", "iif"), ("meta", "oif"), ("meta", "iifname"), ("meta", "oifname"))
 _PROTOCOLS = {"6": "tcp", "17": "udp", "tcp": "tcp", "udp": "udp"}
 _NUMBERS = {
+    ("meta", "skuid"): "uid",
     ("payload", "ip", "daddr"): "daddr4",
     ("payload", "ip6", "daddr"): "daddr6",
     ("payload", "th", "dport"): "th",

@@ -391,3 +391,52 @@ def test_the_kernels_counters_tell_what_passed_the_limit_and_what_it_dropped() -
     for nonsense in ({}, {"nftables": [{"rule": {}}]}, {"nftables": [7]}):
         with pytest.raises(ValueError, match="not rules of nft"):
             counted(nonsense)
+
+
+PROXIED = Guard.parse(
+    dns=["10.0.0.2", "fd00::53"],
+    allow=["10.1.2.3:443", "[fd00::1]:8443"],
+    own=["11.5.0.0/24", "2a00:1:2:3::/64"],
+    uid=1002,
+)
+# As nft 1.0.6 lists `meta skuid != 1002 counter reject`.
+OTHERS = [
+    {"match": {"op": "!=", "left": {"meta": {"key": "skuid"}}, "right": 1002}},
+    {"counter": {"packets": 0, "bytes": 0}},
+    {"reject": {"type": "icmpx", "expr": "port-unreachable"}},
+]
+
+
+def _proxied(place: int) -> Any:
+    """The listed rules with one more in the chain `output`: after so many of it."""
+    listed = copy.deepcopy(LISTED)
+    at = [
+        number
+        for number, entry in enumerate(listed["nftables"])
+        if entry.get("rule", {}).get("chain") == "output"
+    ]
+    rule = {"family": "inet", "table": TABLE, "chain": "output", "handle": 99, "expr": OTHERS}
+    listed["nftables"].insert(at[place], {"rule": rule})
+    return listed
+
+
+def test_one_user_alone_opens_connections() -> None:
+    """In the network of a proxy: whoever took squid over gets nowhere, and engines ask the resolvers as root."""
+    lines = [line.strip() for line in render_ruleset(PROXIED).splitlines()]
+    others = lines.index("meta skuid != 1002 counter reject")
+    assert lines.index("ip daddr 10.0.0.2 meta l4proto { tcp, udp } th dport 53 accept") < others
+    assert others < lines.index("ip daddr 10.1.2.3 tcp dport 443 accept")
+    public, resolver = ipaddress.ip_address("1.1.1.1"), ipaddress.ip_address("10.0.0.2")
+    assert [PROXIED.is_open(public, "tcp", 443, uid) for uid in (1002, None, 0, 13)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert PROXIED.is_open(resolver, "udp", 53, 0)
+    assert verify_ruleset(_proxied(4), PROXIED) == []  # after lo, known flows and both resolvers
+    assert verify_ruleset(LISTED, PROXIED)[0].endswith("is open")
+    assert verify_ruleset(_proxied(6), PROXIED)  # what the user listed would be open to all
+    assert verify_ruleset(
+        _proxied(2), PROXIED
+    )  # and here nobody but the proxy's own user would ask for names

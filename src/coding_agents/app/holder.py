@@ -45,6 +45,7 @@ def guard_problems(
     private: tuple[str, ...],
     earlier: int = 0,
     rate: int = 0,
+    uid: int = 0,
 ) -> list[str]:
     """What is wrong with the rules that the kernel holds, once the holder has reported its guard.
 
@@ -58,6 +59,7 @@ def guard_problems(
         allow=private,
         subnets=engine.network_subnets(network),
         rate=rate,
+        uid=uid,
     )
 
 

@@ -25,13 +25,13 @@ Exec = Callable[[Sequence[str]], Outcome]
 
 
 def parse_private(text: str) -> str:
-    """An `address:port` of `[network] private` in its one spelling. Raises UsageError.
+    """The `address:port` of an entry of `[network] private`, in its one spelling. Raises UsageError.
 
     >>> parse_private("10.1.2.3:443")
     '10.1.2.3:443'
     """
     try:
-        endpoint = Endpoint.parse(text.strip())
+        endpoint = Endpoint.parse(text.rpartition("=")[2].strip())
     except ValueError as error:
         raise UsageError(
             f"not an address and port: {text!r}", hint="Write it like 10.1.2.3:443 or [fd00::1]:443."
@@ -41,7 +41,7 @@ def parse_private(text: str) -> str:
             f"{endpoint.address} cannot be opened: it is loopback, link-local or multicast",
             hint="Name an address of your private network, such as 10.1.2.3:443.",
         )
-    return _text(endpoint)
+    return endpoint_text(endpoint)
 
 
 def guard_rate(limit: int) -> int:
@@ -49,13 +49,16 @@ def guard_rate(limit: int) -> int:
     return limit if limit < NO_RATE else 0
 
 
-def holder_options(*, dns: Sequence[str], allow: Iterable[str], rate: int = 0) -> tuple[str, ...]:
-    """The options of the holder's command for these resolvers, user-listed `address:port` pairs and bytes a second.
+def holder_options(
+    *, dns: Sequence[str], allow: Iterable[str], rate: int = 0, uid: int = 0
+) -> tuple[str, ...]:
+    """The options of the holder's command for these resolvers, user-listed `address:port` pairs, bytes a second, user.
 
     Without resolvers those are open that an engine takes by itself.
     """
     return (
         *(("--rate", str(rate)) if rate else ()),
+        *(("--uid", str(uid)) if uid else ()),
         *(word for address in dns or ENGINES_OWN_DNS for word in ("--dns", address)),
         *(word for endpoint in allow for word in ("--allow", endpoint)),
     )
@@ -68,6 +71,7 @@ def verify_guard(
     allow: Iterable[str],
     subnets: Iterable[str] = (),
     rate: int = 0,
+    uid: int = 0,
 ) -> list[str]:
     """What is wrong with the rules that the kernel holds for the holder's namespace; empty when nothing is.
 
@@ -83,7 +87,7 @@ def verify_guard(
         raise EngineError("the guard's rules are not JSON", details=str(error)) from error
     if not isinstance(document, dict):
         raise EngineError("the guard's rules are not a JSON object")
-    guard = Guard.parse(dns=dns or ENGINES_OWN_DNS, allow=allow, own=subnets, rate=rate)
+    guard = Guard.parse(dns=dns or ENGINES_OWN_DNS, allow=allow, own=subnets, rate=rate, uid=uid)
     return verify_ruleset(document, guard)
 
 
@@ -122,6 +126,7 @@ def counted(document: Mapping[str, Any]) -> tuple[int, int]:
     return passed, dropped
 
 
-def _text(endpoint: Endpoint) -> str:
+def endpoint_text(endpoint: Endpoint) -> str:
+    """Its one spelling, that `Endpoint.parse` takes."""
     host = f"[{endpoint.address}]" if endpoint.address.version == 6 else str(endpoint.address)
     return f"{host}:{endpoint.port}"
