@@ -11,13 +11,16 @@ from coding_agents_guest import __version__
 _MODULES = {
     "bridge": "coding_agents_guest.bridge",
     "dial": "coding_agents_guest.dial",
+    "egress-link": "coding_agents_guest.egress.link_client",
     "entrypoint": "coding_agents_guest.entrypoint",
     "hangup": "coding_agents_guest.hangup",
     "holder": "coding_agents_guest.holder",
     "mcp": "coding_agents_guest.mcp_client",
     "mcp-server": "coding_agents_guest.mcp_server",
     "probe": "coding_agents_guest.probe",
+    "proxy": "coding_agents_guest.egress.program",
     "salvage": "coding_agents_guest.salvage_process",
+    "why": "coding_agents_guest.egress.why",
 }
 
 

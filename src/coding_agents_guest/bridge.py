@@ -19,7 +19,7 @@ import asyncio
 
 from coding_agents_guest import __version__
 from coding_agents_guest.mux import Mux, Stream
-from coding_agents_guest.paths import MCP_PORT, MODEL_PORT, SOCKETS
+from coding_agents_guest.paths import MCP_PORT, MODEL_PORT, REGISTRY_PORT, SOCKETS
 from coding_agents_guest.probe import read_facts
 from coding_agents_guest.sockets import (
     Gateway,
@@ -31,50 +31,64 @@ from coding_agents_guest.sockets import (
 from coding_agents_guest.stdio import open_stdio
 from coding_agents_guest.wire import PROTOCOL, Hello, WireError
 
-_PORTS = {"--model": MODEL_PORT, "--mcp-web": MCP_PORT}
+_PORTS = {"--model": MODEL_PORT, "--mcp-web": MCP_PORT, "--registry": REGISTRY_PORT}
 # Together no more than wire.MAX_STREAMS: a flood of one service leaves room for the others.
-_LIMITS = {"events": 8, "relay": 16, "tools": 4, "model": 20, "mcp": 8, "mcp-web": 8}
+_LIMITS = {"events": 8, "relay": 16, "tools": 4, "model": 20, "mcp": 8, "mcp-web": 8, "registry": 16}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run until standard input ends; `--model`, `--mcp` and `--mcp-web` serve these, too, `--directory` is for tests.
+    """Run until standard input ends; `--model`, `--mcp`, `--mcp-web` and `--registry` serve these, too, `--egress` lets
+    the session's proxy listen here, `--directory` is for tests.
 
     Returns an exit status; 1 with a line on standard error on refusal.
     """
     ports: dict[str, int] = {}
     sockets, directory, words = ["events", "relay", "tools"], SOCKETS, list(arguments)
+    egress = False
     while words:  # argparse would take a tenth of the time until we serve
         word = words.pop(0)
         if word in _PORTS:
             ports[word.removeprefix("--")] = _PORTS[word]
         elif word == "--mcp":
             sockets.append("mcp")
+        elif word == "--egress":
+            egress = True
         elif word == "--directory" and words:
             directory = Path(words.pop(0))
         else:
             print(f"bridge: unknown argument {word}", file=sys.stderr)
             return 2
     try:
-        asyncio.run(_bridge(directory, sockets, ports))
+        asyncio.run(_bridge(directory, sockets, ports, egress=egress))
     except (UnsafeDirectoryError, WireError, OSError) as error:
         print(f"bridge: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _bridge(directory: Path, sockets: Sequence[str], ports: Mapping[str, int]) -> None:
+async def _bridge(directory: Path, sockets: Sequence[str], ports: Mapping[str, int], *, egress: bool) -> None:
     check_directory(directory, owner_uid=os.geteuid())
     listeners = {service: bind_unix(directory / f"{service}.sock") for service in sockets}
     listeners |= {service: bind_loopback(port) for service, port in ports.items()}
     reader, writer = await open_stdio()
     mux = Mux(reader, writer, on_open=_refuse, hello=Hello(PROTOCOL, __version__, read_facts()))
     gateway = Gateway(mux)
+    door = asyncio.ensure_future(_keep_door()) if egress else None
     try:
         for service, listener in listeners.items():
             await gateway.serve(listener, service, limit=_LIMITS[service])
         await mux.run()
     finally:
+        if door is not None:
+            door.cancel()
         await gateway.close()
+
+
+async def _keep_door() -> None:
+    from coding_agents_guest.egress.door import Doorkeeper  # most sessions have none
+    from coding_agents_guest.egress.paths import DOOR
+
+    await Doorkeeper(DOOR).keep()
 
 
 async def _refuse(stream: Stream) -> None:

@@ -12,7 +12,8 @@ AGENT_UID = 1000
 
 MODEL_PORT = 8099
 MCP_PORT = 8098
-"""Ports on the container's own 127.0.0.1: the model, and MCP servers at an address that wants a secret."""
+REGISTRY_PORT = 8097
+"""Ports on the container's own 127.0.0.1: the model, MCP servers at an address that wants a secret, package indexes."""
 
 WATERMARK_FAMILY = 0x5EC0
 """A family of sockets that no kernel has: how a seccomp profile answers for it tells which one it is."""

@@ -22,7 +22,7 @@ from coding_agents_guest.watermark import read_watermark
 
 _WATCHED = (
     "/", "/workspace", "/home/agentuser", "/tmp", "/var/tmp", "/run", "/run/coding-agents", "/dev/shm",
-    "/opt/coding-agents", "/opt/coding-agents-config",
+    "/opt/coding-agents", "/opt/coding-agents-config", "/opt/coding-agents-door",
 )  # fmt: skip
 _KERNEL_TREES = ("/proc", "/sys", "/dev")
 _MAX_ITEMS = 100
