@@ -15,7 +15,14 @@ from msgspec.structs import replace
 
 from coding_agents.config.environ import read_environment
 from coding_agents.engine.find import find_engine
-from coding_agents.images.build import BuildSettings, current_image, ensure_image, plan_images
+from coding_agents.images.build import (
+    BuildSettings,
+    current_image,
+    ensure_image,
+    ensure_proxy_image,
+    plan_images,
+    plan_proxy,
+)
 
 AGENTS = ("demo", "claude", "codex", "copilot", "gemini", "opencode")
 TOOLCHAINS = Path(__file__).parent.parent / "tests/support/toolchains"  # an agent as a user adds one
@@ -32,9 +39,11 @@ def main() -> None:
         first, *others = (find_engine(name, environ) for name in names)
         for agent in agents:
             ensure_image(first, agent, settings)
+        ensure_proxy_image(first, settings)
         if "--full" in sys.argv:
             ensure_image(first, "toolchains", replace(settings, user_dir=TOOLCHAINS))
-        recipes = {recipe.ref: recipe for agent in agents for recipe in plan_images(agent)}
+        plans = [*map(plan_images, agents), plan_proxy()]
+        recipes = {recipe.ref: recipe for plan in plans for recipe in plan}
         for engine in others:
             missing = [ref for ref, recipe in recipes.items() if current_image(engine, recipe) is None]
             if missing:

@@ -38,7 +38,19 @@ except ImportError:  # the program of a session is as old as the session
     sys.exit(0)
 sys.exit(main())
 EOF
-chmod 0755 /usr/lib/coding-agents/git-relay /usr/lib/coding-agents/tool-hook
+# For the agent: why a URL is refused, in a session whose network has a proxy.
+cat > /usr/local/bin/coding-agents-why <<'EOF'
+#!/usr/bin/python3 -IS
+import sys
+
+sys.path.insert(0, "/opt/coding-agents/guest.pyz")
+try:
+    from coding_agents_guest.egress.why import main
+except ImportError:
+    sys.exit("coding-agents-why: this session has no proxy")
+sys.exit(main(sys.argv[1:]))
+EOF
+chmod 0755 /usr/lib/coding-agents/git-relay /usr/lib/coding-agents/tool-hook /usr/local/bin/coding-agents-why
 
 # git asks one program for every git:// connection: the guest's end of the relay. The LFS filter belongs to
 # the system, because a repository that uses it must look as clean inside as it does on the host.

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
 from coding_agents.images.api import ImageRef
-from coding_agents.images.build import BuildSettings, ensure_image
+from coding_agents.images.build import BuildSettings, ensure_image, ensure_proxy_image
 from coding_agents.model.settings import Settings
 
 if TYPE_CHECKING:  # a launch, which builds, must not pay for these
@@ -37,9 +37,13 @@ def build_settings(env: HostEnvironment, settings: Settings, on_line: OnLine) ->
 def build_images(
     env: HostEnvironment, engine: Engine, settings: Settings, agents: Sequence[str], *, say: OnLine
 ) -> Iterator[ImageRef]:
-    """Build the image of each of `agents` ('base' for the base alone) unless it is up to date."""
+    """Build the image of each of `agents` ("base" and "proxy" are no agents) unless it is up to date."""
+    builds = build_settings(env, settings, say)
     for agent in agents:
-        yield ensure_image(engine, None if agent == "base" else agent, build_settings(env, settings, say))
+        if agent == "proxy":
+            yield ensure_proxy_image(engine, builds)
+        else:
+            yield ensure_image(engine, None if agent == "base" else agent, builds)
 
 
 def updater(env: HostEnvironment, engine: Engine, settings: Settings, narrator: Narrator) -> Updater:

@@ -28,7 +28,7 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("agents", nargs=-1, metavar="[AGENT|base]...", shell_complete=complete_agent)
+@click.argument("agents", nargs=-1, metavar="[AGENT|base|proxy]...", shell_complete=complete_agent)
 @_ENGINE
 @click.pass_obj
 def build(app: AppContext, agents: tuple[str, ...], engine: str | None) -> None:

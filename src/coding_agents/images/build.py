@@ -27,6 +27,7 @@ from coding_agents.images.recipes import (
     agent_recipes,
     base_recipe,
     builder_files,
+    proxy_recipe,
 )
 from coding_agents.images.rootfs import NEEDED_BYTES, make_rootfs, scratch_dir
 from coding_agents.model.masked import Masked
@@ -64,6 +65,11 @@ def ensure_image(engine: ImageEngine, agent: str | None, settings: BuildSettings
     return build_recipes(engine, plan_images(agent, settings.user_dir, settings.pins_dir), settings)
 
 
+def ensure_proxy_image(engine: ImageEngine, settings: BuildSettings) -> ImageRef:
+    """The up-to-date image of the proxy; raises as `ensure_image`."""
+    return build_recipes(engine, plan_proxy(), settings)
+
+
 def build_recipes(engine: ImageEngine, recipes: Sequence[Recipe], settings: BuildSettings) -> ImageRef:
     """The image of the last of `recipes`, after those before it; each is built unless it is up to date.
 
@@ -88,6 +94,12 @@ def plan_images(
     if agent is None:
         return (base,)
     return (base, *agent_recipes(find_agent(agent, user_dir, pins_dir), base))
+
+
+def plan_proxy() -> tuple[Recipe, ...]:
+    """The recipes that the proxy's image needs, in the order in which they are built."""
+    base = base_recipe()
+    return (base, proxy_recipe(base))
 
 
 def current_image(engine: ImageEngine, recipe: Recipe) -> ImageRef | None:

@@ -13,7 +13,7 @@ from coding_agents.images.api import BUILDER_LABEL, INPUTS_LABEL, PACKAGES_LABEL
 from coding_agents.images.build import plan_images
 from coding_agents.images.manifests import list_manifests
 from coding_agents.images.packages import plan_node
-from coding_agents.images.recipes import BASE_REF, Recipe, base_recipe, npm_recipe
+from coding_agents.images.recipes import BASE_REF, Recipe, base_recipe, npm_recipe, proxy_recipe
 
 State = Literal["current", "outdated", "missing"]
 
@@ -42,9 +42,9 @@ class Pruned(msgspec.Struct, frozen=True):
 def list_images(
     engine: ImageEngine, user_dir: Path | None = None, pins_dir: Path | None = None
 ) -> tuple[ImageStatus, ...]:
-    """The base, what fetches packages, then every agent's image (one that runs in the base itself has no line)."""
+    """The base, what fetches packages, the proxy, then every agent's image (one that runs in the base has no line)."""
     base = base_recipe()
-    recipes: dict[str, Recipe] = {"base": base, "npm": npm_recipe(base)}
+    recipes: dict[str, Recipe] = {"base": base, "npm": npm_recipe(base), "proxy": proxy_recipe(base)}
     for manifest in list_manifests(user_dir):
         recipe = plan_images(manifest.name, user_dir, pins_dir)[-1]
         if recipe.ref != BASE_REF:

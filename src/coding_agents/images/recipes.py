@@ -18,6 +18,7 @@ from coding_agents.model.packages import Pin
 
 BASE_REF: Final = "coding-agents-base:local"
 NPM_REF: Final = "coding-agents-npm:local"
+PROXY_REF: Final = "coding-agents-proxy:local"
 REGISTRY_ROOT: Final = "debian:bookworm-slim"
 BUILDER_DIR: Final = "builder"
 CANDIDATE: Final = "candidate"
@@ -68,6 +69,13 @@ def npm_recipe(base: Recipe) -> Recipe:
     tree = read_tree(data_dir("images") / "npm")
     inputs = tree_hash(tree, _VERSION, base.inputs)
     return Recipe(ref=NPM_REF, inputs=inputs, tree=tree, base=base.ref, online=True)
+
+
+def proxy_recipe(base: Recipe) -> Recipe:
+    """The image of the proxy of network mode `squid`."""
+    tree = read_tree(data_dir("images") / "proxy")
+    inputs = tree_hash(tree, _VERSION, base.inputs)
+    return Recipe(ref=PROXY_REF, inputs=inputs, tree=tree, base=base.ref, online=True)
 
 
 def agent_recipes(source: AgentSource, base: Recipe) -> tuple[Recipe, ...]:
