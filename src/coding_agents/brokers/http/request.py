@@ -7,7 +7,7 @@ new one, made of what was understood.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Protocol
 
@@ -67,11 +67,16 @@ class Room:
         self._left += size
 
 
+def is_plain(path: str) -> bool:
+    """Whether there is nothing to decode and nothing to resolve in a path: all that most brokers serve."""
+    return path.startswith("/") and not any(odd in path for odd in ("%", "\\", ";", "//", "/./", "/../", "#"))
+
+
 class GuestConnection:
     """One connection of a guest: its requests one after the other, each with its answer.
 
     `body_bytes` is the largest body, `body_s` the time in which a whole one must arrive; `methods` are those that are
-    served.
+    served, and `path` tells which paths are.
     """
 
     def __init__(
@@ -82,10 +87,12 @@ class GuestConnection:
         body_bytes: int,
         body_s: float,
         methods: tuple[str, ...] = ("GET", "POST"),
+        path: Callable[[str], bool] = is_plain,
     ) -> None:
         self._stream = stream
         self._room = room
         self._methods = methods
+        self._path = path
         self._held = 0
         self._body_bytes = body_bytes
         self._body_s = body_s
@@ -108,7 +115,7 @@ class GuestConnection:
                 head = await self._event()
             if not isinstance(head, h11.Request):
                 return None
-            method, path, query, headers = _checked(head, self._methods)
+            method, path, query, headers = _checked(head, self._methods, self._path)
             async with asyncio.timeout(self._body_s):
                 body = await self._body()
         except h11.RemoteProtocolError as error:
@@ -117,12 +124,17 @@ class GuestConnection:
             raise RefusedRequestError(408, "the request did not arrive in time") from None
         return HttpRequest(method, path, query, headers, body)
 
-    async def begin_answer(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
-        """Send the head of an answer, which ends the connection when the request was not read to its end."""
+    async def begin_answer(
+        self, status: int, headers: Iterable[tuple[str, str]], *, reason: str = ""
+    ) -> None:
+        """Send the head of an answer, which ends the connection when the request was not read to its end.
+
+        `reason` stands in its first line, which is all that some programs show.
+        """
         fields = [(name.encode(), value.encode("latin-1")) for name, value in headers]
         if self._http.their_state is not h11.DONE:
             fields.append((b"connection", b"close"))
-        await self._send(h11.Response(status_code=status, headers=fields))
+        await self._send(h11.Response(status_code=status, headers=fields, reason=_line(reason)))
 
     async def write(self, data: bytes) -> None:
         await self._send(h11.Data(data=data))
@@ -188,8 +200,12 @@ class GuestConnection:
                 await self._stream.write(data)
 
 
+def _line(text: str) -> bytes:
+    return "".join(char if " " <= char <= "~" else "?" for char in text[:300]).encode()
+
+
 def _checked(
-    head: h11.Request, methods: tuple[str, ...]
+    head: h11.Request, methods: tuple[str, ...], is_taken: Callable[[str], bool]
 ) -> tuple[str, str, str, tuple[tuple[str, str], ...]]:
     """The parts of a request's head. Raises RefusedRequestError for what others may read differently."""
     if head.http_version != b"1.1":
@@ -208,7 +224,6 @@ def _checked(
     if dict(headers).get("content-encoding", "identity").lower() != "identity":
         raise RefusedRequestError(415, "a compressed body is not read; send it as it is")
     path, _, query = target.partition("?")
-    # No path that is served needs any of these, so there is nothing to decode and nothing to resolve.
-    if not path.startswith("/") or any(odd in path for odd in ("%", "\\", ";", "//", "/./", "/../", "#")):
+    if not is_taken(path):
         raise RefusedRequestError(400, f"the path {path[:200]!r} is not taken")
     return method, path, query, headers
