@@ -36,10 +36,12 @@ class User:
         out, err = process.communicate(timeout=_TIMEOUT_S)
         return _checked(args, process, out, err)
 
-    def engine_run(self, *args: str) -> str:
+    def engine_run(self, *args: str, stdin: bytes | None = None) -> str:
         """`ENGINE ARGS` to a good end; its output."""
-        process = self._start((self.engine, *args))
-        out, err = process.communicate(timeout=_TIMEOUT_S)
+        process = self._start(
+            (self.engine, *args), stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE
+        )
+        out, err = process.communicate(stdin, timeout=_TIMEOUT_S)
         return _checked(args, process, out, err)
 
     def launch(self, repo: Path, *args: str) -> str:
@@ -87,12 +89,12 @@ class User:
         identity = ("-c", "user.name=Bench", "-c", "user.email=bench@example.invalid")
         subprocess.run(("git", *identity, *args), cwd=repo, env=self.env, check=True)
 
-    def _start(self, argv: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    def _start(self, argv: tuple[str, ...], *, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             argv,
             cwd=self.home,
             env=self.env,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
