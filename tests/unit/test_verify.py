@@ -311,7 +311,7 @@ def test_a_breach_ends_the_verb_with_its_own_status(
 
 # --- which threats have a check ------------------------------------------------------------------------------
 
-REASONS = {"needs the proxy", "not built yet"}
+REASONS = {"shown by tests alone", "not built yet"}
 """Why a threat has no check here; each such one is tested, or will be, where it is built."""
 
 DATA = Path(__file__).parent / "data"

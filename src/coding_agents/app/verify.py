@@ -24,6 +24,7 @@ from coding_agents.app.verify_home import bring_home
 from coding_agents.app.verify_host import guard_evidence, keeps, looked, session_evidence
 from coding_agents.app.verify_inside import attempt, attempt_all
 from coding_agents.app.verify_place import Place, verify_place
+from coding_agents.app.verify_proxy import attack_proxied
 from coding_agents.app.verify_sessions import (
     clear_abandoned,
     clear_images,
@@ -44,6 +45,7 @@ from coding_agents.images.api import ImageRef
 from coding_agents.images.build import ensure_image
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.verify.catalogue import all_checks
+from coding_agents.verify.checks_proxy import SQUID
 from coding_agents.verify.model import Attempt, Check, Evidence, Found, Report, Result, judge
 from coding_agents.verify.scene import Scene, Target, attempts, ways_home
 
@@ -145,6 +147,9 @@ class _Run(msgspec.Struct):
             self.narrator.progress("trying the same without these walls")
             self.contrasts = contrast(self.engine, self.base.id, self.place, stand_ins, self._labels)
         if not self.options.quick:
+            self.narrator.progress("asking the proxy of a third session")
+            proxied = attack_proxied(self.engine, self.place, self.base, stand_ins, self.narrator.progress)
+            evidence[SQUID] = proxied
             self.narrator.progress("setting off bombs in a small session")
             small, other = attack_small(self.engine, self.place, self.base, sessions[ALLOW_ALL])
             evidence[SMALL] = small

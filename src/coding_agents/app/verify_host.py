@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from coding_agents.app.launch_plan import proxy_uid
 from coding_agents.app.verify_place import Place, read_refs
 from coding_agents.audit.verify import verify
 from coding_agents.config.load import load_settings
@@ -21,7 +22,7 @@ from coding_agents.proc.runner import Outcome
 from coding_agents.sandbox.guest import guest_argv
 from coding_agents.sandbox.plan import plan_session
 from coding_agents.sandbox.protections import LAYERS, Evidence, Need, judge
-from coding_agents.sandbox.spec import AGENT_USER
+from coding_agents.sandbox.spec import AGENT_USER, Network
 from coding_agents.supervisor.context import SessionContext, plan_input_of
 from coding_agents.terminal.escape import StreamEscaper, escape, is_visible
 from coding_agents.terminal.filter import TerminalFilter
@@ -76,7 +77,7 @@ def session_evidence(engine: CliEngine, session: SessionContext, place: Place) -
 
 
 def guard_evidence(engine: CliEngine, session: SessionContext) -> dict[str, Found]:
-    """What the kernel's rules of an allow-all session say, of packets that are never sent."""
+    """What the kernel's rules of a session's network say, of packets that are never sent."""
     record = session.record
     resolvers = read_resolvers()
 
@@ -88,7 +89,10 @@ def guard_evidence(engine: CliEngine, session: SessionContext) -> dict[str, Foun
             return ["there are no rules"]
         subnets = engine.network_subnets(f"{record.name}-net")
         rate = guard_rate(int(record.limits.get("bandwidth", NO_RATE)))
-        return verify_guard(read_back, dns=resolvers, allow=record.private, subnets=subnets, rate=rate)
+        uid = proxy_uid(Network(record.network))
+        return verify_guard(
+            read_back, dns=resolvers, allow=record.private, subnets=subnets, rate=rate, uid=uid
+        )
 
     found = {"rules": looked(problems)}
     for name, (_what, packets) in RULES.items():

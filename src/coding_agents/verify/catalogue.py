@@ -6,10 +6,12 @@ from coding_agents.verify.checks_bounds import bounds_checks
 from coding_agents.verify.checks_container import container_checks
 from coding_agents.verify.checks_host import host_checks
 from coding_agents.verify.checks_network import full_checks, network_checks
+from coding_agents.verify.checks_proxy import proxy_checks
 from coding_agents.verify.model import Check
 from coding_agents.verify.scene import Scene
 
 
 def all_checks(scene: Scene) -> tuple[Check, ...]:
     """Every check that this version knows; those of the full run among them."""
-    return (*container_checks(scene), *network_checks(), *bounds_checks(), *host_checks(), *full_checks())
+    network = (*network_checks(), *proxy_checks(), *bounds_checks())
+    return (*container_checks(scene), *network, *host_checks(), *full_checks())
