@@ -88,13 +88,6 @@ def test_a_wrong_command_line(words: str, says: str, hint: str, capsys: pytest.C
     assert (error["code"], error["exit_status"]) == ("usage", 2)
 
 
-def test_what_is_not_built_yet_names_what_is(capsys: pytest.CaptureFixture[str]) -> None:
-    status, message, hint, error = _told("launch shop --network-proxy squid -d", capsys)
-    assert (status, error["code"]) == (24, "not-built")
-    assert "squid" in message
-    assert "restricted" in hint
-
-
 @pytest.mark.parametrize(
     ("content", "says", "hint"),
     [

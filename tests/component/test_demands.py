@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from coding_agents.app.demands import Demands, _as_flags, demands_at_start, require_enforceable
 from coding_agents.app.doctor import _settings, limits_check
+from coding_agents.app.egress import renewed_egress
 from coding_agents.app.launch_plan import launch_runtime
 from coding_agents.app.launch_request import LaunchOptions, LaunchRequest, parse_request
 from coding_agents.cli.launch import command
@@ -19,9 +20,12 @@ from coding_agents.gitsync.relay_limits import DEFAULT_LIMITS
 from coding_agents.model.limits import NO_DISK, NO_IO, NO_RATE, NO_TIME
 from coding_agents.model.settings import SETTINGS, Tighten
 from coding_agents.model.spending import NO_COST, NO_TOKENS
+from coding_agents.network.allowlist import Egress, effective
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.egress import write_egress
 from coding_agents.supervisor.relay_budgets import relay_limits
+from coding_agents_guest.egress.rules import Request, parse_rule
 from support.fake_engine import FakeEngine
 from support.host import host_environment
 from support.sessions import REPO, session_record
@@ -45,6 +49,7 @@ WIDER: dict[str, dict[str, Any]] = {
     "limits.disk_write": {"disk_write": "900m"},
     "sandbox.allow_ptrace": {"allow_ptrace": True},
     "network.mode": {"network": "allow-all"},
+    "network.allow": {"allow": ("api.example.org",)},
     "workspace.include": {"include": ("*.env",)},
     "git.message": {"message": "mine"},
     "runtime": {"runtime": "runc"},
@@ -157,7 +162,7 @@ def test_a_session_from_before_the_rule_is_not_started(
 def test_every_limit_of_a_session_is_looked_at_again(tmp_path: Path) -> None:
     bound = {setting.key for setting in SETTINGS if setting.tighten in (Tighten.LOWER, Tighten.STRICTER)}
     live = {key for key in bound if key.startswith("relay.")}  # these are read anew by each supervisor
-    assert bound - live <= set(_as_flags(_session(tmp_path).record))
+    assert bound - live <= set(_as_flags(_session(tmp_path)))
 
 
 def test_a_budget_is_not_taken_for_none_because_another_has_that_number(tmp_path: Path) -> None:
@@ -168,6 +173,59 @@ def test_a_budget_is_not_taken_for_none_because_another_has_that_number(tmp_path
     )
     limits = {**LIMITS, "tokens": "1000000", "bandwidth": "1000000000"}
     demands_at_start(_session(tmp_path, limits=limits), organisation_file=org)
+
+
+def _proxied(tmp_path: Path, egress: Egress) -> SessionContext:
+    session = _session(tmp_path, network="squid")
+    session.directory.mkdir(parents=True)
+    write_egress(session.directory, egress)
+    return session
+
+
+@pytest.mark.parametrize(
+    ("rule", "held"),
+    [
+        ('"network.allow"]\nnetwork.allow = ["a.example"]', {"opened": {"settings": ("a.example",)}}),
+        ('"network.upload"]\nnetwork.upload = "1g"', {"upload": 1 << 29}),
+        ('"network.allow_ech"]', {}),
+    ],
+)
+def test_a_session_keeps_a_way_out_that_its_organisation_allows(tmp_path: Path, rule: str, held: Any) -> None:
+    org = tmp_path / "org.toml"
+    org.write_text(f"managed = [{rule}\n")
+    demands_at_start(_proxied(tmp_path, Egress(**held)), organisation_file=org)
+
+
+@pytest.mark.parametrize(
+    ("rule", "held"),
+    [
+        ('"network.allow"]\nnetwork.allow = ["a.example"]', {"opened": {"settings": ("b.example",)}}),
+        ('"network.upload"]\nnetwork.upload = "1g"', {"upload": 2 << 30}),
+        ('"network.upload"]\nnetwork.upload = "1g"', {}),
+        ('"network.allow_ech"]', {"allow_ech": True}),
+    ],
+)
+def test_and_none_that_it_does_not_allow_any_more(tmp_path: Path, rule: str, held: Any) -> None:
+    org = tmp_path / "org.toml"
+    org.write_text(f"managed = [{rule}\n")
+    with pytest.raises(SessionStateError, match="organisation"):
+        demands_at_start(_proxied(tmp_path, Egress(**held)), organisation_file=org)
+
+
+def test_a_start_closes_what_is_closed_by_now_and_gives_an_organisation_its_list_back(
+    organisation: Path, tmp_path: Path
+) -> None:
+    organisation.write_text('managed = ["network.allow"]\n[network]\ndeny = ["*.evil.example"]\n')
+    settings = load_settings(host_environment(tmp_path))
+    before = Egress(
+        {"settings": ("a.example",)}, {"settings": ("b.example",), "model": ("m.example",)}, ("c.example",)
+    )
+    renewed = renewed_egress(before, settings)
+    assert renewed.closed == {"settings": ("b.example", "*.evil.example"), "model": ("m.example",)}
+    assert renewed.managed
+    reached = effective(renewed, [parse_rule("d.example", "user")])
+    allowed = {host for host in "abcd" if reached.decide(Request("https", f"{host}.example", 443)).allowed}
+    assert allowed == {"a"}
 
 
 def test_doctor_says_that_an_organisation_decides(organisation: Path, tmp_path: Path) -> None:

@@ -23,14 +23,15 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append((self.command, self.path, asked, self.body))
         self.server.reply(self)
 
-    do_GET = do_DELETE = do_PUT = do_POST
+    do_GET = do_HEAD = do_DELETE = do_PUT = do_POST
 
     def say(self, body: bytes, status: int = 200, **headers: str) -> None:
         self.send_response(status)
         for name, value in {"content-length": str(len(body)), **headers}.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         pass

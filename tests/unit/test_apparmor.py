@@ -117,6 +117,7 @@ def test_all_other_rules_are_these(kind: str) -> None:
     name = profile_name(kind)
     wanted = {
         *(f"network {family} dgram," for family in ("inet", "inet6", "netlink")),
+        *(f"network {family} stream," for family in ("inet", "inet6")),
         "network netlink raw,",
         "unix (create, bind, listen, shutdown, getattr, setattr, getopt, setopt),",
         f"unix (accept, connect, receive, send) peer=(label={name}),",
@@ -124,9 +125,12 @@ def test_all_other_rules_are_these(kind: str) -> None:
         *(f"signal receive peer={engine}," for engine in ("unconfined", "crun", "podman", "runc")),
     }
     if kind == "agent":
-        wanted |= {"network inet stream,", "network inet6 stream,"}
         wanted |= {f"ptrace (read, readby, trace, tracedby) peer={name},"}
+        wanted |= {
+            f"unix (connect, receive, send) peer=(label={profile_name('holder')}),"
+        }  # the proxy's door
     else:
+        wanted |= {f"unix (accept, receive, send) peer=(label={profile_name('agent')}),"}
         wanted |= {f"capability {one.lower()}," for one in HolderSpec.capabilities}
     assert {line for line in _rules(kind) if not _FILE_RULE.fullmatch(line)} == wanted
     assert all(

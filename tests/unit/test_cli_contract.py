@@ -37,8 +37,8 @@ BUILT: dict[str, frozenset[str]] = {
     verb: words(flags)
     for verb, flags in {
         "launch": "--agent -b --branch --name -p --prompt -d --detach --rm -y --force --empty --clean --include"
-        " --network-proxy --cpu --memory --pids --disk --disk-read --disk-write --bandwidth --time-limit --allow-ptrace"
-        " --best-effort"
+        " --network-proxy --allow --cpu --memory --pids --disk --disk-read --disk-write --bandwidth --time-limit"
+        " --allow-ptrace --best-effort"
         " --max-tokens --max-cost --engine --runtime --message --no-push --dotnet-preview --dry-run --json --trace",
         "list": "-a --watch --json",
         "connect": "--control",
@@ -57,6 +57,11 @@ BUILT: dict[str, frozenset[str]] = {
         "pull": "--json",  # docs/adr/0014: beside the design
         "review": "--json",
         "nested": "--into --json",  # docs/adr/0013: beside the design
+        "allowlist show": "--session --json",
+        "allowlist add": "--session",
+        "allowlist remove": "--session",
+        "allowlist explain": "--session --json",
+        "allowlist suggest": "--json",
         "audit query": "--session --json",
         "audit verify": "",
         "agents list": "--json",
@@ -84,13 +89,13 @@ BUILT: dict[str, frozenset[str]] = {
         "uninstall": "",
     }.items()
 }
-LATER_VERBS = words("merge approvals forward acp allowlist policy report dashboard") | {
+LATER_VERBS = words("merge approvals forward acp policy report dashboard") | {
     "audit tail",
     "audit show",
     "audit export",
 }
 LATER_FLAGS = {
-    "launch": words("--allow --forward --image --allow-origin-push --as-agent"),
+    "launch": words("--forward --image --allow-origin-push --as-agent"),
     "review": frozenset({"--sarif"}),
 }
 BUILT_COMMANDS = words(

@@ -21,6 +21,7 @@ from coding_agents.app.stop import Ended
 from coding_agents.errors import AnswerLostError, ChannelError, GuestError, StoreError, SupervisorError
 from coding_agents.model.limits import Limits
 from coding_agents.model.session import Saved
+from coding_agents.sandbox.spec import Network
 
 
 class Supervisor:
@@ -194,8 +195,10 @@ def _launch(monkeypatch: pytest.MonkeyPatch, undone: list[str], timings: BaseExc
     monkeypatch.setattr(Launch, "_images", lambda self, facts: (anything, anything))
     monkeypatch.setattr(Launch, "_prepare", prepare)
     monkeypatch.setattr(Launch, "_record_timings", record_timings)
-    request: Any = SimpleNamespace(options=SimpleNamespace(dry_run=False), demands=Demands(), limits=Limits())
-    env: Any = SimpleNamespace(data_dir=Path("/nonexistent"), state_dir=Path("/nonexistent"))
+    request: Any = SimpleNamespace(
+        options=SimpleNamespace(dry_run=False), demands=Demands(), limits=Limits(), network=Network.RESTRICTED
+    )
+    env: Any = SimpleNamespace(data_dir=Path("/nonexistent"), state_dir=Path("/nonexistent"), environ={})
     monkeypatch.setattr(launch_module.GuestProgram, "of_this_version", lambda *args: None)
     narrator: Any = None
     Launch(request, env, store, narrator, anything, Trace()).run()
@@ -219,7 +222,7 @@ def test_a_start_stops_no_agent_that_works(monkeypatch: pytest.MonkeyPatch, afte
     stopped: list[object] = []
     record = SimpleNamespace(
         id="0" * 12, name="demo-x", container_id="c", holder_id="", private=(), agent="demo", mode="command",
-        command=("true",), started_at="", phase="stopped", runtime="", quota=False,
+        command=("true",), started_at="", phase="stopped", runtime="", quota=False, network="restricted",
     )  # fmt: skip
     engine = SimpleNamespace(
         inspect=lambda container: SimpleNamespace(running=False), start=lambda container: None, info=None
@@ -242,6 +245,7 @@ def test_a_start_stops_no_agent_that_works(monkeypatch: pytest.MonkeyPatch, afte
         "demands_at_start": lambda session: None,
         "require_enforceable": lambda *_: None,
         "load_manifest": lambda *args: None,
+        "_give_registries": lambda session: None,
         "restart_config": lambda *args: None,
         "stop_at_gate": stopped.append,
         "bring_up": opened,

@@ -75,9 +75,9 @@ MAY_NAME = {
 }  # fmt: skip
 """Words that are the name of such a program and mean something else, and the one place that means git."""
 
-GUEST_STARTS = {"__main__.py", "autosave.py", "bridge.py", "children.py", "gitwork.py", "gvisor.py", "holder.py",
-                "mcp_server.py", "privileges.py", "session.py"}  # fmt: skip
-"""Modules of the guest, which runs inside: none of them may be loaded by the host."""
+GUEST_STARTS = {"__main__.py", "autosave.py", "bridge.py", "children.py", "egress/program.py", "gitwork.py",
+                "gvisor.py", "holder.py", "mcp_server.py", "privileges.py", "session.py"}  # fmt: skip
+"""Modules of the guest, which runs inside: none of them may be loaded by the host. That of the proxy starts squid."""
 
 OUTSIDE = {
     "tools/build_test_images.py": set(),  # images between the test engines
@@ -169,7 +169,7 @@ def test_what_the_host_loads_of_the_guest_starts_nothing() -> None:
     while waiting:
         loaded |= (now := waiting)
         waiting = set().union(*(_of_guest(guest[name]) for name in now)) - loaded
-    assert {"wire.py", "events.py", "mux.py", "guard.py"} <= loaded
+    assert {"wire.py", "events.py", "mux.py", "guard.py", "egress/rules.py", "egress/hosts.py"} <= loaded
     assert loaded & GUEST_STARTS == set()
 
 
@@ -179,14 +179,16 @@ def _of_guest(source: str) -> set[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("coding_agents_guest"):
             stem = node.module.partition(".")[2]
-            names |= {stem} if stem else {one.name for one in node.names}
+            names |= {stem} if stem else set()
+            names |= {f"{stem}.{one.name}".strip(".") for one in node.names}
         elif isinstance(node, ast.Import):
             names |= {
                 one.name.partition(".")[2]
                 for one in node.names
                 if one.name.startswith("coding_agents_guest.")
             }
-    return {f"{name}.py" for name in names if name and (GUEST / f"{name}.py").is_file()}
+    paths = {f"{name.replace('.', '/')}.py" for name in names}
+    return {path for path in paths if (GUEST / path).is_file()}
 
 
 def test_tools_and_measurements_run_git_only_on_what_they_made() -> None:

@@ -15,7 +15,7 @@ from coding_agents.engine.features import ENGINES
 from coding_agents.errors import NotBuiltError, UsageError
 from coding_agents.model.limits import Limits
 from coding_agents.sandbox.apparmor import profile_name
-from coding_agents.sandbox.guest import CONFIG_DIRECTORY, GUEST_DIRECTORY
+from coding_agents.sandbox.guest import CONFIG_DIRECTORY, DOOR_DIRECTORY, GUEST_DIRECTORY
 from coding_agents.sandbox.invariants import argv_violations, spec_violations
 from coding_agents.sandbox.plan import (
     GVISOR_PIDS,
@@ -39,6 +39,7 @@ from coding_agents.sandbox.spec import (
 )
 from support.specs import ENGINE_ID, GUEST_DIGEST, GUEST_VOLUME, IMAGE, identity, plan_input, session_plan
 
+PROXY_IMAGE = "sha256:" + "3" * 64
 _NAMES = st.from_regex(r"[a-z0-9][a-z0-9.-]{0,61}[a-z0-9]", fullmatch=True)
 _IMAGES = st.from_regex(r"sha256:[0-9a-f]{64}", fullmatch=True)
 _ADDRESSES = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str)
@@ -60,19 +61,23 @@ def plan_inputs(draw: st.DrawFn) -> PlanInput:
         repo=draw(st.text(max_size=60)),
         repo_path=draw(st.text(max_size=200)),
         branch=draw(st.text(max_size=200)),
-        network=draw(st.sampled_from([Network.ALLOW_ALL, Network.RESTRICTED])),
+        network=draw(st.sampled_from(Network)),
     )
     dns = draw(st.lists(_ADDRESSES, max_size=3))
     return PlanInput(
         identity=who,
         image=draw(_IMAGES),
         base_image=draw(_IMAGES),
+        proxy_image=draw(_IMAGES),
         guest_volume=draw(_NAMES),
         guest_digest=draw(st.from_regex(r"[0-9a-f]{64}", fullmatch=True)),
         limits=limits,
         host_cpus=draw(st.none() | st.integers(min_value=1, max_value=256)),
         resolvers=tuple(dns),
-        holder_options=tuple(word for address in dns for word in ("--dns", address)),
+        holder_options=(
+            *(("--uid", "1002") if who.network is Network.SQUID else ()),
+            *(word for address in dns for word in ("--dns", address)),
+        ),
         config=draw(st.booleans()),
         apparmor=draw(st.booleans()),
         runtime=draw(st.sampled_from(["", "runc", "crun", *_gvisor_where_it_may_be(who, limits)])),
@@ -86,7 +91,7 @@ def _gvisor_where_it_may_be(who: Identity, limits: Limits) -> tuple[str, ...]:
 @given(plan_inputs(), st.sampled_from(sorted(ENGINES)), st.sampled_from([None, 4096, 1 << 20]))
 def test_every_plan_passes_both_gates(facts: PlanInput, engine: str, hard: int | None) -> None:
     plan = plan_session(facts)
-    sandbox = plan.sandbox if plan.holder is None else plan.sandbox.joined_to(ENGINE_ID)
+    sandbox = plan.placed(ENGINE_ID if plan.holder is not None else "")
     specs: list[ContainerSpec] = [*plan.containers, sandbox, plan_salvage(facts), *_fillers()]
     for spec in specs:
         assert spec_violations(spec) == []
@@ -139,9 +144,36 @@ def test_our_own_programs_run_where_the_guard_and_the_profiles_bind() -> None:
     assert {spec.runtime for spec in (*plan_session(facts).containers, plan_salvage(facts))} == {"crun"}
 
 
-def test_squid_is_refused_until_it_is_built() -> None:
-    with pytest.raises(NotBuiltError, match="squid"):
-        session_plan(network=Network.SQUID)
+def test_squid_gives_the_agent_no_interface_and_its_proxy_what_a_guard_lets_through() -> None:
+    plan = session_plan(network=Network.SQUID, proxy_image=PROXY_IMAGE)
+    assert plan.holder is not None
+    assert plan.network is not None
+    assert plan.door is not None
+    assert plan.sandbox.network == plan.placed(ENGINE_ID).network == NoNetwork()
+    assert plan.sandbox.hostname
+    assert (plan.holder.image, plan.sandbox.image) == (PROXY_IMAGE, IMAGE)
+    assert plan.holder.network == BridgeNetwork("demo-shop-session-1-net")
+    assert plan.holder.argv[6:] == ("proxy", "--dns", "192.0.2.53", "--allow", "10.1.2.3:443")
+    assert VolumeMount(plan.door.name, DOOR_DIRECTORY, writable=True) in plan.holder.volumes
+    assert VolumeMount(plan.door.name, DOOR_DIRECTORY) in plan.sandbox.volumes
+    assert plan.own_volumes == (plan.workspace, plan.home, plan.door)
+    assert dict(plan.sandbox.env)["https_proxy"] == "http://127.0.0.1:3128"
+    assert "proxy in demo-shop-session-1-holder" in str(describe(plan))
+
+
+@pytest.mark.parametrize("network", [Network.ALLOW_ALL, Network.RESTRICTED])
+def test_no_other_mode_has_a_proxy(network: Network) -> None:
+    plan = session_plan(network=network, proxy_image=PROXY_IMAGE)
+    assert plan.door is None
+    assert not [
+        spec for spec in plan.containers if spec.image == PROXY_IMAGE or "proxy" in str(spec.env).lower()
+    ]
+
+
+def test_squid_needs_a_runtime_whose_sockets_are_the_kernels() -> None:
+    """gVisor's own network stack gives no socket to another container."""
+    with pytest.raises(UsageError, match="squid"):
+        session_plan(network=Network.SQUID, proxy_image=PROXY_IMAGE, runtime="runsc")
 
 
 def test_a_configuration_volume_is_the_agents_alone_and_read_only() -> None:

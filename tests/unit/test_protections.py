@@ -35,9 +35,13 @@ def _facts(which: str, mode: str = "allow-all") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("which", _ENGINES)
-@pytest.mark.parametrize(("mode", "shown"), [("allow-all", "guarded"), ("restricted", "none")])
-def test_real_containers_hold(which: str, mode: str, shown: str) -> None:
-    evidence = Evidence(_facts(which, mode), sandbox(mode=Network(mode)), guard=[], userns=False)
+@pytest.mark.parametrize(
+    ("mode", "guard", "shown"),
+    [("allow-all", [], "guarded"), ("restricted", None, "none"), ("restricted", [], "proxy")],
+)
+def test_real_containers_hold(which: str, mode: str, guard: list[str] | None, shown: str) -> None:
+    """The last: in mode `squid` the agent's container is as in `restricted`, and its proxy's network has a guard."""
+    evidence = Evidence(_facts(which, mode), sandbox(mode=Network(mode)), guard=guard, userns=False)
     verdict = judge(evidence, asked=("memory", "swap", "cpus", "pids"))
     assert verdict.violations == ()
     assert verdict.layers == {

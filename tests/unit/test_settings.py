@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from coding_agents.config.describe import json_schema, reference_page, shown_settings
 from coding_agents.config.load import line_of
 from coding_agents.config.merge import Layer, merge, parse_layer
-from coding_agents.model.limits import NO_DISK, NO_IO, NO_RATE, NO_TIME
+from coding_agents.model.limits import NO_DISK, NO_IO, NO_RATE, NO_TIME, NO_TRAFFIC
 from coding_agents.model.settings import BY_KEY, SETTINGS, Settings, Source, Tighten, render_value
 
 _GIB = 1 << 30
@@ -37,6 +37,13 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "sandbox.allow_ptrace": st.booleans(),
     "network.mode": st.sampled_from(["allow-all", "squid", "restricted"]),
     "network.private": st.lists(st.sampled_from(["10.0.0.1:443", "[fd00::1]:80"]), max_size=2),
+    "network.allow": st.lists(st.sampled_from(["a.example", "GET http://b.example/x/"]), max_size=2),
+    "network.deny": st.lists(st.sampled_from(["*.a.example", "b.example:8443"]), max_size=2),
+    "network.allow_ech": st.booleans(),
+    "network.upload": st.one_of(st.integers(1 << 20, 1 << 40), st.just(NO_TRAFFIC)),
+    "network.download": st.one_of(st.integers(1 << 20, 1 << 40), st.just(NO_TRAFFIC)),
+    "network.request_upload": st.one_of(st.integers(1 << 20, 1 << 40), st.just(NO_TRAFFIC)),
+    "network.request_download": st.one_of(st.integers(1 << 20, 1 << 40), st.just(NO_TRAFFIC)),
     "network.ca": st.sampled_from(["host", "none"]),
     "workspace.include": st.lists(st.sampled_from(["*.env", "data/**"]), max_size=2),
     "git.message": st.sampled_from(["Save", "Store"]),
@@ -46,6 +53,10 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "model.max_tokens": st.sampled_from(["none", "200k", "5m", 7]),
     "model.max_cost": st.sampled_from(["none", "5", "2.50", 3]),
     "model.prices": st.lists(st.sampled_from(["m-*=1,0.5,2", "m-1=1,1,1"]), max_size=2),
+    "registry.pip": st.lists(
+        st.sampled_from(["https://a.example/simple", "https://b.example secret=X"]), max_size=2
+    ),
+    "registry.npm": st.lists(st.just("https://a.example/npm user=me secret=X"), max_size=1),
     "notify.command": st.lists(st.sampled_from(["notify-send", "-a"]), max_size=2),
     "notify.terminal": st.sampled_from(["osc9", "bell", "off"]),
     "secrets.age_identity": st.sampled_from(["", "~/id.txt", "/etc/id.txt"]),

@@ -39,7 +39,7 @@ def test_reports_of_earlier_starts_are_handed_on(monkeypatch: pytest.MonkeyPatch
     record = SimpleNamespace(
         id="0" * 12, name="demo-x", container_id="c", holder_id="h", private=(), agent="demo", guest_volume="v",
         mode="command", command=("true",), started_at="", phase="stopped", limits={},
-        runtime="", quota=False,
+        runtime="", quota=False, network="allow-all",
     )  # fmt: skip
     session: Any = SimpleNamespace(
         record=record, engine=Engine(), reload=lambda: record, update=lambda **changes: None,
@@ -57,6 +57,7 @@ def test_reports_of_earlier_starts_are_handed_on(monkeypatch: pytest.MonkeyPatch
         "demands_at_start": lambda session: Demands(),
         "require_enforceable": lambda *_: None,
         "load_manifest": lambda *args: None,
+        "_give_registries": lambda session: None,
         "restart_config": lambda *args: None,
         "bring_up": lambda *args, guarding, demands, undo: seen.append(guarding),
     }.items():
@@ -100,9 +101,7 @@ def _refused(monkeypatch: pytest.MonkeyPatch, why: str) -> tuple[Refusing, Simpl
     session: Any = SimpleNamespace(
         record=record, engine=engine, update=lambda **changes: vars(record).update(changes)
     )
-    plan: Any = SimpleNamespace(
-        holder="h2", sandbox=SimpleNamespace(joined_to=lambda holder: f"c2 joined to {holder}")
-    )
+    plan: Any = SimpleNamespace(holder="h2", placed=lambda holder: f"c2 joined to {holder}")
     monkeypatch.setattr(module, "require_holder", lambda *args: None)
     module._restart_holder(session, plan)
     return engine, record
@@ -139,8 +138,9 @@ def test_containers_of_another_version_are_made_anew(holder: str) -> None:
     session: Any = SimpleNamespace(
         record=record, engine=engine, update=lambda **changes: vars(record).update(changes)
     )
-    box: Any = SimpleNamespace(joined_to=lambda of: f"c2 joined to {of}") if holder else "c2"
-    plan: Any = SimpleNamespace(holder="h2" if holder else None, sandbox=box)
+    plan: Any = SimpleNamespace(
+        holder="h2" if holder else None, placed=lambda of: f"c2 joined to {of}" if of else "c2"
+    )
     make_anew(session, plan)
     assert record.container_id == ("c2 joined to h2" if holder else "c2")
     assert engine.did[:2] == (["remove c", "remove h"] if holder else ["remove c", "create c2"])

@@ -37,18 +37,20 @@ from coding_agents_guest.events import GuestConfig
 class Guarding(msgspec.Struct, frozen=True):
     """What the session's network guard must allow, and nothing else.
 
-    `earlier` is how often the holder had reported its guard before this start, `rate` the bytes a second that may pass.
+    `earlier` is how often the holder had reported its guard before this start, `rate` the bytes a second that may pass,
+    `uid` the user of the proxy, who alone may open connections (0: there is none).
     """
 
     dns: tuple[str, ...]
     private: tuple[str, ...]
     earlier: int = 0
     rate: int = 0
+    uid: int = 0
 
     @property
     def options(self) -> tuple[str, ...]:
         """Of the holder's command."""
-        return holder_options(dns=self.dns, allow=self.private, rate=self.rate)
+        return holder_options(dns=self.dns, allow=self.private, rate=self.rate, uid=self.uid)
 
 
 def bring_up(
@@ -143,6 +145,7 @@ def _guard_problems(session: SessionContext, plan: SessionPlan, guarding: Guardi
         private=guarding.private,
         earlier=guarding.earlier,
         rate=guarding.rate,
+        uid=guarding.uid,
     )
 
 
@@ -156,7 +159,7 @@ def _measure(
     demands: Demands,
 ) -> Enforced:
     """Compare what the engine made and what the kernel enforces with the plan."""
-    spec = plan.sandbox.joined_to(session.record.holder_id) if plan.holder is not None else plan.sandbox
+    spec = plan.placed(session.record.holder_id)
     info = session.engine.info
     differences = drift(spec, state, ignored=info.ignored_limits)
     if spec.gvisor:

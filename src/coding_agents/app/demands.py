@@ -12,10 +12,11 @@ from coding_agents.engine.apparmor import can_confine, profiles_loaded
 from coding_agents.errors import EnforcementError, NotBuiltError, SessionStateError, UsageError
 from coding_agents.model.limits import NO_DISK, NO_IO, NO_RATE, NO_TIME
 from coding_agents.model.runtimes import AUTO, is_gvisor
-from coding_agents.model.session import SessionRecord
 from coding_agents.model.settings import Settings, Source
 from coding_agents.model.spending import NO_COST, NO_TOKENS, NONE
+from coding_agents.sandbox.spec import Network
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.egress import read_egress
 
 # The settings by which a user asks for a limit, and the protections that must then be in force.
 _ASKED_BY = {
@@ -69,7 +70,7 @@ def demands_at_start(session: SessionContext, *, organisation_file: Path = ORGAN
     record = session.record
     settings = load_settings(session.env, organisation_file=organisation_file)
     engine = record.engine if settings.engine != "auto" else None
-    flags = {**_as_flags(record), "engine": engine, "runtime": record.runtime or AUTO}
+    flags = {**_as_flags(session), "engine": engine, "runtime": record.runtime or AUTO}
     try:
         load_settings(session.env, flags=flags, organisation_file=organisation_file)
     except UsageError as error:
@@ -130,8 +131,9 @@ def _require_apparmor(info: EngineInfo, demands: Demands, runtime: str) -> None:
     )
 
 
-def _as_flags(record: SessionRecord) -> dict[str, object]:
+def _as_flags(session: SessionContext) -> dict[str, object]:
     """What the session was launched with, where an organisation may bind it, as if it were asked for now."""
+    record = session.record
     limits = record.limits
     budgets = {
         key: NONE if limits.get(name) == str(none) else limits.get(name)
@@ -146,4 +148,19 @@ def _as_flags(record: SessionRecord) -> dict[str, object]:
         "limits.pids": limits.get("pids"),
         "limits.file": limits.get("file_bytes"),
         "sandbox.allow_ptrace": record.allow_ptrace,
+        **_of_proxy(session),
+    }
+
+
+def _of_proxy(session: SessionContext) -> dict[str, object]:
+    """The same of what its proxy lets out; None where it has no say."""
+    proxied = session.record.network == Network.SQUID.value
+    egress = read_egress(session.directory) if proxied else None
+    return {
+        "network.allow": list(egress.opened.get("settings", ())) or None if egress else None,
+        "network.allow_ech": egress.allow_ech if egress else None,
+        "network.upload": (egress.upload or NONE) if egress else None,
+        "network.download": (egress.download or NONE) if egress else None,
+        "network.request_upload": (egress.request_upload or NONE) if egress else None,
+        "network.request_download": (egress.request_download or NONE) if egress else None,
     }

@@ -8,12 +8,17 @@ from collections.abc import Mapping, Sequence
 
 from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.model.manifest import AgentManifest, with_args
+from coding_agents.model.registry import environment
 from coding_agents.model.repo import RepoFacts
 from coding_agents.sandbox.guest import CONFIG_DIRECTORY
+from coding_agents.sandbox.proxied import PROXY_ENVIRONMENT
+from coding_agents.sandbox.spec import Network
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.guest_config import identity_of_author, launch_tree
+from coding_agents.supervisor.registry_access import read_given
 from coding_agents.workspace.deny import load_deny_list
 from coding_agents_guest.events import GuestConfig
+from coding_agents_guest.paths import REGISTRY_PORT
 
 
 def guest_config(
@@ -83,8 +88,11 @@ def _argv(
 
 def _environment(session: SessionContext, manifest: AgentManifest, mcp: dict[str, str]) -> dict[str, str]:
     """The agent's own variables; those of the model's endpoint lead to the host's broker."""
+    proxied = session.record.network == Network.SQUID.value
     return {
         "CODING_AGENTS_SESSION": session.record.name,
+        **(dict(PROXY_ENVIRONMENT) if proxied else {}),
+        **environment(read_given(session.directory), REGISTRY_PORT),
         **manifest.env,
         **mcp,
         **_endpoint(session, manifest),

@@ -15,6 +15,7 @@ from coding_agents.app.sessions import require_open_gate
 from coding_agents.errors import ReaderGoneError, StoreError
 from coding_agents.model.audit import RecordType
 from coding_agents.model.notice import Shown
+from coding_agents.model.registry import environment
 from coding_agents.proc.foreground import Filtered, run_filtered
 from coding_agents.proc.runner import Command
 from coding_agents.proc.terminal import Messages, run_on_terminal
@@ -23,10 +24,12 @@ from coding_agents.sandbox.spec import AGENT_USER, HOME, WORKSPACE
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.notice_feed import NoticeFeed
 from coding_agents.supervisor.protocol import Op
+from coding_agents.supervisor.registry_access import read_given
 from coding_agents.terminal.escape import StreamEscaper
 from coding_agents.terminal.filter import TerminalFilter
 from coding_agents.terminal.notice import notice_sequence
 from coding_agents.terminal.streams import unwritten
+from coding_agents_guest.paths import REGISTRY_PORT
 
 _ENVIRONMENT = (("HOME", HOME), ("LANG", "C.UTF-8"))
 _MARK = "CODING_AGENTS_TERMINAL"  # marks what runs on one terminal of the host
@@ -49,7 +52,7 @@ def run_inside(session: SessionContext, argv: Sequence[str], *, raw: bool) -> in
         user=AGENT_USER,
         interactive=True,
         workdir=WORKSPACE,
-        env=_ENVIRONMENT,
+        env=_environment(session),
     )
     return show_output(command, raw=raw, stdin=True)
 
@@ -87,11 +90,16 @@ class TerminalNotices:
         return "".join(told).encode()
 
 
+def _environment(session: SessionContext) -> tuple[tuple[str, str], ...]:
+    """What a person's commands get: where the container's own settings end, the session's package indexes are."""
+    return (*_ENVIRONMENT, *environment(read_given(session.directory), REGISTRY_PORT).items())
+
+
 def _on_terminal(session: SessionContext, argv: Sequence[str], messages: Messages | None = None) -> int:
     """Run a command as the agent's user on our terminal, filtered; what interrupts us hangs it up."""
     name, value = _MARK, secrets.token_hex(8)
     term = session.env.environ.get("TERM", "")
-    env = (*_ENVIRONMENT, ("TERM", term if term in _TERMS else "xterm-256color"), (name, value))
+    env = (*_environment(session), ("TERM", term if term in _TERMS else "xterm-256color"), (name, value))
     container = session.record.container_id
     command = session.engine.exec_command(
         container, argv, user=AGENT_USER, interactive=True, tty=True, workdir=WORKSPACE, env=env

@@ -86,6 +86,7 @@ def _differences(request: LaunchRequest, existing: SessionRecord) -> Iterator[tu
         ("--rm", options.rm and not existing.rm),
         ("--clean", options.clean),  # the copy is made, and what it left out or took in is not recorded
         ("--include", bool(options.include)),
+        ("--allow", bool(options.allow)),  # `allowlist add --session` does
         ("--dotnet-preview", options.dotnet_preview is not None),
     ):
         if differs:

@@ -6,7 +6,7 @@ the step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 
@@ -16,6 +16,7 @@ from coding_agents.app.bring_up import Guarding, bring_up
 from coding_agents.app.config_volume import fill_config
 from coding_agents.app.demands import require_enforceable
 from coding_agents.app.disk_quota import Disk, decide_disk, full_disk_named
+from coding_agents.app.egress import host_proxy_place, list_is_managed, require_rules, session_egress
 from coding_agents.app.failed_start import discard, enforcement_failures_recorded, kept_log_named
 from coding_agents.app.gather import Gathered
 from coding_agents.app.guest import guest_config
@@ -41,7 +42,8 @@ from coding_agents.engine.api import Engine
 from coding_agents.errors import BranchError, CodingAgentsError, SessionExistsError
 from coding_agents.gitsync.branches import BranchState, archive_existing
 from coding_agents.images.api import ImageRef
-from coding_agents.images.build import ensure_image, plan_images
+from coding_agents.images.build import ensure_image, ensure_proxy_image, plan_images
+from coding_agents.images.recipes import PROXY_REF
 from coding_agents.mcp.apart import write_given
 from coding_agents.model.audit import RecordType
 from coding_agents.model.limits import NO_DISK
@@ -51,12 +53,16 @@ from coding_agents.quota.window import release
 from coding_agents.sandbox.invariants import check_spec
 from coding_agents.sandbox.plan import SessionPlan
 from coding_agents.sandbox.protections import Enforced
+from coding_agents.sandbox.spec import Network
 from coding_agents.store.leftovers import finish_removals
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.disk import disk_opened, make_disk
+from coding_agents.supervisor.egress import write_egress
 from coding_agents.supervisor.guest_program import GuestProgram, ensure_guest_volume
 from coding_agents.supervisor.protocol import Op
+from coding_agents.supervisor.registry_access import settings_registries
+from coding_agents.supervisor.registry_access import write_given as give_registries
 from coding_agents.supervisor.removal import remove_engine_objects
 
 _NO_IMAGE = "sha256:" + 64 * "0"  # stands in a dry run for an image that is still to be built
@@ -122,6 +128,8 @@ class Launch(msgspec.Struct):
         if naming.existing is not None:
             session = SessionContext(self.env, self.store, naming.existing)
             return Launched(self.trace, session, joined=True)
+        if self.request.network is Network.SQUID:
+            require_rules(self.env, session_egress(self.request.settings, facts.manifest))
         for file, left in self.servers.left:
             self.narrator.say(f"MCP server {left.name} of {file} is not started: {left.reason}")
         info = facts.engine.info
@@ -130,9 +138,10 @@ class Launch(msgspec.Struct):
         self._require_archivable(branch, naming)
         with self.trace.step("images"):
             image, base = self._images(facts)
+            proxy = self._proxy_image(facts)
         program = GuestProgram.of_this_version(self.env.data_dir)
-        guarding = launch_guarding(self.request)
-        plan = self._plan(naming, program, guarding, image=image.id, base_image=base.id)
+        guarding = launch_guarding(self.request, self.env.environ)
+        plan = self._plan(naming, program, guarding, image=image.id, base_image=base.id, proxy_image=proxy)
         for spec in plan.containers:
             check_spec(spec)
         with Undo() as undo:
@@ -204,6 +213,12 @@ class Launch(msgspec.Struct):
         """Steps 4 to 6: volumes, holder, relay and supervisor side by side, then the container at its gate."""
         engine, record = facts.engine, session.record
         write_given(session.directory, self.servers.apart)
+        give_registries(session.directory, settings_registries(self.request.settings))
+        if plan.door is not None:
+            place = host_proxy_place(self.env.environ)
+            rules = self._registries(facts, plan.sandbox.image)
+            egress = session_egress(self.request.settings, facts.manifest, rules, host_proxy=place)
+            write_egress(session.directory, egress)
         undo.add("disk", lambda: release(Image(session.directory)))
         undo.add("engine objects", lambda: remove_engine_objects(engine, plan.identity.nonce))
         # Undone first: a supervisor that sees the container end would begin to salvage it.
@@ -212,11 +227,11 @@ class Launch(msgspec.Struct):
             disk = steps.run("disk", lambda: self._open_disk(session, open_disk)) if record.quota else None
             source = steps.run("relay", lambda: self._source(session, facts))
             guest = steps.run("guest", lambda: self._guest(engine, plan, program))
-            holder = self._make_holder(steps, engine, plan, guest)
             volumes = [
                 steps.run(f"{volume.name.rpartition('-')[2]} volume", partial(make_volume, engine, volume))
                 for volume in plan.own_volumes
             ]
+            holder = self._make_holder(steps, engine, plan, (guest, *(volumes if plan.door else ())))
             supervisor = steps.run("supervisor", session.supervisor().ensure)
             for volume in volumes:
                 volume.result()
@@ -228,8 +243,7 @@ class Launch(msgspec.Struct):
             holder_id = holder.result() if holder is not None else ""
             holds = steps.run("holder start", lambda: engine.start(holder_id)) if holder_id else None
             with self.trace.step("create"):
-                spec = plan.sandbox.joined_to(holder_id) if holder_id else plan.sandbox
-                container = engine.create(spec)
+                container = engine.create(plan.placed(holder_id))
             session.update(container_id=container, holder_id=holder_id)
             if holds is not None:
                 holds.result()
@@ -248,9 +262,10 @@ class Launch(msgspec.Struct):
 
     def _fill(self, session: SessionContext, facts: Gathered, source: Source) -> None:
         container = session.record.container_id
+        read = tuple(dict.fromkeys(one.kind for one in settings_registries(self.request.settings)))
         with full_disk_named(self.disk):
             fill_workspace(facts.engine, container, facts, source, self.env)
-            seeds = {**home_files(facts.manifest, session.record), **self.servers.seeds()}
+            seeds = {**home_files(facts.manifest, session.record, read), **self.servers.seeds()}
             fill_home(facts.engine, container, seeds)
 
     def _fill_config(self, steps: Parallel, engine: Engine, plan: SessionPlan, own: Step[None]) -> None:
@@ -264,13 +279,15 @@ class Launch(msgspec.Struct):
             steps.run("config", fill)
 
     def _make_holder(
-        self, steps: Parallel, engine: Engine, plan: SessionPlan, guest: Step[None]
+        self, steps: Parallel, engine: Engine, plan: SessionPlan, needed: Sequence[Step[None]]
     ) -> Step[str] | None:
+        """Begin to make the holder once the volumes that it mounts are there: an engine would make them anew."""
         if plan.holder is None:
             return None
 
         def make() -> str:
-            guest.result()
+            for one in needed:
+                one.result()
             return make_holder(engine, plan)
 
         return steps.run("holder", make)
@@ -301,6 +318,24 @@ class Launch(msgspec.Struct):
             image = session_image(facts.engine, announced, facts.manifest.name, self.servers.locks)
         return image, base
 
+    def _proxy_image(self, facts: Gathered) -> str:
+        """The id of the proxy's image, "" for a session without one."""
+        if self.request.network is not Network.SQUID:
+            return ""
+        announced = build_settings(self.env, self.request.settings, _announcing(self.narrator))
+        return ensure_proxy_image(facts.engine, announced).id
+
+    def _registries(self, facts: Gathered, image: str) -> tuple[str, ...]:
+        """The rules for the registries of the session's package managers. What is left out is told."""
+        from coding_agents.app.registries import session_registries  # this network mode alone needs it
+
+        with self.trace.step("registries"):
+            managed = list_is_managed(self.request.settings)
+            found = session_registries(self.env, facts.engine, image, facts.manifest.name, managed=managed)
+        for problem in found.problems:
+            self.narrator.say(problem)
+        return found.rules
+
     def _dry_plan(self, facts: Gathered, naming: Naming) -> SessionPlan:
         recipes = plan_images(facts.manifest.name, self.env.agents_dir, self.env.pins_dir)
         known = [facts.engine.image_id(recipe.ref) or _NO_IMAGE for recipe in recipes]
@@ -311,14 +346,28 @@ class Launch(msgspec.Struct):
             agent = facts.manifest.name
             known.append(session_image_id(facts.engine, builds, agent, self.servers.locks) or _NO_IMAGE)
         program = GuestProgram.of_this_version(self.env.data_dir, keep=False)
-        guarding = launch_guarding(self.request)
-        plan = self._plan(naming, program, guarding, image=known[-1], base_image=known[0])
+        guarding = launch_guarding(self.request, self.env.environ)
+        plan = self._plan(
+            naming,
+            program,
+            guarding,
+            image=known[-1],
+            base_image=known[0],
+            proxy_image=facts.engine.image_id(PROXY_REF) or _NO_IMAGE,
+        )
         for spec in plan.containers:
             check_spec(spec)
         return plan
 
     def _plan(
-        self, naming: Naming, program: GuestProgram, guarding: Guarding, *, image: str, base_image: str
+        self,
+        naming: Naming,
+        program: GuestProgram,
+        guarding: Guarding,
+        *,
+        image: str,
+        base_image: str,
+        proxy_image: str,
     ) -> SessionPlan:
         return launch_plan(
             self.request,
@@ -329,6 +378,7 @@ class Launch(msgspec.Struct):
             state_dir=self.env.state_dir,
             image=image,
             base_image=base_image,
+            proxy_image=proxy_image,
             config=bool(self._config_files()),
             disk_bytes=self.disk.size_bytes,
         )

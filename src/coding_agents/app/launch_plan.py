@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from coding_agents import __version__
 from coding_agents.app.bring_up import Guarding
+from coding_agents.app.egress import host_proxy_place
 from coding_agents.app.gather import Gathered
 from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.app.naming import Naming
@@ -25,18 +27,26 @@ from coding_agents.network.dns import read_resolvers
 from coding_agents.network.guard import guard_rate, parse_private
 from coding_agents.quota.image import Image
 from coding_agents.sandbox.plan import Identity, PlanInput, SessionPlan, plan_session
-from coding_agents.sandbox.spec import Network
+from coding_agents.sandbox.spec import BRIDGE_UID, Network
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import engine_choice, repo_ref
 from coding_agents.supervisor.guest_program import GuestProgram
 
 
-def launch_guarding(request: LaunchRequest) -> Guarding:
-    """What the network guard of the session must allow."""
+def launch_guarding(request: LaunchRequest, environ: Mapping[str, str]) -> Guarding:
+    """What the network guard of the session must allow. Raises ConfigError for a proxy of the host's without use."""
     private = tuple(parse_private(text) for text in request.settings.network_private)
-    if request.network is not Network.ALLOW_ALL:
+    if request.network is Network.RESTRICTED:
         return Guarding((), private)
-    return Guarding(read_resolvers(), private, rate=guard_rate(request.settings.limits_bandwidth))
+    rate = guard_rate(request.settings.limits_bandwidth)
+    if request.network is Network.SQUID and (place := host_proxy_place(environ)):
+        private = tuple(dict.fromkeys((*private, place)))
+    return Guarding(read_resolvers(), private, rate=rate, uid=proxy_uid(request.network))
+
+
+def proxy_uid(network: Network) -> int:
+    """Who alone may open connections in the network of a session's holder; 0 for whoever is there."""
+    return BRIDGE_UID if network is Network.SQUID else 0
 
 
 def launch_runtime(request: LaunchRequest, info: EngineInfo) -> str:
@@ -65,6 +75,7 @@ def launch_plan(
     state_dir: Path,
     image: str,
     base_image: str,
+    proxy_image: str,
     config: bool,
     disk_bytes: int,
 ) -> SessionPlan:
@@ -91,6 +102,7 @@ def launch_plan(
             ),
             image=image,
             base_image=base_image,
+            proxy_image=proxy_image,
             guest_volume=program.volume,
             guest_digest=program.digest,
             config=config,
@@ -129,7 +141,7 @@ def launch_record(
         branch=naming.branch.short,
         base=str(repo.head or ""),
         base_branch=repo.branch or "",
-        network="allow-all" if request.network is Network.ALLOW_ALL else "restricted",
+        network=request.network.value,
         engine="docker" if facts.engine.info.name == "docker" else "podman",
         engine_env=engine_choice(env.environ, facts.engine.info),
         engine_id=facts.engine.info.identity,
@@ -142,6 +154,7 @@ def launch_record(
             workspace=plan.workspace.name,
             home=plan.home.name,
             config=plan.config.name if plan.config is not None else "",
+            door=plan.door.name if plan.door is not None else "",
         ),
         guest_volume=program.volume,
         guest_digest=program.digest,

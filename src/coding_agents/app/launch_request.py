@@ -10,7 +10,7 @@ import msgspec
 from coding_agents.app.demands import Demands, demands_of
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.config.load import find_project, load_settings
-from coding_agents.errors import NotBuiltError, UsageError
+from coding_agents.errors import UsageError
 from coding_agents.gitsync.discover import resolve_source
 from coding_agents.gitsync.urls import GitUrl
 from coding_agents.model.limits import Limits
@@ -37,6 +37,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     clean: bool = False
     include: tuple[str, ...] = ()
     network: str | None = None
+    allow: tuple[str, ...] = ()
     cpu: str | None = None
     memory: str | None = None
     pids: str | None = None
@@ -81,7 +82,7 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_request(env: HostEnvironment, options: LaunchOptions) -> LaunchRequest:
-    """The request behind `options`. Raises UsageError, ConfigError, CloneError, NotBuiltError."""
+    """The request behind `options`. Raises UsageError, ConfigError, CloneError."""
     _require_consistent(options)
     source = None if options.empty else resolve_source(options.source)
     settings = load_settings(
@@ -102,6 +103,7 @@ def parse_request(env: HostEnvironment, options: LaunchOptions) -> LaunchRequest
             "sandbox.allow_ptrace": True if options.allow_ptrace else None,
             "best_effort": list(options.best_effort) or None,
             "network.mode": options.network,
+            "network.allow": list(options.allow) or None,
             "model.max_tokens": options.max_tokens,
             "model.max_cost": options.max_cost,
             "workspace.include": list(options.include) or None,
@@ -110,9 +112,10 @@ def parse_request(env: HostEnvironment, options: LaunchOptions) -> LaunchRequest
         },
     )
     network = Network(settings.network_mode)
-    if network is Network.SQUID:
-        raise NotBuiltError(
-            "network mode squid is not built yet", hint="Use --network-proxy restricted or allow-all."
+    if options.allow and network is not Network.SQUID:
+        raise UsageError(
+            f"--allow means nothing in network mode {network.value}, which keeps no list of hosts",
+            hint="Add --network-proxy squid, or leave --allow out.",
         )
     if options.rm and not settings.git_push:
         raise UsageError(

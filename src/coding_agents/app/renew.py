@@ -25,5 +25,4 @@ def make_anew(session: SessionContext, plan: SessionPlan) -> None:
     for container in filter(None, (record.container_id, record.holder_id)):
         engine.remove(container)
     holder = engine.create(plan.holder) if plan.holder is not None else ""
-    sandbox = plan.sandbox.joined_to(holder) if holder else plan.sandbox
-    session.update(container_id=engine.create(sandbox), holder_id=holder)
+    session.update(container_id=engine.create(plan.placed(holder)), holder_id=holder)

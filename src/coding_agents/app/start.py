@@ -9,19 +9,22 @@ from msgspec.structs import replace
 from coding_agents.app.bring_up import Guarding, bring_up
 from coding_agents.app.config_volume import fill_config
 from coding_agents.app.demands import demands_at_start, require_enforceable
+from coding_agents.app.egress import renewed_egress, require_rules
 from coding_agents.app.failed_start import enforcement_failures_recorded
 from coding_agents.app.guest import restart_config
 from coding_agents.app.holder import require_holder, times_ready
-from coding_agents.app.launch_plan import with_device
+from coding_agents.app.launch_plan import proxy_uid, with_device
 from coding_agents.app.mcp_session import session_servers
 from coding_agents.app.renew import make_anew, take_this_versions_guest
 from coding_agents.app.steps import Trace, Undo
 from coding_agents.app.stop import SETTLE_S, stop_at_gate
+from coding_agents.config.load import load_settings
 from coding_agents.engine.apparmor import profiles_loaded
 from coding_agents.engine.drift import has_profiles
 from coding_agents.engine.failures import is_stale
 from coding_agents.errors import EngineError, SessionStateError, SupervisorGoneError
 from coding_agents.images.manifests import load_manifest
+from coding_agents.images.recipes import PROXY_REF
 from coding_agents.mcp.apart import write_given
 from coding_agents.model.limits import NO_RATE
 from coding_agents.model.manifest import AgentManifest
@@ -29,9 +32,15 @@ from coding_agents.network.dns import read_resolvers
 from coding_agents.network.guard import guard_rate
 from coding_agents.sandbox.plan import SessionPlan, plan_session
 from coding_agents.sandbox.protections import Enforced
+from coding_agents.sandbox.spec import Network
 from coding_agents.supervisor.context import BASE_IMAGE, SessionContext, facts_of, plan_input_of
 from coding_agents.supervisor.disk import disk_opened
+from coding_agents.supervisor.egress import read_egress, write_egress
+from coding_agents.supervisor.guest_program import GuestProgram
+from coding_agents.supervisor.model_access import session_settings
 from coding_agents.supervisor.protocol import Op
+from coding_agents.supervisor.registry_access import settings_registries
+from coding_agents.supervisor.registry_access import write_given as write_registries
 
 
 def start(session: SessionContext, trace: Trace) -> Enforced | None:
@@ -56,8 +65,11 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
         _await_settled(session)
         demands = demands_at_start(session)
         require_enforceable(engine.info, demands, record.runtime)
+        if record.network == Network.SQUID.value:
+            _renew_rules(session)
         rate = guard_rate(int(record.limits.get("bandwidth", NO_RATE))) if record.holder_id else 0
-        guarding = Guarding(_holder_dns(session), record.private, rate=rate)
+        uid = proxy_uid(Network(record.network))
+        guarding = Guarding(_holder_dns(session), record.private, rate=rate, uid=uid)
         plan = _plan(session, guarding)
         manifest = load_manifest(record.agent, session.env.config_dir / "agents")
         with Undo() as undo:
@@ -71,6 +83,7 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
                         take_this_versions_guest(session)
                         plan = _plan(session, guarding)
                         make_anew(session, plan)
+                _give_registries(session)
                 with trace.step("holder"):
                     earlier = _restart_holder(session, plan)
                 # A COMMAND runs again. The task of -p does not: it would cost its money twice, unasked.
@@ -89,6 +102,14 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
             )
 
 
+def _give_registries(session: SessionContext) -> None:
+    """Write down anew which package indexes the session has. The bridge of an older guest does not know of any."""
+    given = settings_registries(session_settings(session))
+    if given and session.record.guest_digest != GuestProgram.of_this_version(session.env.data_dir).digest:
+        given = ()
+    write_registries(session.directory, given)
+
+
 def _await_settled(session: SessionContext) -> None:
     """The supervisor of an earlier start may still save what that one left; then it stops the holder."""
     with suppress(SupervisorGoneError):
@@ -103,6 +124,7 @@ def _plan(session: SessionContext, guarding: Guarding) -> SessionPlan:
     facts = plan_input_of(
         record,
         base_image=base,
+        proxy_image=_proxy_image(session),
         host_cpus=session.engine.info.cpus or None,
         apparmor=profiles_loaded(session.engine.info),
         resolvers=guarding.dns,
@@ -111,6 +133,25 @@ def _plan(session: SessionContext, guarding: Guarding) -> SessionPlan:
     return plan_session(
         replace(facts, limits=with_device(facts.limits, session.engine.info, session.env.state_dir))
     )
+
+
+def _renew_rules(session: SessionContext) -> None:
+    """Close for the proxy what settings close by now. Raises ConfigError, UsageError, EngineError, StoreError."""
+    egress = renewed_egress(read_egress(session.directory), load_settings(session.env))
+    require_rules(session.env, egress)
+    write_egress(session.directory, egress)
+
+
+def _proxy_image(session: SessionContext) -> str:
+    """The proxy's image by id, "" for a session without one. Raises EngineError."""
+    if session.record.network != Network.SQUID.value:
+        return ""
+    found = session.engine.image_id(PROXY_REF)
+    if found is None:
+        raise EngineError(
+            f"the image {PROXY_REF} is gone", hint="Make it again: coding-agents images build proxy."
+        )
+    return found
 
 
 def _renew_config(session: SessionContext, plan: SessionPlan, manifest: AgentManifest) -> tuple[str, ...]:

@@ -27,10 +27,13 @@ _LIMITS = ("cpus", "memory", "swap", "pids", "disk", "disk-read", "disk-write")
 _LACKING = ("absent", "off", "unknown")
 
 
-def banner(record: SessionRecord, copy: CopyPlan | None = None, *, model: str = "") -> Iterator[str]:
+def banner(
+    record: SessionRecord, copy: CopyPlan | None = None, *, model: str = "", registries: Iterable[str] = ()
+) -> Iterator[str]:
     """The lines for a session that has just started.
 
-    `copy` is what went into it at its launch, `model` who its requests to the model are from.
+    `copy` is what went into it at its launch, `model` who its requests to the model are from, `registries`
+    whose package indexes the host reads for it.
     """
     enforced = record.enforced
     opened = f"; open: {_few(record.private)}" if record.private and record.network == "allow-all" else ""
@@ -42,7 +45,8 @@ def banner(record: SessionRecord, copy: CopyPlan | None = None, *, model: str = 
     calls = _GVISOR.get(enforced.get("seccomp", ""), "")
     yield f"enforced {', '.join(name for name in _HOLD if enforced.get(name) == 'on')}{instead}{calls}{ptrace}"
     asks = f"; model: {escape(model)}" if model else ""
-    yield f"network  {record.network}: {enforced.get('network', 'unknown')}{opened}{asks}"
+    reads = f"; registries: {', '.join(registries)}" if registries else ""
+    yield f"network  {record.network}: {enforced.get('network', 'unknown')}{opened}{asks}{reads}"
     yield f"limits   {', '.join((*_measured(enforced), *_watched(record.limits)))}"
     yield f"absent   {_lacking(enforced.items()) or 'nothing'}"
     if copy is None:

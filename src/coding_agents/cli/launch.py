@@ -64,8 +64,14 @@ if TYPE_CHECKING:
     "--network-proxy",
     "network",
     metavar="MODE",
-    shell_complete=offers("allow-all", "restricted"),
-    help="allow-all (default) or restricted.",
+    shell_complete=offers("allow-all", "squid", "restricted"),
+    help="allow-all (default), squid (listed hosts through a proxy) or restricted.",
+)
+@click.option(
+    "--allow",
+    multiple=True,
+    metavar="RULE",
+    help="With squid: also allow this host, or *.NAME for all below one (repeatable).",
 )
 @click.option("--cpu", metavar="N", help="CPUs, such as 0.5 (default 4).")
 @click.option("--memory", metavar="SIZE", help="Memory, with no swap beside it (default 8g).")

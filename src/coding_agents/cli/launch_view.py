@@ -19,6 +19,7 @@ from coding_agents.errors import Terminated
 from coding_agents.model.session import to_public
 from coding_agents.sandbox.plan import describe, to_json
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.registry_access import read_given
 
 _STATUS_UNKNOWN = 125
 
@@ -59,7 +60,8 @@ def _show(
     from coding_agents.app.pins import launch_notice
 
     copy = launched.source.copy if launched.source else None
-    for line in banner(launched.session.record, copy, model=model_told(launched.session)):
+    given = dict.fromkeys(one.kind for one in read_given(launched.session.directory))
+    for line in banner(launched.session.record, copy, model=model_told(launched.session), registries=given):
         app.output.say(line)
     if notice := launch_notice(app.env, launched.session.record.agent, date.today()):
         app.output.aside(notice)

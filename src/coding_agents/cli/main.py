@@ -52,6 +52,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "agents": ("agents", "List, show and check the agents."),
     "images": ("images", "Build, list, update and prune the images."),
     "mcp": ("mcp", "List, trust and convert the MCP servers of a repository."),
+    "allowlist": ("allowlist", "Show and change what sessions of network mode squid may reach."),
     "audit": ("audit", "Verify and query a session's audit log."),
     "config": ("config_", "Show and set settings."),
     "verify": ("verify", "Attack sessions of its own from inside, and tell what stopped each attack."),

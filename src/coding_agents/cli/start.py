@@ -22,13 +22,15 @@ def command(app: AppContext, name: str, show_trace: bool) -> None:
     from coding_agents.app.steps import Trace
     from coding_agents.cli.banner import banner
     from coding_agents.cli.launch_view import render_trace
+    from coding_agents.supervisor.registry_access import read_given
 
     session, trace = find_session(app, name), Trace()
     enforced = start(session, trace)
     if enforced is None:
         app.output.say(f"session {session.record.name} is running already")
         return
-    for line in banner(session.record, model=model_told(session)):
+    given = dict.fromkeys(one.kind for one in read_given(session.directory))
+    for line in banner(session.record, model=model_told(session), registries=given):
         app.output.say(line)
     if session.record.mode == "tmux":
         app.output.say(f"agent    waits on its terminal: `coding-agents connect {session.record.name}`")

@@ -27,6 +27,8 @@ MIN_IO, MAX_IO = MIB, TIB
 NO_DISK = 10**15
 """So many bytes of a disk are no limit at all."""
 MIN_DISK, MAX_DISK = 64 * MIB, 15 * TIB  # upper: ext4 with blocks of 4 KiB ends at 16 TiB
+NO_TRAFFIC = 10**15
+"""So many bytes are no budget at all."""
 MIN_RESERVE, MAX_RESERVE = 64 * MIB, TIB
 MIN_FILE, MAX_FILE = 64 * MIB, TIB
 
@@ -185,6 +187,12 @@ def parse_disk(text: str) -> int:
     if stripped in ("none", str(NO_DISK)):
         return NO_DISK
     return _bounded_size(text, MIN_DISK, MAX_DISK, what="the disk of a session")
+
+
+def parse_traffic(text: str) -> int:
+    """`500m` bytes that may pass the network, `none` to NO_TRAFFIC. Raises UsageError."""
+    stripped = text.strip().lower()
+    return NO_TRAFFIC if stripped in ("none", str(NO_TRAFFIC)) else _bounded_size(stripped, MIB, TIB)
 
 
 def parse_reserve(text: str) -> int:

@@ -53,6 +53,7 @@ class Volumes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workspace: str = ""
     home: str = ""
     config: str = ""
+    door: str = ""
 
 
 class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,7 +110,7 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     base_branch: str = ""
     branch_tip: str = ""
     branch_next: str = ""
-    network: Literal["allow-all", "restricted"]
+    network: Literal["allow-all", "squid", "restricted"]
     engine: Literal["docker", "podman"]
     engine_env: tuple[tuple[str, str], ...] = ()
     engine_id: str = ""

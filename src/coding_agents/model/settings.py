@@ -19,6 +19,7 @@ from coding_agents.model.limits import (
     NO_IO,
     NO_RATE,
     NO_TIME,
+    NO_TRAFFIC,
     Limits,
     parse_cpus,
     parse_disk,
@@ -31,6 +32,7 @@ from coding_agents.model.limits import (
     parse_relay_size,
     parse_reserve,
     parse_time,
+    parse_traffic,
 )
 from coding_agents.model.notice import SHOWN, Shown
 from coding_agents.model.runtimes import AUTO, RUNTIMES
@@ -42,9 +44,11 @@ from coding_agents.model.values import (
     parse_bool,
     parse_choice,
     parse_duration,
+    parse_egress,
     parse_endpoints,
     parse_file,
     parse_globs,
+    parse_indexes,
     parse_line,
     parse_prices,
     parse_require,
@@ -84,8 +88,8 @@ class Tighten(Enum):
 class Setting(msgspec.Struct, frozen=True):
     """One setting. `parse` turns a TOML value or a text into a `Value`, or raises ValueError.
 
-    `choices` go from widest to strictest where `tighten` is STRICTER, `schema` is its JSON schema, `unit`
-    that of a number ("bytes", "time", "rate", "io", "budget" or ""); `example` is how a value is written where the
+    `choices` go from widest to strictest where `tighten` is STRICTER, `schema` is its JSON schema, `unit` that of a
+    number ("bytes", "time", "rate", "io", "traffic", "budget" or ""); `example` is how a value is written where the
     default shows nothing.
     """
 
@@ -204,8 +208,37 @@ SETTINGS: tuple[Setting, ...] = (
         example='"restricted"',
     ),
     Setting(
-        "network.private", (), "Private ADDRESS:PORT pairs opened in mode allow-all, such as a company mirror.",
-        parse_endpoints, _STRINGS, example='["10.1.2.3:443"]',
+        "network.private", (),
+        "Private ADDRESS:PORT pairs that are opened, such as a company mirror; mode squid needs NAME= before.",
+        parse_endpoints, _STRINGS, example='["mirror.example.org=10.1.2.3:443"]',
+    ),
+    Setting(
+        "network.allow", (), "Further rules of mode squid: hosts, *.NAME for all below one, [http://]HOST[:PORT][/PATH].",
+        parse_egress, _STRINGS, flag="--allow", example='["api.example.org"]',
+    ),
+    Setting(
+        "network.deny", (), "Rules of mode squid that close what others allow; a repository may add to them.",
+        parse_egress, _STRINGS, Tighten.ADD, example='["*.example.org"]',
+    ),
+    Setting(
+        "network.allow_ech", False, "TLS clients of mode squid may hide which host they mean (ECH).",
+        parse_bool, {"type": "boolean"}, Tighten.LOWER,
+    ),
+    Setting(
+        "network.upload", NO_TRAFFIC, "What a start of a session may send in mode squid, in all: 500m.",
+        measure(parse_traffic), _SIZE_SCHEMA, Tighten.LOWER, unit="traffic",
+    ),
+    Setting(
+        "network.download", NO_TRAFFIC, "What it may receive in mode squid, in all: 20g.",
+        measure(parse_traffic), _SIZE_SCHEMA, Tighten.LOWER, unit="traffic",
+    ),
+    Setting(
+        "network.request_upload", NO_TRAFFIC, "What one request or tunnel may send in mode squid: 50m.",
+        measure(parse_traffic), _SIZE_SCHEMA, Tighten.LOWER, unit="traffic",
+    ),
+    Setting(
+        "network.request_download", NO_TRAFFIC, "What one request or tunnel may receive in mode squid: 2g.",
+        measure(parse_traffic), _SIZE_SCHEMA, Tighten.LOWER, unit="traffic",
     ),
     Setting(
         "network.ca", "host", "Extra certificate authorities for sessions and builds: the host's, or none.",
@@ -243,6 +276,15 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "model.prices", (), "Dollars for a million tokens, NAME=READ,CACHED,WRITTEN; a name may end in *.",
         parse_prices, _STRINGS, example='["claude-opus-*=5,0.5,25"]',
+    ),
+    Setting(
+        "registry.pip", (),
+        "Python indexes that the host reads for sessions: URL [files=URL] [secret=NAME] [user=NAME].",
+        parse_indexes("pip", 8), _STRINGS, example='["https://index.example/simple secret=INDEX_TOKEN"]',
+    ),
+    Setting(
+        "registry.npm", (), "Registry of npm's that the host reads for sessions, written alike.",
+        parse_indexes("npm", 1), _STRINGS, example='["https://index.example/npm secret=INDEX_TOKEN"]',
     ),
     Setting(
         "notify.command", (), "Program, with its first words, that is run on this host when a session needs you.",
@@ -326,6 +368,13 @@ class Settings(msgspec.Struct, frozen=True):
     sandbox_allow_ptrace: bool
     network_mode: str
     network_private: tuple[str, ...]
+    network_allow: tuple[str, ...]
+    network_deny: tuple[str, ...]
+    network_allow_ech: bool
+    network_upload: int
+    network_download: int
+    network_request_upload: int
+    network_request_download: int
     network_ca: str
     workspace_include: tuple[str, ...]
     git_message: str
@@ -335,6 +384,8 @@ class Settings(msgspec.Struct, frozen=True):
     model_max_tokens: int
     model_max_cost: Decimal
     model_prices: tuple[str, ...]
+    registry_pip: tuple[str, ...]
+    registry_npm: tuple[str, ...]
     notify_command: tuple[str, ...]
     notify_terminal: Shown
     secrets_age_identity: str
@@ -357,11 +408,11 @@ class Settings(msgspec.Struct, frozen=True):
         return value
 
 
-_NONE = (NO_TOKENS, NO_COST, NO_TIME, NO_RATE, NO_IO, NO_DISK)
+_NONE = (NO_TOKENS, NO_COST, NO_TIME, NO_RATE, NO_IO, NO_DISK, NO_TRAFFIC)
 
 
 def render_value(setting: Setting, value: Value) -> str:
     """A value as it is written in a settings file."""
-    if setting.unit in ("budget", "time", "rate", "io") and value in _NONE:
+    if setting.unit in ("budget", "time", "rate", "io", "traffic") and value in _NONE:
         return quote(NONE)
     return render(value, unit=setting.unit)

@@ -15,7 +15,10 @@ from typing import TypeVar
 from coding_agents.errors import UsageError
 from coding_agents.model.limits import cpus_text, duration_text, rate_text, size_text
 from coding_agents.model.protection import BEST_AVAILABLE, REQUIRED
+from coding_agents.model.registry import Kind, parse_registry
 from coding_agents.model.suggest import close_to
+from coding_agents_guest.egress.hosts import HostError, parse_host
+from coding_agents_guest.egress.rules import RuleError, parse_rule
 
 Value = str | int | bool | Decimal | tuple[str, ...]
 
@@ -99,8 +102,25 @@ def parse_globs(value: object) -> tuple[str, ...]:
 
 
 def parse_endpoints(value: object) -> tuple[str, ...]:
-    """`address:port` pairs, an IPv6 address in brackets."""
+    """`address:port` pairs, an IPv6 address in brackets, each with the name of its host before a `=` or without one."""
     return _each(value, _endpoint)
+
+
+def parse_egress(value: object) -> tuple[str, ...]:
+    """Rules of network mode `squid`, each in its one spelling."""
+    return _each(value, _egress)
+
+
+def parse_indexes(kind: Kind, most: int) -> Callable[[object], tuple[str, ...]]:
+    """A parser of at most `most` package indexes (`model.registry`), each in its one spelling."""
+
+    def parse(value: object) -> tuple[str, ...]:
+        found = _each(value, lambda text: parse_registry(kind, text).text)
+        if len(found) > most:
+            raise ValueError(f"more than {most} of {kind}'s indexes")
+        return found
+
+    return parse
 
 
 def parse_upstream(value: object) -> str:
@@ -194,6 +214,16 @@ def _glob(text: str) -> str:
 
 
 def _endpoint(text: str) -> str:
+    name, equals, place = text.rpartition("=")
+    if not equals:
+        return _address_and_port(place)
+    try:
+        return f"{parse_host(name)}={_address_and_port(place)}"
+    except HostError as error:
+        raise ValueError(f"{_shown(text)} is not NAME=ADDRESS:PORT: {error}") from error
+
+
+def _address_and_port(text: str) -> str:
     host, _, port = text.rpartition(":")
     if not re.fullmatch(r"\d{1,5}", port, re.ASCII) or not 1 <= int(port) <= 65535:
         raise ValueError(f"{_shown(text)} is not ADDRESS:PORT, such as 10.1.2.3:443 or [fd00::1]:443")
@@ -210,6 +240,13 @@ def _endpoint(text: str) -> str:
             f"{_shown(text)} cannot be opened: it is not the address of a machine in your network"
         )
     return f"[{address}]:{int(port)}" if bracketed else f"{address}:{int(port)}"
+
+
+def _egress(text: str) -> str:
+    try:
+        return parse_rule(text, "").text
+    except RuleError as error:
+        raise ValueError(f"{_shown(text)} is not a rule: {error}") from error
 
 
 def _tool(text: str) -> str:
@@ -249,6 +286,7 @@ _AS_TEXT: Mapping[str, Callable[[int], str]] = {
     "time": duration_text,
     "rate": rate_text,
     "io": size_text,
+    "traffic": size_text,
 }
 
 

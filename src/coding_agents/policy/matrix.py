@@ -42,6 +42,9 @@ class Operation(Enum):
     MCP_SERVER = "mcp.server"
     MCP_OTHER_SERVER = "mcp.other-server"
     MCP_REFLECTED = "mcp.reflected"
+    REGISTRY_READ = "registry.read"
+    REGISTRY_OTHER = "registry.other"
+    REGISTRY_REFLECTED = "registry.reflected"
 
 
 class Rule(msgspec.Struct, frozen=True):

@@ -10,6 +10,8 @@ PYTHON = "/usr/bin/python3"
 GUEST_DIRECTORY = "/opt/coding-agents"
 CONFIG_DIRECTORY = "/opt/coding-agents-config"
 """Where a session's configuration volume is mounted: lists of MCP servers and copies of their files, read-only."""
+DOOR_DIRECTORY = "/opt/coding-agents-door"
+"""Where a session's proxy is handed the socket on which it listens in the agent's container."""
 GUEST_ZIPAPP = f"{GUEST_DIRECTORY}/guest.pyz"
 
 NOT_OURS = "coding-agents: the guest program is not ours"

@@ -15,11 +15,13 @@ from coding_agents.model.limits import NO_DISK, Limits, cpus_text, quota_text, s
 from coding_agents.model.runtimes import is_gvisor
 from coding_agents.sandbox.apparmor import profile_name
 from coding_agents.sandbox.credentials import credential_in
-from coding_agents.sandbox.guest import CONFIG_DIRECTORY, GUEST_DIRECTORY, guest_argv
+from coding_agents.sandbox.guest import CONFIG_DIRECTORY, DOOR_DIRECTORY, GUEST_DIRECTORY, PYTHON, guest_argv
+from coding_agents.sandbox.proxied import PROXY_ENVIRONMENT
 from coding_agents.sandbox.spec import (
     HOLDER_LIMITS,
     HOME,
     LABEL,
+    PROXY_LIMITS,
     SALVAGE_LIMITS,
     WORKSPACE,
     BridgeNetwork,
@@ -74,9 +76,9 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 class PlanInput(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a session's plan depends on.
 
-    `image` is the agent's image, `base_image` that of the holder, both by id. `host_cpus` are the
-    engine's processors (None when unknown). `resolvers` are the addresses the holder's engine-made
-    resolv.conf names, `holder_options` the guard's options from `network.guard`. `guest_digest` is the
+    `image` is the agent's image, `base_image` that of the holder, `proxy_image` that of a holder with a proxy, all by
+    id. `host_cpus` are the engine's processors (None when unknown). `resolvers` are the addresses the holder's
+    engine-made resolv.conf names, `holder_options` the guard's options from `network.guard`. `guest_digest` is the
     SHA-256 of the program in the volume `guest_volume`. `config` tells whether there is a configuration volume,
     `apparmor` whether the engine's kernel knows our AppArmor profiles, `runtime` is "" for the engine's own. `disk` is
     the directory of the host below which the session's own file system has the directories of its writable volumes, ""
@@ -86,6 +88,7 @@ class PlanInput(msgspec.Struct, frozen=True, kw_only=True):
     identity: Identity
     image: str
     base_image: str
+    proxy_image: str = ""
     guest_volume: str
     guest_digest: str
     config: bool = False
@@ -119,13 +122,19 @@ class SessionPlan(msgspec.Struct, frozen=True, kw_only=True):
     workspace: NamedObject
     home: NamedObject
     config: NamedObject | None = None
+    door: NamedObject | None = None
     guest_volume: str
     guest_digest: str
 
     @property
     def own_volumes(self) -> tuple[NamedObject, ...]:
         """The volumes of this session alone."""
-        return (self.workspace, self.home, *(() if self.config is None else (self.config,)))
+        return (self.workspace, self.home, *(one for one in (self.config, self.door) if one is not None))
+
+    def placed(self, holder_id: str) -> SandboxSpec:
+        """The agent's container now that the holder exists ("": there is none): in its namespace, if it is to be."""
+        joins = isinstance(self.sandbox.network, JoinContainer)
+        return self.sandbox.joined_to(holder_id) if joins else self.sandbox
 
     @property
     def containers(self) -> tuple[ContainerSpec, ...]:
@@ -133,17 +142,17 @@ class SessionPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan_session(facts: PlanInput) -> SessionPlan:
-    """The plan of one session. Raises NotBuiltError for what this version cannot build."""
+    """The plan of one session. Raises NotBuiltError and UsageError for what cannot be built.
+
+    In mode `squid` the agent has no interface, as in `restricted`: the holder's network is the proxy's alone.
+    """
     who = facts.identity
-    if who.network is Network.SQUID:
-        raise NotBuiltError(
-            "network mode squid is not built yet", hint="Use --network-proxy restricted or allow-all."
-        )
     _require_possible(facts)
     limits = fit_to_host(facts.limits, host_cpus=facts.host_cpus)
-    holder = None
-    if who.network is Network.ALLOW_ALL:
-        holder = _plan_holder(facts, fit_to_host(HOLDER_LIMITS, host_cpus=facts.host_cpus))
+    proxied = who.network is Network.SQUID
+    door = NamedObject(f"{who.name}-door", _labels(facts, "volume")) if proxied else None
+    holder = None if who.network is Network.RESTRICTED else _plan_holder(facts, door)
+    joined = holder is not None and not proxied
     workspace = NamedObject(f"{who.name}-workspace", _labels(facts, "volume"), _place(facts, "workspace"))
     home = NamedObject(f"{who.name}-home", _labels(facts, "volume"), _place(facts, "home"))
     config = NamedObject(f"{who.name}-config", _labels(facts, "volume")) if facts.config else None
@@ -152,18 +161,19 @@ def plan_session(facts: PlanInput) -> SessionPlan:
         image=facts.image,
         argv=guest_argv(facts.guest_digest, "entrypoint"),
         labels=_labels(facts, Role.AGENT),
-        network=NoNetwork() if holder is None else JoinContainer(holder.name),
-        env=(("HOME", HOME), ("LANG", "C.UTF-8"), *facts.env),
+        network=JoinContainer(holder.name) if holder is not None and joined else NoNetwork(),
+        env=(("HOME", HOME), ("LANG", "C.UTF-8"), *(PROXY_ENVIRONMENT if proxied else ()), *facts.env),
         workdir=WORKSPACE,
         volumes=(
             VolumeMount(workspace.name, WORKSPACE, writable=True),
             VolumeMount(home.name, HOME, writable=True),
             VolumeMount(facts.guest_volume, GUEST_DIRECTORY),
             *(() if config is None else (VolumeMount(config.name, CONFIG_DIRECTORY),)),
+            *(() if door is None else (VolumeMount(door.name, DOOR_DIRECTORY),)),
         ),
         tmpfs=scratch(tmp_bytes=limits.tmp_bytes, var_tmp_bytes=limits.var_tmp_bytes),
         limits=limits,
-        hostname=_hostname(who) if holder is None else "",  # a joined namespace brings the holder's
+        hostname="" if joined else _hostname(who),  # a joined namespace brings the holder's
         runtime=facts.runtime,
         apparmor="" if is_gvisor(facts.runtime) else _apparmor(facts, "agent"),
         allow_ptrace=facts.allow_ptrace,
@@ -177,6 +187,7 @@ def plan_session(facts: PlanInput) -> SessionPlan:
         workspace=workspace,
         home=home,
         config=config,
+        door=door,
         guest_volume=facts.guest_volume,
         guest_digest=facts.guest_digest,
     )
@@ -210,6 +221,19 @@ def plan_reader(*, name: str, image: str, guest_digest: str, version: str) -> He
         image=image,
         argv=guest_argv(guest_digest, "version"),
         labels=((f"{LABEL}type", Role.HELPER.value), (f"{LABEL}version", version)),
+        tmpfs=scratch(tmp_bytes=HOLDER_LIMITS.tmp_bytes, var_tmp_bytes=HOLDER_LIMITS.var_tmp_bytes),
+        limits=replace(HOLDER_LIMITS, cpus=Decimal(1)),
+    )
+
+
+def plan_asking(*, name: str, image: str, script: str, argument: str, version: str) -> HelperSpec:
+    """The container in which a script of ours, given as text, tells what an image has. Its log is the answer."""
+    return HelperSpec(
+        name=name,
+        image=image,
+        argv=(PYTHON, "-I", "-c", script, argument),
+        labels=((f"{LABEL}type", Role.HELPER.value), (f"{LABEL}version", version)),
+        env=(("HOME", "/tmp"), ("LANG", "C.UTF-8")),  # noqa: S108 - inside the container
         tmpfs=scratch(tmp_bytes=HOLDER_LIMITS.tmp_bytes, var_tmp_bytes=HOLDER_LIMITS.var_tmp_bytes),
         limits=replace(HOLDER_LIMITS, cpus=Decimal(1)),
     )
@@ -306,15 +330,20 @@ def _spec_json(spec: ContainerSpec) -> dict[str, object]:
     }
 
 
-def _plan_holder(facts: PlanInput, limits: Limits) -> HolderSpec:
+def _plan_holder(facts: PlanInput, door: NamedObject | None) -> HolderSpec:
+    """The holder of the network; with a `door` also the proxy, through which alone the agent gets there."""
     name = facts.identity.name
+    limits = fit_to_host(HOLDER_LIMITS if door is None else PROXY_LIMITS, host_cpus=facts.host_cpus)
     return HolderSpec(
         name=f"{name}-holder",
-        image=facts.base_image,
-        argv=guest_argv(facts.guest_digest, "holder", *facts.holder_options),
+        image=facts.base_image if door is None else facts.proxy_image,
+        argv=guest_argv(facts.guest_digest, "holder" if door is None else "proxy", *facts.holder_options),
         labels=_labels(facts, Role.HOLDER),
         network=BridgeNetwork(f"{name}-net"),
-        volumes=(VolumeMount(facts.guest_volume, GUEST_DIRECTORY),),
+        volumes=(
+            VolumeMount(facts.guest_volume, GUEST_DIRECTORY),
+            *(() if door is None else (VolumeMount(door.name, DOOR_DIRECTORY, writable=True),)),
+        ),
         tmpfs=scratch(tmp_bytes=limits.tmp_bytes, var_tmp_bytes=limits.var_tmp_bytes),
         limits=limits,
         runtime=_helpers_runtime(facts),
@@ -327,6 +356,11 @@ def _plan_holder(facts: PlanInput, limits: Limits) -> HolderSpec:
 def _require_possible(facts: PlanInput) -> None:
     if not is_gvisor(facts.runtime):
         return
+    if facts.identity.network is Network.SQUID:
+        raise UsageError(
+            "network mode squid does not work with the runtime runsc, whose sockets no other container can be given",
+            hint="Use --network-proxy restricted with it, or another --runtime.",
+        )
     if facts.identity.network is Network.ALLOW_ALL:
         raise NotBuiltError(
             "the runtime runsc has no network yet: gVisor's own network stack goes past the guard's rules",
@@ -376,4 +410,6 @@ def _calls_text(box: SandboxSpec) -> str:
 def _network_text(plan: SessionPlan) -> str:
     if plan.network is None:
         return ": no interface but loopback"
+    if plan.door is not None:
+        return f": no interface but loopback, proxy in {plan.holder.name if plan.holder else ''} on {plan.network.name}"
     return f": own bridge {plan.network.name}, guard in {plan.holder.name if plan.holder else ''}"

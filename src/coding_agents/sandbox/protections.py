@@ -215,12 +215,17 @@ def _network(evidence: Evidence) -> Measured:
         others = sorted({str(name) for name in interfaces} - {"lo"})
         routes, routes6 = evidence.facts.get("routes"), evidence.facts.get("ipv6_routes", 0)
         closed = not others and routes == [] and routes6 == 0
+        if closed and evidence.guard is not None:  # the proxy's own network has one
+            return _guarded("proxy", evidence.guard)
         detail = f"interfaces: {', '.join(others) or 'lo'}; routes: {routes!r}, IPv6: {routes6!r}"
         return Measured("none" if closed else OFF, closed, "" if closed else detail[:300])
     if evidence.guard is None:
         return _unmeasured("the guard's rules were not read back")
-    guarded = not evidence.guard
-    return Measured("guarded" if guarded else OFF, guarded, "; ".join(evidence.guard)[:300])
+    return _guarded("guarded", evidence.guard)
+
+
+def _guarded(value: str, problems: Sequence[str]) -> Measured:
+    return Measured(OFF if problems else value, not problems, "; ".join(problems)[:300])
 
 
 def _memory(evidence: Evidence) -> Measured:

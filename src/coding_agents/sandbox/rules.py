@@ -36,8 +36,9 @@ _MOUNTS: Mapping[Role, Mapping[str, bool]] = {
         "/home/agentuser": True,
         "/opt/coding-agents": False,
         "/opt/coding-agents-config": False,
+        "/opt/coding-agents-door": False,
     },
-    Role.HOLDER: {"/opt/coding-agents": False},
+    Role.HOLDER: {"/opt/coding-agents": False, "/opt/coding-agents-door": True},
     Role.HELPER: {"/workspace": False, "/opt/coding-agents": False},
 }
 USERS: Mapping[Role, str] = {Role.AGENT: "1000:1000", Role.HOLDER: "0:0", Role.HELPER: "1000:1000"}
@@ -63,7 +64,7 @@ _GUEST_INTERPRETER = ("/usr/bin/python3", "-IS", "-c")
 _GUEST_LOADER_SHA256 = "21ed75fd93838dfa419e60acf544ad37d6c5f038b449a5c1ebeb7df87d91e923"
 _GUEST_PROGRAM = "/opt/coding-agents/guest.pyz"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_HOLDER_OPTIONS = frozenset({"--dns", "--allow", "--rate"})
+_HOLDER_OPTIONS = frozenset({"--dns", "--allow", "--rate", "--uid"})
 
 
 def require(what: str, problems: list[str]) -> None:
@@ -139,11 +140,13 @@ def _guest_words(argv: Sequence[str]) -> list[str]:
 
 
 def _holder_problems(words: Sequence[str]) -> list[str]:
-    """A holder is root for a moment, so it may run one program with two options."""
+    """A holder is root for a moment, so it may run our guard alone, with or without the proxy behind it."""
     options = words[1:]
     problems = []
-    if list(words[:1]) != ["holder"]:
+    if list(words[:1]) not in (["holder"], ["proxy"]):
         problems.append("the holder does not run our guard")
+    if list(words[:1]) == ["proxy"] and "--uid" not in options:
+        problems.append("squid could open connections of its own")
     if len(options) % 2 or not set(options[::2]) <= _HOLDER_OPTIONS:
         problems.append("the holder has an unknown option")
     for option, value in zip(options[::2], options[1::2], strict=False):
@@ -178,4 +181,8 @@ def _is_rate(value: str) -> bool:
     return value.isascii() and value.isdigit() and 0 < int(value) < 1 << 40
 
 
-_HOLDER_VALUES = {"--dns": is_address, "--rate": _is_rate}
+def _is_proxys_user(value: str) -> bool:
+    return value == "1002"
+
+
+_HOLDER_VALUES = {"--dns": is_address, "--rate": _is_rate, "--uid": _is_proxys_user}

@@ -22,7 +22,8 @@ SOCKETS = "/run/coding-agents"
 
 AGENT_USER = "1000:1000"
 MCP_USER = "1001:1001"
-BRIDGE_USER = "1002:1002"
+BRIDGE_UID = 1002
+BRIDGE_USER = f"{BRIDGE_UID}:{BRIDGE_UID}"
 ROOT_USER = "0:0"
 
 SAVE_BUDGET_S = 120  # the guest commits and pushes within 100 s; then the engine may kill
@@ -178,4 +179,5 @@ class HelperSpec(ContainerSpec, frozen=True, kw_only=True):
 HOLDER_LIMITS = Limits(
     memory_bytes=256 * MIB, pids=64, shm_bytes=MIB, tmp_bytes=16 * MIB, var_tmp_bytes=16 * MIB
 )
+PROXY_LIMITS = replace(HOLDER_LIMITS, memory_bytes=512 * MIB, pids=128)
 SALVAGE_LIMITS = Limits(pids=512, tmp_bytes=6 * GIB, var_tmp_bytes=GIB)  # /tmp holds a whole repository

@@ -88,6 +88,16 @@ class Journal:
         else:
             self._log.refusal(event, time_ms=now_ms())
 
+    def egress(self, event: AuditEvent) -> None:
+        """Record a request to the network that was made, or refused. Raises AuditError for one that was made.
+
+        What is refused or fails before a byte passes, the guest can cause at will.
+        """
+        if event.outcome == "allowed" or event.detail.get("up") or event.detail.get("down"):
+            self._log.record(event, time_ms=now_ms())
+        else:
+            self._log.refusal(event, time_ms=now_ms())
+
     def guest(self, report: Event) -> None:
         """Record what the guest says of itself, as the guest's."""
         match report:

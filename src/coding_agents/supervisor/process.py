@@ -40,6 +40,7 @@ from coding_agents.supervisor.autosaving import Autosaving
 from coding_agents.supervisor.bounds_watch import BoundsWatch
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.deadline import deadline_in_force, deadline_of
+from coding_agents.supervisor.egress import EgressLink
 from coding_agents.supervisor.end_watch import until_ended
 from coding_agents.supervisor.ending import Ending
 from coding_agents.supervisor.guest_config import parse_config
@@ -49,6 +50,7 @@ from coding_agents.supervisor.mcp_services import McpServices
 from coding_agents.supervisor.model_access import ModelAccess
 from coding_agents.supervisor.notify import Notifier
 from coding_agents.supervisor.protocol import Op, told
+from coding_agents.supervisor.registry_access import RegistryAccess
 from coding_agents.supervisor.relay_budgets import relay_limits
 from coding_agents.supervisor.room import disk_of, room_of
 from coding_agents.supervisor.settle import bring_home_or_say_why, saved_of
@@ -94,9 +96,11 @@ class Supervisor:
             limits=relay_limits(session),
         )
         self._notifier = Notifier(session, journal)
+        self._egress = EgressLink(session, journal, self._warn) if session.record.network == "squid" else None
         self._activity = ActivityWatch(session, lambda: self._notifier.tell(Notice("waiting", WAITING)))
         self._model = ModelAccess(session, journal, self._end_for, self._activity)
         self._mcp = McpServices(session, journal)
+        self._registries = RegistryAccess(session, journal)
         self._tool_calls = ToolCalls(journal.tool_call)
         self._autosaving = Autosaving(session, journal, self._relay, self._open_again, self._homing)
         self._ending = Ending(session, journal, self._relay, self._homing)
@@ -121,6 +125,7 @@ class Supervisor:
             await self._link.close()
         await self._model.close()
         await self._mcp.close()
+        await self._registries.close()
         await self._notifier.finish()
 
     def leave(self) -> None:
@@ -238,6 +243,11 @@ class Supervisor:
         mcp = self._mcp.services()
         services |= mcp
         options += [f"--{name}" for name in mcp]
+        if self._registries.served:
+            services["registry"] = self._registries.serve
+            options.append("--registry")
+        if self._egress is not None:
+            options.append("--egress")
         link = GuestLink(services, self._journal.guest)
         command = engine.exec_command(
             record.container_id,
@@ -269,6 +279,8 @@ class Supervisor:
         config = parse_config(request.get("config"))
         started_at = str(request.get("started_at", ""))
         enforced = {str(key): str(value) for key, value in dict(request.get("enforced") or {}).items()}
+        if self._egress is not None:
+            await self._egress.until_in_force()
         self._journal.require(RecordType.ENFORCEMENT_MEASURED, detail=enforced)
         network = {str(key): str(value) for key, value in dict(request.get("network") or {}).items()}
         self._journal.require(
@@ -382,6 +394,8 @@ class Supervisor:
         bounds = asyncio.create_task(self._bounds_watch().watch())
         gate = asyncio.create_task(stop_abandoned(self._session))
         end = asyncio.create_task(self._cut_at_end())
+        if self._egress is not None:
+            self._egress.begin()
         try:
             await self._follow(saving)
         except Exception as error:  # noqa: BLE001 - whoever waits for the end must hear of it
@@ -394,6 +408,8 @@ class Supervisor:
         finally:
             for task in (saving, bounds, gate, end):
                 task.cancel()
+            if self._egress is not None:
+                self._egress.leave()
 
     async def _cut_at_end(self) -> None:
         """Cut the channel at the container's end where it would stay open."""
@@ -419,8 +435,11 @@ class Supervisor:
             room=lambda: room_of(self._session) if watched else None,
             reserve=int(limits.get("disk_reserve", 0)),
             on_end=self._end_for,
-            on_warning=lambda text: self._notifier.tell(Notice("budget", text)),
+            on_warning=self._warn,
         )
+
+    def _warn(self, text: str) -> None:
+        self._notifier.tell(Notice("budget", text))
 
     async def _follow(self, saving: asyncio.Task[None]) -> None:
         tries = 0
@@ -442,6 +461,8 @@ class Supervisor:
             with suppress(CodingAgentsError):
                 await self._open_link()
         saving.cancel()
+        if self._egress is not None:
+            await self._egress.finish()
         async with self._volume:
             await self._settle(await self._inspect_patiently())
 
