@@ -64,6 +64,7 @@ def _measure(engine: str, scratch: Path, *, full: bool) -> Iterator[Row]:
         yield from commands.measure(user)
         commands.forget_sessions(user.home)
         yield from launches.measure_warm(user)
+        yield from launches.measure_rules(user)
         yield from launches.measure_guard(user)
         yield from launches.measure_gvisor(user)
         for files in (_FILES, *((_MANY_FILES,) if full else ())):

@@ -19,6 +19,7 @@ from bench.user import User, new_user
 BASE_IMAGE = "coding-agents-base:local"
 _COUNT = 5
 _COPIES = 3
+_RULES = 100_000
 _FILE_BYTES = 10_000
 _FILES_IN_DIRECTORY = 100
 # ext4 without a journal gives no inode away within a minute of its deletion, and looks at every such one for each file
@@ -108,6 +109,26 @@ def measure_gvisor(user: User) -> Iterator[Row]:
         against=f"`{user.engine} run --rm --runtime runsc IMAGE true`",
         baseline=baseline,
         max_ratio=4.0,
+    )
+
+
+def measure_rules(user: User) -> Iterator[Row]:
+    """What a long list of rules adds to a launch in mode `squid`."""
+    repo = user.repository({"README.md": b"hello\n"})
+    file = user.home / ".config/coding-agents/network-allowlist.txt"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(f"host{number}.example{number % 977}.org\n" for number in range(_RULES))
+
+    def launch(rules: str) -> float:
+        file.write_text(rules)
+        return user.first_byte_ms(repo, "--network-proxy", "squid")
+
+    try:
+        many, none = in_turn(_COPIES, partial(launch, text), partial(launch, ""))
+    finally:
+        file.unlink()
+    yield Row(
+        what=f"launch in mode squid, {_RULES:,} rules more", value=many - none, unit="ms", max_value=1000.0
     )
 
 

@@ -30,6 +30,7 @@ from coding_agents.supervisor.journal import Journal
 from coding_agents_guest.egress.link import Link
 from coding_agents_guest.egress.orders import Orders
 from coding_agents_guest.egress.outbox import Outbox
+from coding_agents_guest.egress.rules import REASONS
 from support.egress import link_client
 from support.host import host_environment
 
@@ -423,3 +424,29 @@ def test_no_value_of_an_event_breaks_the_record(values: dict[str, int | str]) ->
     assert line.count(b"\n") == 1
     assert len(line) < 20_000
     assert decode_record(line) == record
+
+
+def test_the_user_is_told_once_of_each_bound_that_was_met_and_of_much_that_was_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene() -> None:
+        async with supervised(tmp_path, monkeypatch) as here:
+            told = [
+                {"boot": "x"},
+                event(1, outcome="denied", reason="budget"),
+                event(2, outcome="denied", reason="budget"),
+                event(3, outcome="denied", reason="not-listed"),
+                event(4, up=11 << 20),
+                event(5, outcome="denied", reason="busy"),
+            ]
+            proxy = asyncio.ensure_future(Scripted([told]).serve(here.home / "link.sock"))
+            here.link.begin()
+            await until(lambda: len(here.told("egress")) == len(told) - 1)
+            assert [text.partition(";")[0] for text in here.alerts] == [
+                f"requests are refused: {REASONS['budget']}",
+                "one request has sent 11 MiB",
+                f"requests are refused: {REASONS['busy']}",
+            ]
+            await here.ending(proxy)
+
+    asyncio.run(scene())

@@ -25,7 +25,7 @@ from coding_agents.store.files import write_atomic
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.journal import Journal
 from coding_agents_guest.egress.orders import HostProxy, Orders, orders_json
-from coding_agents_guest.egress.rules import Rules
+from coding_agents_guest.egress.rules import REASONS, Rules
 from coding_agents_guest.guard import Endpoint
 from coding_agents_guest.records import replace
 
@@ -38,6 +38,7 @@ _IN_FORCE_S = 30.0
 _LAST_S, _QUIET_S = 2.0, 0.3
 _LARGE_REQUEST, _LARGE_SESSION = 10 * MIB, 100 * MIB  # bytes that an agent seldom has a reason to send
 _MOST = 2**53
+_BREACHES = frozenset({"budget", "busy", "unrecorded"})  # of which the user is told, each once
 
 
 class _Told(msgspec.Struct, frozen=True):
@@ -61,6 +62,7 @@ class EgressLink:
         self._session = session
         self._journal = journal
         self._alert = alert
+        self._told_of: frozenset[str] = frozenset()
         self._in_force = asyncio.Event()
         self._stamp: object = None
         self._rules: Rules | None = None
@@ -248,6 +250,13 @@ class EgressLink:
             self._used = _Bytes(
                 self._used.up + _bytes(event.get("up")), self._used.down + _bytes(event.get("down"))
             )
+        self._notice_breach(str(event.get("reason", "")))
+
+    def _notice_breach(self, reason: str) -> None:
+        """Tell the session's user once of each kind of bound that was met."""
+        if reason in _BREACHES - self._told_of:
+            self._told_of |= {reason}
+            self._alert(f"requests are refused: {REASONS[reason]}")
 
     def _notice_uploads(self, up: int) -> None:
         """Tell the session's user of each large request, and once of a session that has sent much."""
