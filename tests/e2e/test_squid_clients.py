@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from support.product import Product, git, make_repo
 pytestmark = pytest.mark.engine
 
 HOST = "good.example"
+TOOLCHAINS = Path(__file__).parent.parent / "support/toolchains"
 
 
 @pytest.fixture
@@ -57,6 +60,47 @@ def test_clients_find_the_way_out(product: Product, world: Internet) -> None:
     # In what we could see, nobody told of the proxy that it came through, or of the machine behind it.
     told = [header.lower() for one in world.arrived("http", sni="") for header in one["headers"]]
     assert not {"via", "x-forwarded-for", "forwarded", "proxy-connection"}.intersection(told)
+
+
+# What comes with the image of tests/e2e/test_toolchains.py.
+_SOURCES = {
+    "get.mjs": f"process.exit((await fetch('https://{HOST}/node')).status === 200 ? 0 : 1)\n",
+    "main.go": 'package main\nimport ("net/http"; "os")\nfunc main() {\n'
+    f'\tr, err := http.Get("https://{HOST}/go")\n'
+    "\tif err != nil || r.StatusCode != 200 { println(err); os.Exit(1) }\n}\n",
+    "Get.java": "import java.net.*;\npublic class Get { public static void main(String[] a) throws Exception {\n"
+    f'var c = (HttpURLConnection) new URL("https://{HOST}/java").openConnection();\n'
+    "System.exit(c.getResponseCode() == 200 ? 0 : 1); } }\n",
+}  # fmt: skip
+_FURTHER = {
+    "node's fetch": "NODE_EXTRA_CA_CERTS=$PWD/ca.pem /opt/node/bin/node get.mjs",
+    "npm": f"npm_config_registry=https://{HOST}/static/npm/ npm_config_cafile=$PWD/ca.pem npm view toy version",
+    "go": "SSL_CERT_FILE=$PWD/ca.pem go run main.go",
+    "java": "keytool -importcert -noprompt -alias x -file ca.pem -keystore /tmp/ks -storepass changeit"
+    " && java -Djavax.net.ssl.trustStore=/tmp/ks Get.java",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_clients_of_other_languages_find_it_too(
+    product: Product, engine: EngineUnderTest, world: Internet
+) -> None:
+    if engine.api.image_id("coding-agents-toolchains:local") is None:
+        pytest.skip("only ./dev test --full makes its image, for Docker")
+    agents = product.home / ".config/coding-agents/agents"
+    shutil.copytree(TOOLCHAINS, agents, ignore=lambda _path, _names: ["projects"])
+    (world.static / "npm").mkdir()
+    (world.static / "npm/toy").write_text(json.dumps(
+        {"name": "toy", "dist-tags": {"latest": "1.0.0"}, "versions": {"1.0.0": {"name": "toy", "version": "1.0.0"}}}
+    ))  # fmt: skip
+    repo = make_repo(product.home / "shop", {**_SOURCES, "ca.pem": world.certificate.read_text()})
+    launch = ("launch", str(repo), "--agent", "toolchains", "--network-proxy", "squid", "--allow", HOST, "-d")
+    name = product.run(*launch, "--", "sleep", "3000").out.strip()
+    answers = {client: product.exec(name, script, status=None) for client, script in _FURTHER.items()}
+    assert {client: answer for client, answer in answers.items() if answer.status != 0} == {}
+    for path in ("/node", "/go", "/java", "/static/npm/toy"):
+        assert world.arrived("http", path=path, sni=HOST)
 
 
 def serve_packages(static: Path, scratch: Path) -> None:
