@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from coding_agents.app.doctor import examine, runtimes_check
+from coding_agents.app.doctor import examine, null_check, runtimes_check
 from coding_agents.store.sessions import SessionStore
 from support.fake_engine import FakeEngine
 from support.host import host_environment
@@ -52,3 +53,14 @@ def test_the_runtimes_that_the_engine_has(
     info = replace(FakeEngine(tmp_path).info, default_runtime=default)
     found = runtimes_check(info, known=known, wanted=wanted)
     assert (found.status, says in found.detail) == (status, True), found.detail
+
+
+def test_a_null_device_that_was_given_away_is_named(tmp_path: Path) -> None:
+    assert list(null_check(tmp_path / "none")) == []
+    device = tmp_path / "null"
+    device.touch()
+    if os.geteuid() == 0:
+        assert list(null_check(device)) == []
+        os.chown(device, 65534, 65534)
+    (found,) = null_check(device)
+    assert (found.status, "chown root:root" in found.fix) == ("warn", True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -111,6 +112,7 @@ def _engine_checks(env: HostEnvironment, engine: Engine) -> Iterator[Check]:
     kind = "rootless" if info.rootless else "rootful"
     yield Check("engine", "ok", f"{info.title} {info.version}, {kind}, cgroup v{info.cgroup_version}")
     yield _guarded("runtimes", lambda: _runtimes(env, engine))
+    yield from null_check(Path(os.devnull))
     yield limits_check(info)
     yield _userns(info)
     yield _selinux(info)
@@ -150,6 +152,17 @@ def runtimes_check(info: EngineInfo, *, known: tuple[str, ...], wanted: str) -> 
         return Check("runtimes", "fail", f"{told}; the setting runtime wants {wanted}",
                      f"Install {wanted} and name it to the engine, or take another runtime.")  # fmt: skip
     return Check("runtimes", "ok", told + gvisor)
+
+
+def null_check(device: Path) -> Iterator[Check]:
+    """Whether the null device of this machine is root's; gVisor of 2022 gives it away at each start of a container."""
+    if device.exists() and device.stat().st_uid != 0:
+        yield Check(
+            "null",
+            "warn",
+            f"{device} is not root's any more: an old gVisor (runsc) does that",
+            f"Install a runsc of 2024 or later, then: chown root:root {device}",
+        )
 
 
 def limits_check(info: EngineInfo) -> Check:
