@@ -17,6 +17,15 @@ import pytest
 
 from coding_agents_guest.egress import door, program
 from coding_agents_guest.egress.door import Doorkeeper, receive_listener
+from support.egress import uid_of
+from support.guest import short_directory
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Short: sockets stand in it, whose paths have 107 bytes."""
+    with short_directory() as directory:
+        yield directory
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +34,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> int:
     with socket.create_server(("127.0.0.1", 0)) as one:
         free: int = one.getsockname()[1]
     monkeypatch.setattr(door, "PROXY_PORT", free)
+    monkeypatch.setattr(program, "peer_uid", uid_of)
     return free
 
 

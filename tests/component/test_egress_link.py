@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,20 @@ from coding_agents_guest.egress.link import Link
 from coding_agents_guest.egress.orders import Orders, orders_json
 from coding_agents_guest.egress.outbox import Outbox
 from coding_agents_guest.egress.rules import Rules, parse_rule
-from support.egress import link_client
+from support.egress import link_client, uid_of
+from support.guest import short_directory
+
+
+@pytest.fixture(autouse=True)
+def both_ends_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "peer_uid", uid_of)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Short: sockets stand in it, whose paths have 107 bytes."""
+    with short_directory() as directory:
+        yield directory
 
 
 def order(version: int, *rules: str, **more: Any) -> dict[str, object]:

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,10 +32,18 @@ from coding_agents_guest.egress.orders import Orders
 from coding_agents_guest.egress.outbox import Outbox
 from coding_agents_guest.egress.rules import REASONS
 from support.egress import link_client
+from support.guest import short_directory
 from support.host import host_environment
 
 _SESSION = "0123456789ab"
 KEPT = Egress({"builtin": ("a.example",)})
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Short: sockets stand in it, whose paths have 107 bytes."""
+    with short_directory() as directory:
+        yield directory
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import sys
 from pathlib import Path
 
@@ -21,3 +23,9 @@ def link_client(path: Path) -> tuple[str, ...]:
         f"import sys\nsys.path.insert(0, {str(ROOT / 'src')!r})\n{_CLIENT}",
         str(path),
     )
+
+
+def uid_of(connection: socket.socket) -> int:
+    """`peer_uid` for tests that stand at both ends: the product takes a peer that is itself for gVisor's answer."""
+    told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int(struct.unpack("iII", told)[1])
