@@ -23,7 +23,7 @@ from coding_agents.images.apt import SUITE, base_sources, host_suite, read_sourc
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT_S = 840.0
 IMAGES = ("coding-agents-base:local", "coding-agents-demo:local")
-TESTS = ("tests/emulated/inside",)
+TESTS = ("tests/emulated/inside", "--engine", "all", "--require-engine", "-v", "--tb=short", "--color=no")
 PYTHON = "3.11"  # of SUITE
 
 _PACKAGES = (

@@ -27,9 +27,20 @@ def product(engine: EngineUnderTest, repo: Path) -> Iterator[Product]:
         yield user
 
 
+_skipped: list[str] = []
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Say at once what failed: a guest whose time is up has no summary."""
     if report.failed:
         print(
             f"\n{report.nodeid} ({report.when}, {report.duration:.0f} s)\n{report.longreprtext}", flush=True
         )
+    if report.skipped:
+        _skipped.append(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Nothing is missing in the guest that could excuse a test: what was skipped has failed."""
+    if _skipped:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
