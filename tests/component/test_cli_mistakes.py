@@ -95,7 +95,7 @@ def test_a_wrong_command_line(words: str, says: str, hint: str, capsys: pytest.C
         (b"limits.cpu = true", "limits.cpu: True is not a number", "limits.cpu = 4"),
         (b'limits.memory = "12zz"', "'12zz'", 'limits.memory = "8g"'),
         (b'network.mode = "open"', "'open'", 'network.mode = "restricted"'),
-        (b'network.private = ["x"]', "'x'", '["mirror.example.org=10.1.2.3:443"]'),
+        (b'network.private = ["x"]', "'x'", 'network.private = ["mirror.example.org=10.1.2.3:443"]'),
         (b'git.message = ""', "''", 'git.message = "Save work of the coding agent"'),
         (b"agent = claude", "not valid TOML", "in quotes"),
         (b"\xff", "not UTF-8", "UTF-8"),

@@ -178,7 +178,7 @@ def test_another_user_is_told_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
             host = await here.host()
             with suppress(ConnectionError):
                 host.say(order(1, "a.example"))
-                assert await host.reader.read() == b""
+                assert await asyncio.wait_for(host.reader.read(), 10) == b""
             assert here.taken == []
 
     asyncio.run(scene())

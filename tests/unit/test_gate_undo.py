@@ -240,6 +240,7 @@ def test_a_start_stops_no_agent_that_works(monkeypatch: pytest.MonkeyPatch, afte
 
     for name, stub in {
         "_await_settled": lambda session: None,
+        "_give_registries": lambda session: None,
         "_plan": lambda session, guarding: SimpleNamespace(holder=None, config=None, sandbox=None),
         "has_profiles": lambda spec, made: True,
         "demands_at_start": lambda session: None,

@@ -41,6 +41,8 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "network.deny": st.lists(st.sampled_from(["*.a.example", "b.example:8443"]), max_size=2),
     "network.allow_ech": st.booleans(),
     "network.upload": st.one_of(st.integers(1 << 20, 1 << 40), st.just(NO_TRAFFIC)),
+    "network.request_upload": st.one_of(st.integers(1 << 20, 1 << 40), st.just(NO_TRAFFIC)),
+    "network.request_download": st.one_of(st.integers(1 << 20, 1 << 40), st.just(NO_TRAFFIC)),
     "network.download": st.one_of(st.integers(1 << 20, 1 << 40), st.just(NO_TRAFFIC)),
     "network.request_upload": st.one_of(st.integers(1 << 20, 1 << 40), st.just(NO_TRAFFIC)),
     "network.request_download": st.one_of(st.integers(1 << 20, 1 << 40), st.just(NO_TRAFFIC)),
