@@ -20,7 +20,7 @@ from coding_agents.config.load import load_settings
 from coding_agents.errors import ConfigError, SessionStateError, UsageError
 from coding_agents.model.audit import AuditEvent, RecordType
 from coding_agents.network.allowlist import FILE, Egress
-from coding_agents.supervisor.egress import read_egress, write_egress
+from coding_agents.supervisor.egress_kept import read_egress, write_egress
 from coding_agents_guest.egress.explain import request_of
 from support.host import host_environment
 from support.sessions import session_record

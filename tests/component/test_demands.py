@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from coding_agents.app.demands import Demands, _as_flags, demands_at_start, require_enforceable
+from coding_agents.app.demands import Demands, _as_flags, _private, demands_at_start, require_enforceable
 from coding_agents.app.doctor import _settings, limits_check
 from coding_agents.app.egress import renewed_egress
 from coding_agents.app.launch_plan import launch_runtime
@@ -23,7 +23,7 @@ from coding_agents.model.spending import NO_COST, NO_TOKENS
 from coding_agents.network.allowlist import Egress, effective
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import SessionContext
-from coding_agents.supervisor.egress import write_egress
+from coding_agents.supervisor.egress_kept import write_egress
 from coding_agents.supervisor.relay_budgets import relay_limits
 from coding_agents_guest.egress.rules import Request, parse_rule
 from support.fake_engine import FakeEngine
@@ -283,3 +283,16 @@ def test_a_limit_that_the_engine_ignores_is_refused_before_anything_is_made(tmp_
     with pytest.raises(NotBuiltError, match="does not work with Podman without root"):
         require_enforceable(info, Demands(), "runsc")
     assert (limits_check(info).status, "memory, swap, pids" in limits_check(info).detail) == ("warn", True)
+
+
+def test_private_places_are_compared_as_settings_write_them() -> None:
+    """The host's own proxy, which the guard has to open, is no setting; and an address of mode squid has its name."""
+    egress = Egress(
+        opened={"private": ("mirror.example:443", "six.example:8443")},
+        names={"mirror.example": "10.1.2.3", "six.example": "fd00::1"},
+        host_proxy="10.9.9.9:3128",
+    )
+    opened = ("10.1.2.3:443", "[fd00::1]:8443", "10.4.4.4:80", "10.9.9.9:3128")
+    wanted = ["mirror.example=10.1.2.3:443", "six.example=[fd00::1]:8443", "10.4.4.4:80"]
+    assert _private(opened, egress) == wanted
+    assert _private(opened, None) == list(opened)

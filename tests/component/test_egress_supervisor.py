@@ -25,7 +25,8 @@ from coding_agents.model.audit import AuditRecord, decode_record, encode_record,
 from coding_agents.network.allowlist import FILE, Egress
 from coding_agents.proc.runner import Command
 from coding_agents.supervisor import egress
-from coding_agents.supervisor.egress import EgressLink, write_egress
+from coding_agents.supervisor.egress import EgressLink
+from coding_agents.supervisor.egress_kept import write_egress
 from coding_agents.supervisor.journal import Journal
 from coding_agents_guest.egress.link import Link
 from coding_agents_guest.egress.orders import Orders
@@ -449,7 +450,8 @@ def test_the_user_is_told_once_of_each_bound_that_was_met_and_of_much_that_was_s
             ]
             proxy = asyncio.ensure_future(Scripted([told]).serve(here.home / "link.sock"))
             here.link.begin()
-            await until(lambda: len(here.told("egress")) == len(told) - 1)
+            await until(lambda: len(here.alerts) == 3)
+            assert len(here.told("egress")) == len(told) - 1
             assert [text.partition(";")[0] for text in here.alerts] == [
                 f"requests are refused: {REASONS['budget']}",
                 "one request has sent 11 MiB",

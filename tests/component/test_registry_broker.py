@@ -19,7 +19,8 @@ from coding_agents.model.audit import decode_record
 from coding_agents.model.registry import Registry, parse_registry
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.journal import Journal
-from coding_agents.supervisor.registry_access import RegistryAccess, read_given, write_given
+from coding_agents.supervisor.registry_access import RegistryAccess
+from coding_agents.supervisor.registry_kept import read_given, write_given
 from coding_agents_guest.mux import Stream
 from support.fake_engine import FakeEngine
 from support.guest import mux_pair

@@ -146,7 +146,7 @@ def test_option_value(user: Product, option: str, values: tuple[str, ...]) -> No
     ("words", "status", "code", "says"),
     [
         (("--agent", "nope"), 21, "manifest", "unknown agent 'nope'"),
-        (("--allow", "api.example.org"), 2, "usage", "--network-proxy squid"),
+        (("--allow", "api.example.org"), 2, "usage", "--allow means nothing"),
         (("--network-proxy", "squid", "--allow", "10.0.0.1"), 2, "usage", "is an address"),
         (("--rm", "--no-push"), 2, "usage", "--rm"),
         (("--empty",), 2, "usage", "--empty"),

@@ -246,7 +246,6 @@ def test_a_start_stops_no_agent_that_works(monkeypatch: pytest.MonkeyPatch, afte
         "demands_at_start": lambda session: None,
         "require_enforceable": lambda *_: None,
         "load_manifest": lambda *args: None,
-        "_give_registries": lambda session: None,
         "restart_config": lambda *args: None,
         "stop_at_gate": stopped.append,
         "bring_up": opened,

@@ -44,8 +44,6 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "network.request_upload": st.one_of(st.integers(1 << 20, 1 << 40), st.just(NO_TRAFFIC)),
     "network.request_download": st.one_of(st.integers(1 << 20, 1 << 40), st.just(NO_TRAFFIC)),
     "network.download": st.one_of(st.integers(1 << 20, 1 << 40), st.just(NO_TRAFFIC)),
-    "network.request_upload": st.one_of(st.integers(1 << 20, 1 << 40), st.just(NO_TRAFFIC)),
-    "network.request_download": st.one_of(st.integers(1 << 20, 1 << 40), st.just(NO_TRAFFIC)),
     "network.ca": st.sampled_from(["host", "none"]),
     "workspace.include": st.lists(st.sampled_from(["*.env", "data/**"]), max_size=2),
     "git.message": st.sampled_from(["Save", "Store"]),

@@ -58,7 +58,6 @@ def test_reports_of_earlier_starts_are_handed_on(monkeypatch: pytest.MonkeyPatch
         "demands_at_start": lambda session: Demands(),
         "require_enforceable": lambda *_: None,
         "load_manifest": lambda *args: None,
-        "_give_registries": lambda session: None,
         "restart_config": lambda *args: None,
         "bring_up": lambda *args, guarding, demands, undo: seen.append(guarding),
     }.items():

@@ -20,7 +20,7 @@ from coding_agents.network.suggest import Proposal, suggest
 from coding_agents.sandbox.spec import Network
 from coding_agents.store.files import locked, make_dir, write_atomic
 from coding_agents.supervisor.context import SessionContext
-from coding_agents.supervisor.egress import read_egress, write_egress
+from coding_agents.supervisor.egress_kept import read_egress, write_egress
 from coding_agents_guest.egress.explain import Explained, explain
 from coding_agents_guest.egress.rules import Rules
 

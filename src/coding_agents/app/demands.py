@@ -14,9 +14,10 @@ from coding_agents.model.limits import NO_DISK, NO_IO, NO_RATE, NO_TIME
 from coding_agents.model.runtimes import AUTO, is_gvisor
 from coding_agents.model.settings import Settings, Source
 from coding_agents.model.spending import NO_COST, NO_TOKENS, NONE
+from coding_agents.network.allowlist import Egress
 from coding_agents.sandbox.spec import Network
 from coding_agents.supervisor.context import SessionContext
-from coding_agents.supervisor.egress import read_egress
+from coding_agents.supervisor.egress_kept import read_egress
 
 # The settings by which a user asks for a limit, and the protections that must then be in force.
 _ASKED_BY = {
@@ -131,6 +132,9 @@ def _require_apparmor(info: EngineInfo, demands: Demands, runtime: str) -> None:
     )
 
 
+_WITHOUT_BRACKETS = str.maketrans("", "", "[]")  # as `Egress.names` has addresses
+
+
 def _as_flags(session: SessionContext) -> dict[str, object]:
     """What the session was launched with, where an organisation may bind it, as if it were asked for now."""
     record = session.record
@@ -142,7 +146,6 @@ def _as_flags(session: SessionContext) -> dict[str, object]:
     return {
         **budgets,
         "network.mode": record.network,
-        "network.private": [str(one) for one in record.private] or None,
         "limits.cpu": limits.get("cpus"),
         "limits.memory": limits.get("memory_bytes"),
         "limits.pids": limits.get("pids"),
@@ -157,6 +160,7 @@ def _of_proxy(session: SessionContext) -> dict[str, object]:
     proxied = session.record.network == Network.SQUID.value
     egress = read_egress(session.directory) if proxied else None
     return {
+        "network.private": _private(session.record.private, egress) or None,
         "network.allow": list(egress.opened.get("settings", ())) or None if egress else None,
         "network.allow_ech": egress.allow_ech if egress else None,
         "network.upload": (egress.upload or NONE) if egress else None,
@@ -164,3 +168,14 @@ def _of_proxy(session: SessionContext) -> dict[str, object]:
         "network.request_upload": (egress.request_upload or NONE) if egress else None,
         "network.request_download": (egress.request_download or NONE) if egress else None,
     }
+
+
+def _private(opened: tuple[str, ...], egress: Egress | None) -> list[str]:
+    """The private places as settings write them: the host's own proxy is none of theirs, and some have a name."""
+    if egress is None:
+        return list(opened)
+    rules = [rule.rpartition(":") for rule in egress.opened.get("private", ())]
+    names = {f"{egress.names[name]}:{port}": name for name, _, port in rules if name in egress.names}
+    plain = [one for one in opened if one != egress.host_proxy]
+    named = [(names.get(one.translate(_WITHOUT_BRACKETS), ""), one) for one in plain]
+    return [f"{name}={one}" if name else one for name, one in named]

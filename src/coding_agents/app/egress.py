@@ -14,7 +14,7 @@ from coding_agents.model.settings import Settings
 from coding_agents.network.allowlist import FILE, Egress, builtin_rules, effective, parse_line, read_rules
 from coding_agents.network.guard import endpoint_text
 from coding_agents.network.host_proxy import find_host_proxy
-from coding_agents.supervisor.registry_access import settings_registries
+from coding_agents.supervisor.registry_kept import settings_registries
 from coding_agents_guest.egress.rules import Rules
 from coding_agents_guest.guard import Endpoint
 

@@ -15,7 +15,7 @@ from coding_agents.sandbox.proxied import PROXY_ENVIRONMENT
 from coding_agents.sandbox.spec import Network
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.guest_config import identity_of_author, launch_tree
-from coding_agents.supervisor.registry_access import read_given
+from coding_agents.supervisor.registry_kept import read_given
 from coding_agents.workspace.deny import load_deny_list
 from coding_agents_guest.events import GuestConfig
 from coding_agents_guest.paths import REGISTRY_PORT

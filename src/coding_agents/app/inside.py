@@ -24,7 +24,7 @@ from coding_agents.sandbox.spec import AGENT_USER, HOME, WORKSPACE
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.notice_feed import NoticeFeed
 from coding_agents.supervisor.protocol import Op
-from coding_agents.supervisor.registry_access import read_given
+from coding_agents.supervisor.registry_kept import read_given
 from coding_agents.terminal.escape import StreamEscaper
 from coding_agents.terminal.filter import TerminalFilter
 from coding_agents.terminal.notice import notice_sequence

@@ -58,11 +58,11 @@ from coding_agents.store.leftovers import finish_removals
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.disk import disk_opened, make_disk
-from coding_agents.supervisor.egress import write_egress
+from coding_agents.supervisor.egress_kept import write_egress
 from coding_agents.supervisor.guest_program import GuestProgram, ensure_guest_volume
 from coding_agents.supervisor.protocol import Op
-from coding_agents.supervisor.registry_access import settings_registries
-from coding_agents.supervisor.registry_access import write_given as give_registries
+from coding_agents.supervisor.registry_kept import settings_registries
+from coding_agents.supervisor.registry_kept import write_given as give_registries
 from coding_agents.supervisor.removal import remove_engine_objects
 
 _NO_IMAGE = "sha256:" + 64 * "0"  # stands in a dry run for an image that is still to be built

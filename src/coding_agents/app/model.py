@@ -7,8 +7,7 @@ import time
 from coding_agents.credentials.standing import credential_source
 from coding_agents.errors import CodingAgentsError
 from coding_agents.images.manifests import load_manifest
-from coding_agents.supervisor.context import SessionContext
-from coding_agents.supervisor.model_access import session_settings
+from coding_agents.supervisor.context import SessionContext, session_settings
 
 
 def model_told(session: SessionContext) -> str:

@@ -33,14 +33,19 @@ from coding_agents.network.guard import guard_rate
 from coding_agents.sandbox.plan import SessionPlan, plan_session
 from coding_agents.sandbox.protections import Enforced
 from coding_agents.sandbox.spec import Network
-from coding_agents.supervisor.context import BASE_IMAGE, SessionContext, facts_of, plan_input_of
+from coding_agents.supervisor.context import (
+    BASE_IMAGE,
+    SessionContext,
+    facts_of,
+    plan_input_of,
+    session_settings,
+)
 from coding_agents.supervisor.disk import disk_opened
-from coding_agents.supervisor.egress import read_egress, write_egress
+from coding_agents.supervisor.egress_kept import read_egress, write_egress
 from coding_agents.supervisor.guest_program import GuestProgram
-from coding_agents.supervisor.model_access import session_settings
 from coding_agents.supervisor.protocol import Op
-from coding_agents.supervisor.registry_access import settings_registries
-from coding_agents.supervisor.registry_access import write_given as write_registries
+from coding_agents.supervisor.registry_kept import settings_registries
+from coding_agents.supervisor.registry_kept import write_given as write_registries
 
 
 def start(session: SessionContext, trace: Trace) -> Enforced | None:

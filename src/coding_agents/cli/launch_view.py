@@ -19,7 +19,7 @@ from coding_agents.errors import Terminated
 from coding_agents.model.session import to_public
 from coding_agents.sandbox.plan import describe, to_json
 from coding_agents.supervisor.context import SessionContext
-from coding_agents.supervisor.registry_access import read_given
+from coding_agents.supervisor.registry_kept import read_given
 
 _STATUS_UNKNOWN = 125
 

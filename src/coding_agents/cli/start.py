@@ -22,7 +22,7 @@ def command(app: AppContext, name: str, show_trace: bool) -> None:
     from coding_agents.app.steps import Trace
     from coding_agents.cli.banner import banner
     from coding_agents.cli.launch_view import render_trace
-    from coding_agents.supervisor.registry_access import read_given
+    from coding_agents.supervisor.registry_kept import read_given
 
     session, trace = find_session(app, name), Trace()
     enforced = start(session, trace)

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from coding_agents.config.environ import HostEnvironment
+from coding_agents.config.load import load_settings
 from coding_agents.engine.api import ContainerState, Engine, EngineInfo
 from coding_agents.engine.find import known_engine
 from coding_agents.errors import EngineError
@@ -22,6 +23,7 @@ from coding_agents.model.limits import NO_DISK, NO_IO, Limits
 from coding_agents.model.refs import Branch, Oid
 from coding_agents.model.repo import RepoFacts, RepoKind
 from coding_agents.model.session import RepoRef, SessionRecord
+from coding_agents.model.settings import Settings
 from coding_agents.sandbox.plan import Identity, PlanInput
 from coding_agents.sandbox.spec import LABEL, Network
 from coding_agents.store.sessions import SessionStore
@@ -116,6 +118,12 @@ class SessionContext(msgspec.Struct, dict=True):
         return SupervisorClient(
             self.directory, self.store.control_socket(self.record.id), dict(self.env.environ)
         )
+
+
+def session_settings(session: SessionContext) -> Settings:
+    """The settings as they are now for a session's repository. Raises ConfigError."""
+    tree = session.record.repo.work_tree
+    return load_settings(session.env, project=Path(tree) if tree else None)
 
 
 # The variables that choose an engine; they are kept in the record, so that a session finds its own again.

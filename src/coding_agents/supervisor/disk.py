@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 
@@ -52,6 +51,8 @@ def disk_opened(session: SessionContext) -> Iterator[None]:
 @asynccontextmanager
 async def disk_opened_beside(session: SessionContext) -> AsyncIterator[None]:
     """`disk_opened` in threads."""
+    import asyncio  # the supervisor's alone: a launch loads none
+
     stack = ExitStack()
     try:
         await asyncio.to_thread(stack.enter_context, disk_opened(session))

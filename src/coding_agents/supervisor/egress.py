@@ -21,16 +21,13 @@ from coding_agents.network.host_proxy import find_host_proxy
 from coding_agents.proc.runner import kill_group, start
 from coding_agents.sandbox.guest import guest_argv
 from coding_agents.sandbox.spec import BRIDGE_USER
-from coding_agents.store.files import write_atomic
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.egress_kept import EGRESS_FILE, read_egress
 from coding_agents.supervisor.journal import Journal
 from coding_agents_guest.egress.orders import HostProxy, Orders, orders_json
 from coding_agents_guest.egress.rules import REASONS, Rules
 from coding_agents_guest.guard import Endpoint
 from coding_agents_guest.records import replace
-
-EGRESS_FILE = "egress.json"
-"""In the session's directory: `network.allowlist.Egress`."""
 
 _LOOK_S = 1.0
 _AGAIN_S = 0.5
@@ -273,21 +270,6 @@ class EgressLink:
     @property
     def _user_file(self) -> Path:
         return self._session.env.config_dir / FILE
-
-
-def read_egress(directory: Path) -> Egress:
-    """What is kept of the way out of the session in `directory`. Raises EngineError."""
-    try:
-        return msgspec.json.decode((directory / EGRESS_FILE).read_bytes(), type=Egress)
-    except (OSError, ValueError) as error:
-        raise EngineError(
-            f"the rules of the session's proxy cannot be read: {error}", hint="Launch a new session."
-        ) from error
-
-
-def write_egress(directory: Path, egress: Egress) -> None:
-    """Keep `egress` for the session in `directory`; a supervisor follows within a second. Raises StoreError."""
-    write_atomic(directory / EGRESS_FILE, msgspec.json.encode(egress))
 
 
 def _record_of(event: Mapping[str, int | str]) -> AuditEvent:

@@ -6,10 +6,8 @@ import asyncio
 from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coding_agents.config.load import load_settings
 from coding_agents.errors import CodingAgentsError, CredentialError
 from coding_agents.gitsync.rules import load_policy
 from coding_agents.images.manifests import load_manifest
@@ -19,7 +17,7 @@ from coding_agents.model.provider import Api
 from coding_agents.model.settings import Settings
 from coding_agents.model.spending import NO_COST, NO_TOKENS, price_of
 from coding_agents.supervisor.activity import ActivityWatch
-from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.context import SessionContext, session_settings
 from coding_agents.supervisor.host_tls import host_tls
 from coding_agents.supervisor.journal import Journal, now_ms
 from coding_agents_guest.mux import Stream
@@ -33,12 +31,6 @@ if TYPE_CHECKING:
 
 OnBudget = Callable[[str], None]
 """Is told once, and why, when the session has used up a budget."""
-
-
-def session_settings(session: SessionContext) -> Settings:
-    """The settings as they are now for a session's repository. Raises ConfigError."""
-    tree = session.record.repo.work_tree
-    return load_settings(session.env, project=Path(tree) if tree else None)
 
 
 class ModelAccess:

@@ -14,9 +14,8 @@ from coding_agents.errors import CodingAgentsError
 from coding_agents.model.audit import RecordType
 from coding_agents.model.notice import Notice
 from coding_agents.proc.runner import Command, run
-from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.context import SessionContext, session_settings
 from coding_agents.supervisor.journal import Journal
-from coding_agents.supervisor.model_access import session_settings
 
 _TIMEOUT_S = 30.0
 _KEPT_NOTICES = 16

@@ -6,53 +6,26 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from coding_agents.errors import CodingAgentsError, StoreError
+from coding_agents.errors import CodingAgentsError
 from coding_agents.gitsync.rules import load_policy
 from coding_agents.model.audit import AuditEvent, RecordType
-from coding_agents.model.registry import GIVEN_FILE, Registry, registries
-from coding_agents.model.settings import Settings
 from coding_agents.model.turns import Turns
 from coding_agents.policy.decide import Deny, decide
 from coding_agents.policy.matrix import Operation
-from coding_agents.store.files import read_record, write_atomic
-from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.context import SessionContext, session_settings
 from coding_agents.supervisor.host_tls import host_tls
 from coding_agents.supervisor.journal import Journal
-from coding_agents.supervisor.model_access import session_settings
+from coding_agents.supervisor.registry_kept import read_given, settings_registries
 from coding_agents_guest.mux import Stream
 from coding_agents_guest.paths import REGISTRY_PORT
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from coding_agents.brokers.registry.http import Access, RegistryBroker
     from coding_agents.brokers.registry.places import Place, Places
 
 _BURST, _EVERY_S, _PATIENCE_S = 1000, 0.02, 20.0
 _FRESH_S = 60.0  # so long a setting and a credential count before they are read again
 _FAILED_S = 5.0  # and so long that they could not be had: a program may be asked for them
-
-
-def settings_registries(settings: Settings) -> tuple[Registry, ...]:
-    """The indexes that the settings name."""
-    return registries(settings.registry_pip, settings.registry_npm)
-
-
-def write_given(directory: Path, given: tuple[Registry, ...]) -> None:
-    """Keep in a session's directory which indexes it was given. Raises StoreError."""
-    path = directory / GIVEN_FILE
-    if given or path.exists():
-        write_atomic(path, msgspec.json.format(msgspec.json.encode(given), indent=2) + b"\n")
-
-
-def read_given(directory: Path) -> tuple[Registry, ...]:
-    """The indexes that a session was given; none where there is no whole list."""
-    try:
-        return msgspec.json.decode(read_record(directory / GIVEN_FILE), type=tuple[Registry, ...])
-    except (OSError, ValueError, StoreError):
-        return ()
 
 
 class RegistryAccess:
