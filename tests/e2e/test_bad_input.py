@@ -351,6 +351,7 @@ def test_relative_xdg_places_are_ignored(user: Product) -> None:
 @pytest.mark.parametrize("verb", [("list", "--json"), ("config", "path"), ("doctor", "--json"), ("audit",)])
 def test_home_that_is_not_there(user: Product, home: str, verb: tuple[str, ...]) -> None:
     assert "Traceback" not in user.run(*verb, env={"HOME": home}, status=None).err
+    assert not Path("/nonexistent").exists()
 
 
 def test_home_of_another_user(ordinary: Product) -> None:

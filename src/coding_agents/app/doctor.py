@@ -221,6 +221,8 @@ def _apparmor(env: HostEnvironment, info: EngineInfo) -> Check:
 
 
 def _disk_quota(env: HostEnvironment, info: EngineInfo) -> Check:
+    if not env.home.is_dir():  # to look makes nothing of what is not there
+        return Check("disk-quota", "absent", f"not tried: there is no directory {env.home}")
     problem = why_no_quota(info, env.state_dir)
     if not problem:
         return Check("disk-quota", "ok", "a session can have a disk of its own (--disk)")
