@@ -63,7 +63,7 @@ def test_all_that_is_tried_is_stopped_and_nothing_is_left(engine: EngineUnderTes
     assert {one["mode"] for one in told["checks"]} == {
         "restricted",
         "allow-all",
-        *(["small"] if full else []),
+        *(["small", "squid"] if full else []),
     }
     assert len({one["id"] for one in told["checks"]}) >= 80
     assert left_in(user) == []
