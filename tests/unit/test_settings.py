@@ -337,3 +337,15 @@ def test_shown_values_can_be_pasted_into_a_file() -> None:
 def test_the_reference_page_is_current() -> None:
     page = Path(__file__).parents[2] / "docs/reference/config.md"
     assert page.read_text(encoding="utf-8") == reference_page()
+
+
+def test_the_words_of_a_command_are_one_value() -> None:
+    """They may repeat, and those of two layers are two commands."""
+    words = ("sh", "-c", 'notify "$@"', "sh")
+    below = Layer(
+        Source.ORGANISATION, values={"notify.command": ("notify-send",), "network.deny": ("a.example",)}
+    )
+    user = Layer(Source.USER, values={"notify.command": words, "network.deny": ("b.example",)})
+    settings, _ = merge([below, user])
+    assert settings.notify_command == words
+    assert settings.network_deny == ("a.example", "b.example")

@@ -108,7 +108,7 @@ A settings file is TOML. `coding-agents config show` prints every effective valu
 | environment | `CODING_AGENTS_` and the key in capitals, `.` as `_`: `CODING_AGENTS_LIMITS_MEMORY=4g` |
 | command line | the flag |
 
-- A later layer replaces a value; lists add up.
+- A later layer replaces a value; lists add up, but for the words of a command.
 - **A repository may only tighten.** Its file can move a value in the direction of the last column and no
   other; anything else stops the launch with `untrusted-setting` (exit status 25). The environment and the
   command line are the user's own word and stand above it.

@@ -85,7 +85,7 @@ def merge(layers: Iterable[Layer]) -> tuple[Settings, tuple[tuple[Layer, Mistake
         if layer.source is Source.ORGANISATION:
             organisation = layer
         for key, given in layer.values.items():
-            value = _union(values[key], given)
+            value = _union(values[key], given) if BY_KEY[key].adds else given
             before = _Bound(values[key], origins[key])
             problem = _not_managed(BY_KEY[key], given, value, bounds.get(key)) or _not_demanded(
                 key, given, organisation

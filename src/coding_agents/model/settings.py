@@ -90,7 +90,7 @@ class Setting(msgspec.Struct, frozen=True):
 
     `choices` go from widest to strictest where `tighten` is STRICTER, `schema` is its JSON schema, `unit` that of a
     number ("bytes", "time", "rate", "io", "traffic", "budget" or ""); `example` is how a value is written where the
-    default shows nothing.
+    default shows nothing. `adds` tells that lists of several layers add up, which the words of a command do not.
     """
 
     key: str
@@ -103,6 +103,7 @@ class Setting(msgspec.Struct, frozen=True):
     flag: str = ""
     unit: str = ""
     example: str = ""
+    adds: bool = True
 
     @property
     def field(self) -> str:
@@ -288,7 +289,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "notify.command", (), "Program, with its first words, that is run on this host when a session needs you.",
-        parse_words, _STRINGS, example='["notify-send", "-a", "coding-agents"]',
+        parse_words, _STRINGS, example='["notify-send", "-a", "coding-agents"]', adds=False,
     ),
     Setting(
         "notify.terminal", "bell",
