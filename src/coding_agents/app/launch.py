@@ -240,16 +240,20 @@ class Launch(msgspec.Struct):
             guest.result()
             if disk is not None:
                 disk.result()
-            holder_id = holder.result() if holder is not None else ""
+            # Whoever joins its namespace needs the holder; one with a proxy is made and started beside.
+            holder_id = holder.result() if holder is not None and plan.door is None else ""
             holds = steps.run("holder start", lambda: engine.start(holder_id)) if holder_id else None
             with self.trace.step("create"):
                 container = engine.create(plan.placed(holder_id))
             session.update(container_id=container, holder_id=holder_id)
             if holds is not None:
                 holds.result()
-                steps.run("holder check", lambda: require_holder(engine, holder_id, plan))
             own.result()
             steps.run("start", lambda: engine.start(container))
+            if holder is not None:
+                holder_id = holder.result()
+                session.update(holder_id=holder_id)
+                steps.run("holder check", lambda: require_holder(engine, holder_id, plan))
             source.result()
             supervisor.result()
             with self.trace.step("branch"):
@@ -288,7 +292,10 @@ class Launch(msgspec.Struct):
         def make() -> str:
             for one in needed:
                 one.result()
-            return make_holder(engine, plan)
+            made = make_holder(engine, plan)
+            if plan.door is not None:
+                engine.start(made)
+            return made
 
         return steps.run("holder", make)
 

@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -24,17 +23,17 @@ from coding_agents_guest.egress.door import receive_listener
 from coding_agents_guest.egress.link import Link
 from coding_agents_guest.egress.names import Connector
 from coding_agents_guest.egress.outbox import Outbox
-from coding_agents_guest.egress.paths import DOOR, EXIT_PORT, LINK, LOG_PORT, SQUID_PORT
+from coding_agents_guest.egress.paths import DOOR, EXIT_PORT, LINK, LOG_PORT
 from coding_agents_guest.egress.proxy import Proxy
 from coding_agents_guest.guard import Guard
-from coding_agents_guest.holder import HolderError, guarded
+from coding_agents_guest.holder import guarded
 from coding_agents_guest.peer import peer_uid
 from coding_agents_guest.privileges import drop_all_privileges
 
 _US, _SQUID = 1002, 13  # `bridge` of the base image, Debian's `proxy`
 _SQUID_ARGV = ("/usr/sbin/squid", "-N", "-f", "/etc/coding-agents/squid.conf")
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
-_SQUID_READY_S, _VISIT_S = 15.0, 5.0
+_VISIT_S = 5.0
 _MOST_VISITORS = 4
 _WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
@@ -51,7 +50,6 @@ def _run(guard: Guard, on_ready: Callable[[], None]) -> int:
     exit_, log = _loopback(EXIT_PORT), _loopback(LOG_PORT)
     squid = _start_squid()
     drop_all_privileges(_US, _US)
-    _await_squid(squid)
     return asyncio.run(_serve(guard, door, exit_, log, squid, on_ready))
 
 
@@ -150,18 +148,6 @@ def _start_squid() -> int:
     except BaseException as error:  # noqa: BLE001 - whatever it is, this process must not go on as a second proxy
         print(f"squid: {error}", file=sys.stderr, flush=True)
     os._exit(127)
-
-
-def _await_squid(child: int) -> None:
-    """Until squid takes connections. Raises HolderError."""
-    deadline = time.monotonic() + _SQUID_READY_S
-    while time.monotonic() < deadline:
-        if os.waitpid(child, os.WNOHANG) != (0, 0):
-            raise HolderError("squid ended at its start")
-        with suppress(OSError), socket.create_connection(("127.0.0.1", SQUID_PORT), 1):
-            return
-        time.sleep(0.02)
-    raise HolderError(f"squid did not listen within {_SQUID_READY_S:.0f} s")
 
 
 def _reap(squid: int, told: asyncio.Future[int]) -> None:

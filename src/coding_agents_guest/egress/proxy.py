@@ -41,6 +41,7 @@ _CHUNK = 64 * 1024
 _TOLD_AFTER_S = 1.5  # what takes longer is told of before it ends, too
 _MOST_CONNECTIONS = 512
 _MAX_QUESTION = 8192
+_SQUID_S = 15.0
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 _ACCESS_DENIED = (
     b"\x15\x03\x03\x00\x02\x02\x31"  # a fatal alert (RFC 8446 §6.2), so that a TLS client can say why
@@ -118,9 +119,8 @@ class Proxy:
         elif data.startswith(EXPLAIN):
             await say_last(agent, await self._explained(agent, data))
         elif data:
-            with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as squid:
+            with await _to_squid() as squid:
                 loop = asyncio.get_running_loop()
-                await loop.sock_connect(squid, ("127.0.0.1", SQUID_PORT))
                 await loop.sock_sendall(squid, data)
                 await both(carry(agent, squid, uncounted), carry(squid, agent, uncounted))
 
@@ -246,6 +246,26 @@ async def _carried(
         await both(upwards, carry(far, near, entry.account.received))
     finally:
         told.cancel()
+
+
+async def _to_squid() -> socket.socket:
+    """A connection to squid, which may still be starting: no launch waits for it. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _SQUID_S
+    while True:
+        one = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            await loop.sock_connect(one, ("127.0.0.1", SQUID_PORT))
+        except ConnectionRefusedError:
+            one.close()
+            if loop.time() > deadline:
+                raise
+            await asyncio.sleep(0.05)
+        except BaseException:
+            one.close()
+            raise
+        else:
+            return one
 
 
 def _listed(rules: Rules) -> dict[str, object]:
