@@ -563,8 +563,8 @@ def test_urgent_data_costs_no_processor(monkeypatch: pytest.MonkeyPatch) -> None
             one.send(b"\x17\x03\x03\0\1y")
             await asyncio.sleep(0.2)
             began = time.process_time()
-            await asyncio.sleep(0.5)
-            assert time.process_time() - began < 0.6  # of a second: whoever spins takes all of it
+            await asyncio.sleep(1.5)
+            assert time.process_time() - began < 0.75  # whoever spins takes all of it
             writer.close()
 
     run(scene())
