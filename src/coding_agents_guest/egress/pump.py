@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 _PIECE = 256 * 1024
+_PAGE = 4096  # the smallest pipe holds so much
 _PIPE_SIZE = 1031  # F_SETPIPE_SZ of fcntl.h; the module has it since Python 3.10
 _FLAGS = 0x01 | 0x02  # SPLICE_F_MOVE, SPLICE_F_NONBLOCK
 
@@ -27,10 +28,10 @@ async def carry(source: socket.socket, target: socket.socket, on_bytes: OnBytes)
     try:
         with suppress(OSError):  # a user may have so many pages of pipes; a smaller pipe is only slower
             fcntl.fcntl(into, _PIPE_SIZE, _PIECE)
-        while waiting := await _moved(source, into, readable=source):
+        while waiting := await _filled(source, into):
             on_bytes(waiting)
             while waiting:
-                waiting -= await _moved(out, target, writable=target, most=waiting)
+                waiting -= await _emptied(out, target, waiting)
         try:
             target.shutdown(socket.SHUT_WR)
         except OSError as error:
@@ -41,29 +42,28 @@ async def carry(source: socket.socket, target: socket.socket, on_bytes: OnBytes)
         os.close(into)
 
 
-async def _moved(
-    source: socket.socket | int,
-    target: socket.socket | int,
-    *,
-    readable: socket.socket | None = None,
-    writable: socket.socket | None = None,
-    most: int = _PIECE,
-) -> int:
-    """Move up to `most` bytes once the socket is ready; 0 at the end."""
+async def _filled(source: socket.socket, into: int) -> int:
+    """Move what has come from `source` into the empty pipe; 0 at the end."""
     while True:
-        try:
-            return os.splice(_number(source), _number(target), most, flags=_FLAGS)
-        except BlockingIOError:
-            await (_ready(readable, read=True) if readable is not None else _ready(writable, read=False))
+        with suppress(BlockingIOError):
+            return os.splice(source.fileno(), into, _PIECE, flags=_FLAGS)
+        await _ready(source, read=True)
+        with suppress(BlockingIOError):
+            return os.splice(source.fileno(), into, _PIECE, flags=_FLAGS)
+        # TCP's urgent mark: tcp_read_sock of the kernel stops in front of it for ever, recv(2) goes past it
+        with suppress(BlockingIOError):
+            return os.write(into, piece) if (piece := source.recv(_PAGE)) else 0
 
 
-def _number(one: socket.socket | int) -> int:
-    return one if isinstance(one, int) else one.fileno()
+async def _emptied(out: int, target: socket.socket, most: int) -> int:
+    """Move up to `most` bytes out of the pipe to `target`."""
+    while True:
+        with suppress(BlockingIOError):
+            return os.splice(out, target.fileno(), most, flags=_FLAGS)
+        await _ready(target, read=False)
 
 
-async def _ready(one: socket.socket | None, *, read: bool) -> None:
-    if one is None:
-        raise AssertionError("one of the two ends is a socket")
+async def _ready(one: socket.socket, *, read: bool) -> None:
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
     add, remove = (loop.add_reader, loop.remove_reader) if read else (loop.add_writer, loop.remove_writer)
