@@ -27,17 +27,28 @@ from coding_agents_guest.relay_client import main
 
 sys.exit(main())
 EOF
-cat > /usr/lib/coding-agents/tool-hook <<'EOF'
+# Programs that hooks of agents and git's settings name. The program of a session is as old as the session: what it
+# does not have yet ends quietly where nothing is lost by that, and with a reason where git waits for an answer.
+shim() {
+  cat > "/usr/lib/coding-agents/$1" <<EOF
 #!/usr/bin/python3 -IS
 import sys
 
 sys.path.insert(0, "/opt/coding-agents/guest.pyz")
 try:
-    from coding_agents_guest.toolhook import main
-except ImportError:  # the program of a session is as old as the session
-    sys.exit(0)
-sys.exit(main())
+    from coding_agents_guest.$2 import main
+except ImportError:
+    sys.exit($3)
+sys.exit(main($4))
 EOF
+  chmod 0755 "/usr/lib/coding-agents/$1"
+}
+shim tool-hook toolhook 0 ''
+shim git-credential credential_client 0 'sys.argv[1:]'
+shim sign-openpgp sign_client '"this session cannot sign"' '"openpgp", sys.argv[1:]'
+shim sign-ssh sign_client '"this session cannot sign"' '"ssh", sys.argv[1:]'
+shim commit-trailers trailers 0 'sys.argv[1:]'
+
 # For the agent: why a URL is refused, in a session whose network has a proxy.
 cat > /usr/local/bin/coding-agents-why <<'EOF'
 #!/usr/bin/python3 -IS
@@ -50,10 +61,11 @@ except ImportError:
     sys.exit("coding-agents-why: this session has no proxy")
 sys.exit(main(sys.argv[1:]))
 EOF
-chmod 0755 /usr/lib/coding-agents/git-relay /usr/lib/coding-agents/tool-hook /usr/local/bin/coding-agents-why
+chmod 0755 /usr/lib/coding-agents/git-relay /usr/local/bin/coding-agents-why
 
 # git asks one program for every git:// connection: the guest's end of the relay. The LFS filter belongs to
-# the system, because a repository that uses it must look as clean inside as it does on the host.
+# the system, because a repository that uses it must look as clean inside as it does on the host. What a session has
+# beside this stands in a file that the bridge writes before the gate opens, and that the agent cannot replace.
 cat > /etc/gitconfig <<'EOF'
 [core]
 	gitProxy = /usr/lib/coding-agents/git-relay
@@ -62,6 +74,7 @@ cat > /etc/gitconfig <<'EOF'
 	directory = /workspace/*
 [init]
 	defaultBranch = main
+	templateDir = /usr/lib/coding-agents/template
 [push]
 	default = current
 [remote]
@@ -74,7 +87,14 @@ cat > /etc/gitconfig <<'EOF'
 	smudge = git-lfs smudge -- %f
 	process = git-lfs filter-process
 	required = true
+[include]
+	path = /run/coding-agents/gitconfig
 EOF
+
+# New repositories, the session's own among them, name agent and session in each commit (coding_agents_guest.trailers).
+# A repository that has hooks of its own somewhere else goes without.
+install -d -m 0755 /usr/lib/coding-agents/template/hooks
+ln -s /usr/lib/coding-agents/commit-trailers /usr/lib/coding-agents/template/hooks/prepare-commit-msg
 
 # no-new-privileges makes these bits useless to the agent; without them nothing depends on that flag alone.
 find / -xdev -type f -perm /6000 -exec chmod a-s {} +

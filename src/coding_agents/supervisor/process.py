@@ -44,17 +44,14 @@ from coding_agents.supervisor.egress import EgressLink
 from coding_agents.supervisor.end_watch import until_ended
 from coding_agents.supervisor.ending import Ending
 from coding_agents.supervisor.guest_config import parse_config
-from coding_agents.supervisor.guest_link import GuestLink, Service
+from coding_agents.supervisor.guest_link import GuestLink
 from coding_agents.supervisor.journal import Journal
-from coding_agents.supervisor.mcp_services import McpServices
-from coding_agents.supervisor.model_access import ModelAccess
 from coding_agents.supervisor.notify import Notifier
 from coding_agents.supervisor.protocol import Op, told
-from coding_agents.supervisor.registry_access import RegistryAccess
 from coding_agents.supervisor.relay_budgets import relay_limits
 from coding_agents.supervisor.room import disk_of, room_of
+from coding_agents.supervisor.services import Services
 from coding_agents.supervisor.settle import bring_home_or_say_why, saved_of
-from coding_agents.supervisor.tool_calls import ToolCalls
 from coding_agents_guest.lfspointer import LFS
 from coding_agents_guest.mux import Stream
 
@@ -98,10 +95,7 @@ class Supervisor:
         self._notifier = Notifier(session, journal)
         self._egress = EgressLink(session, journal, self._warn) if session.record.network == "squid" else None
         self._activity = ActivityWatch(session, lambda: self._notifier.tell(Notice("waiting", WAITING)))
-        self._model = ModelAccess(session, journal, self._end_for, self._activity)
-        self._mcp = McpServices(session, journal)
-        self._registries = RegistryAccess(session, journal)
-        self._tool_calls = ToolCalls(journal.tool_call)
+        self._services = Services(session, journal, end_for=self._end_for, activity=self._activity)
         self._autosaving = Autosaving(session, journal, self._relay, self._open_again, self._homing)
         self._ending = Ending(session, journal, self._relay, self._homing)
 
@@ -123,9 +117,7 @@ class Supervisor:
             await asyncio.gather(self._watch, return_exceptions=True)
         if self._link is not None:
             await self._link.close()
-        await self._model.close()
-        await self._mcp.close()
-        await self._registries.close()
+        await self._services.close()
         await self._notifier.finish()
 
     def leave(self) -> None:
@@ -235,20 +227,10 @@ class Supervisor:
 
     async def _open_link(self) -> dict[str, object]:
         record, engine = self._session.record, self._session.engine
-        services: dict[str, Service] = {"relay": self._serve_relay, "tools": self._tool_calls.serve}
-        options = []
-        if self._model.served:
-            services["model"] = self._model.serve
-            options.append("--model")
-        mcp = self._mcp.services()
-        services |= mcp
-        options += [f"--{name}" for name in mcp]
-        if self._registries.served:
-            services["registry"] = self._registries.serve
-            options.append("--registry")
+        services, options = self._services.offered()
         if self._egress is not None:
-            options.append("--egress")
-        link = GuestLink(services, self._journal.guest)
+            options += ("--egress",)
+        link = GuestLink({"relay": self._serve_relay, **services}, self._journal.guest)
         command = engine.exec_command(
             record.container_id,
             guest_argv(record.guest_digest, "bridge", *options),
