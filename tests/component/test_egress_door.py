@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from coding_agents_guest.egress import door, program
+from coding_agents_guest.egress import door, program, serving
 from coding_agents_guest.egress.door import Doorkeeper, receive_listener
 from support.egress import uid_of
 from support.guest import short_directory
@@ -34,7 +34,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> int:
     with socket.create_server(("127.0.0.1", 0)) as one:
         free: int = one.getsockname()[1]
     monkeypatch.setattr(door, "PROXY_PORT", free)
-    monkeypatch.setattr(program, "peer_uid", uid_of)
+    monkeypatch.setattr(serving, "peer_uid", uid_of)
     return free
 
 
@@ -141,13 +141,13 @@ async def until(condition: Any) -> None:
 
 
 def keeping(path: Path, front: Any) -> asyncio.Task[None]:
-    return asyncio.ensure_future(program._keep_door(program._unix(path), front))
+    return asyncio.ensure_future(serving._keep_door(program._unix(path), front))
 
 
 def test_the_agents_side_hands_it_over_again_to_a_proxy_that_starts_anew(
     port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(program, "_US", os.geteuid())
+    monkeypatch.setattr(serving, "US", os.geteuid())
     monkeypatch.setattr(door, "_PAUSE_S", 0.02)
 
     async def scene() -> None:
@@ -175,8 +175,8 @@ def test_the_agents_side_hands_it_over_again_to_a_proxy_that_starts_anew(
 def test_a_newer_listener_takes_the_place_of_an_older_which_is_closed(
     port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(program, "_US", os.geteuid())
-    monkeypatch.setattr(program, "_VISIT_S", 0.2)
+    monkeypatch.setattr(serving, "US", os.geteuid())
+    monkeypatch.setattr(serving, "_VISIT_S", 0.2)
 
     async def scene() -> None:
         front = Front()
@@ -211,16 +211,16 @@ def test_a_newer_listener_takes_the_place_of_an_older_which_is_closed(
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 def test_another_user_is_not_listened_to(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel tells who it is: the agent (uid 1000) can reach the door, too."""
-    monkeypatch.setattr(program, "_US", os.geteuid())
+    monkeypatch.setattr(serving, "US", os.geteuid())
     tmp_path.chmod(0o755)
     for parent in tmp_path.parents:
         if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
             parent.chmod(parent.stat().st_mode | 0o011)
     visit = (
         "import os, socket, sys\nos.setuid(1000)\none = socket.socket(socket.AF_UNIX)\none.connect(sys.argv[1])\n"
-        "own = socket.create_server(('127.0.0.1', int(sys.argv[2])))\nsocket.send_fds(one, [b'1'], [own.fileno()])\n"
-        "one.settimeout(5)\ntry:\n    sys.exit(0 if one.recv(1) == b'' else 3)\n"
-        "except ConnectionResetError:\n    sys.exit(0)"
+        "own = socket.create_server(('127.0.0.1', int(sys.argv[2])))\none.settimeout(5)\n"
+        "try:\n    socket.send_fds(one, [b'1'], [own.fileno()])\n    sys.exit(0 if one.recv(1) == b'' else 3)\n"
+        "except (BrokenPipeError, ConnectionResetError):\n    sys.exit(0)"
     )
 
     async def scene() -> None:

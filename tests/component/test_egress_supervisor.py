@@ -385,9 +385,12 @@ def test_a_proxy_whose_container_has_ended_is_started_again(
 ) -> None:
     async def scene() -> None:
         async with supervised(tmp_path, monkeypatch) as here:
-            states = iter([False, True])
-            here.engine.inspect = lambda container: SimpleNamespace(running=next(states, True))
             proxy = here.serve()
+            link = here.engine.exec_command
+            here.engine.inspect = lambda container: SimpleNamespace(running=bool(here.engine.started))
+            here.engine.exec_command = lambda *args, **options: (
+                link() if here.engine.started else Command(("false",), env={"PATH": os.defpath})
+            )
             here.link.begin()
             await here.link.until_in_force()
             assert here.engine.started == ["h"]

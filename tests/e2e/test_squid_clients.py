@@ -79,7 +79,7 @@ _FURTHER = {
     "npm": f"npm_config_registry=https://{HOST}/static/npm/ npm_config_cafile=$PWD/ca.pem npm view toy version",
     "go": "SSL_CERT_FILE=$PWD/ca.pem go run main.go",
     "java": "keytool -importcert -noprompt -alias x -file ca.pem -keystore /tmp/ks -storepass changeit"
-    " && java -Djavax.net.ssl.trustStore=/tmp/ks Get.java",
+    " && java -Djavax.net.ssl.trustStore=/tmp/ks -Djavax.net.ssl.trustStorePassword=changeit Get.java",
 }  # fmt: skip
 
 
@@ -100,7 +100,10 @@ def test_clients_of_other_languages_find_it_too(
     launch = ("launch", str(repo), "--agent", "toolchains", "--network-proxy", "squid", "--allow", HOST, "-d")
     name = product.run(*launch, "--", "sleep", "3000").out.strip()
     answers = {client: product.exec(name, script, status=None) for client, script in _FURTHER.items()}
-    assert {client: answer for client, answer in answers.items() if answer.status != 0} == {}
+    failed = [
+        f"{client}: {answer.out}{answer.err}" for client, answer in answers.items() if answer.status != 0
+    ]
+    assert not failed, "\n".join(failed)
     for path in ("/node", "/go", "/java", "/static/npm/toy"):
         assert world.arrived("http", path=path, sni=HOST)
 

@@ -75,8 +75,8 @@ MAY_NAME = {
 }  # fmt: skip
 """Words that are the name of such a program and mean something else, and the one place that means git."""
 
-GUEST_STARTS = {"__main__.py", "autosave.py", "bridge.py", "children.py", "egress/program.py", "gitwork.py",
-                "gvisor.py", "holder.py", "mcp_server.py", "privileges.py", "session.py"}  # fmt: skip
+GUEST_STARTS = {"__main__.py", "autosave.py", "bridge.py", "children.py", "egress/program.py", "egress/serving.py",
+                "gitwork.py", "gvisor.py", "holder.py", "mcp_server.py", "privileges.py", "session.py"}  # fmt: skip
 """Modules of the guest, which runs inside: none of them may be loaded by the host. That of the proxy starts squid."""
 
 OUTSIDE = {

@@ -74,7 +74,9 @@ class EgressLink:
         self._used, self._used_before = _Bytes(), _Bytes()  # in all, and by proxies before this one
 
     def begin(self) -> None:
-        """Serve from now on, until `finish`."""
+        """Serve from now on, until `finish`; once more is not too often."""
+        if self._serving is not None and not (self._serving.done() or self._serving.cancelling()):
+            return
         self._in_force.clear()
         self._boot, self._used, self._used_before = "", _Bytes(), _Bytes()
         self._serving = asyncio.create_task(self._serve())
@@ -101,8 +103,8 @@ class EgressLink:
         """Until cancelled: link after link, and the proxy's container started again when it has ended."""
         while True:
             try:
-                await self._require_proxy()
                 await self._one_link()
+                await self._require_proxy()
             except (CodingAgentsError, OSError, ValueError) as error:
                 self._note_trouble(
                     "link", error.message if isinstance(error, CodingAgentsError) else str(error)

@@ -217,12 +217,16 @@ class Supervisor:
                 raise SessionStateError(f"session {record.name} is already being served")
             self._ended.clear()
             self._trouble = None
+            if self._egress is not None:
+                self._egress.begin()  # beside the channel: the gate waits for both
             facts = await self._open_link()
             self._measurable = self._link
             self._journal.note(RecordType.CHANNEL_OPENED)
             self._watch = asyncio.create_task(self._watch_container())
             return facts
         finally:
+            if self._egress is not None and self._watch is None:
+                self._egress.leave()
             self._volume.release()
 
     async def _open_link(self) -> dict[str, object]:

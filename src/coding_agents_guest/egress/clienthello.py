@@ -6,6 +6,8 @@ understand otherwise: the server decides by the very bytes that were read here, 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from coding_agents_guest.egress.hosts import HostError, parse_host
 from coding_agents_guest.records import dataclass
 
@@ -132,6 +134,9 @@ def require_host(hello: ClientHello, host: str, *, allow_ech: bool = False) -> N
         raise HelloError("ech", "the TLS client hides the host that it means")
 
 
+@lru_cache(
+    maxsize=1
+)  # a tunnel's first is read when it may begin, and again as part of what the client sends
 def _parse(body: bytes) -> ClientHello:
     """The fields of a ClientHello (RFC 8446 §4.1.2). Raises HelloError."""
     at = 2 + 32  # legacy_version, random

@@ -1,4 +1,4 @@
-"""Carries bytes between two sockets inside the kernel (splice(2)), counts them, and stops when it is told to."""
+"""Carries bytes between two sockets, many inside the kernel (splice(2)), counts them, stops when it is told to."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
+_SMALL = 16 * 1024
 _PIECE = 256 * 1024
 _PAGE = 4096  # the smallest pipe holds so much
 _PIPE_SIZE = 1031  # F_SETPIPE_SZ of fcntl.h; the module has it since Python 3.10
@@ -22,8 +23,24 @@ OnBytes = Callable[[int], None]
 async def carry(source: socket.socket, target: socket.socket, on_bytes: OnBytes) -> None:
     """Carry what comes from `source` to `target` until its end, which is passed on. Raises OSError.
 
-    Both are non-blocking stream sockets, and each may be carried the other way at the same time.
+    Both are non-blocking stream sockets, and each may be carried the other way at the same time. What comes in small
+    pieces, as most does, goes through our hands: that takes less time than to make a pipe.
     """
+    loop = asyncio.get_running_loop()
+    while data := await loop.sock_recv(source, _SMALL):
+        on_bytes(len(data))
+        await loop.sock_sendall(target, data)
+        if len(data) == _SMALL:
+            await _carry_much(source, target, on_bytes)
+            break
+    try:
+        target.shutdown(socket.SHUT_WR)
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise
+
+
+async def _carry_much(source: socket.socket, target: socket.socket, on_bytes: OnBytes) -> None:
     out, into = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         with suppress(OSError):  # a user may have so many pages of pipes; a smaller pipe is only slower
@@ -32,11 +49,6 @@ async def carry(source: socket.socket, target: socket.socket, on_bytes: OnBytes)
             on_bytes(waiting)
             while waiting:
                 waiting -= await _emptied(out, target, waiting)
-        try:
-            target.shutdown(socket.SHUT_WR)
-        except OSError as error:
-            if error.errno != errno.ENOTCONN:
-                raise
     finally:
         os.close(out)
         os.close(into)
