@@ -43,12 +43,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    both = config.getoption("--engine") == "all"
+    for item in items:
+        if both and item.get_closest_marker("alike") and _engine_of(item) == "podman":
+            item.add_marker(pytest.mark.slow)
     if config.getoption("--engine") == "none":
         skip = pytest.mark.skip(reason="needs --engine=docker|podman|all")
         for item in items:
             if item.get_closest_marker("engine"):
                 item.add_marker(skip)
+
+
+def _engine_of(item: pytest.Item) -> object:
+    return (
+        item.callspec.params.get("engine")
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+        else None
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -19,7 +19,7 @@ from support.engines import EngineUnderTest
 from support.faults import ORDINARY_UID, assert_nothing_left, assert_refused, refs, supervisors
 from support.product import Product, Result, git, make_repo, user_of, wait_for
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.alike]
 
 _HUGE = "9" * 300
 _NASTY = ("", "-", "\x1b[2J\x07", "a\nb", "ü\u202e", "../..", _HUGE, "\udcff")

@@ -35,7 +35,7 @@ from support.triggers import (
     plant,
 )
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.alike]
 
 _PLANT = """
 import json, pathlib

@@ -57,6 +57,7 @@ def test_what_an_agent_can_plant_keeps_no_work_away(product: Product, repo: Path
     assert product.leftovers() == []
 
 
+@pytest.mark.alike
 def test_recovering_again_and_again_adds_nothing(product: Product, repo: Path) -> None:
     name = salvaged(product, repo, _BRANCHES)
     product.run("recover", name)

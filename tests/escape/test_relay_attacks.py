@@ -17,7 +17,7 @@ from support import gitattack
 from support.escape import Captive, capture, fresh_repo
 from support.product import Product, git, wait_for
 
-pytestmark = [pytest.mark.engine, pytest.mark.escape]
+pytestmark = [pytest.mark.engine, pytest.mark.escape, pytest.mark.alike]
 
 SECRET = "the crown jewels"
 CONVERSATIONS = 16
