@@ -18,6 +18,7 @@ sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
 import asyncio
 
 from coding_agents_guest import __version__
+from coding_agents_guest.gitconfig import unpack, write_settings
 from coding_agents_guest.mux import Mux, Stream
 from coding_agents_guest.paths import MCP_PORT, MODEL_PORT, REGISTRY_PORT, SOCKETS
 from coding_agents_guest.probe import read_facts
@@ -38,13 +39,13 @@ _LIMITS = {"events": 8, "relay": 16, "tools": 4, "model": 20, "mcp": 8, "mcp-web
 
 def main(arguments: Sequence[str]) -> int:
     """Run until standard input ends; `--model`, `--mcp`, `--mcp-web` and `--registry` serve these, too, `--egress` lets
-    the session's proxy listen here, `--directory` is for tests.
+    the session's proxy listen here, `--git-config` carries git's settings, `--directory` is for tests.
 
     Returns an exit status; 1 with a line on standard error on refusal.
     """
     ports: dict[str, int] = {}
     sockets, directory, words = ["events", "relay", "tools"], SOCKETS, list(arguments)
-    egress = False
+    egress, settings = False, None
     while words:  # argparse would take a tenth of the time until we serve
         word = words.pop(0)
         if word in _PORTS:
@@ -53,21 +54,35 @@ def main(arguments: Sequence[str]) -> int:
             sockets.append("mcp")
         elif word == "--egress":
             egress = True
+        elif word == "--git-config" and words:
+            settings = words.pop(0)
         elif word == "--directory" and words:
             directory = Path(words.pop(0))
         else:
             print(f"bridge: unknown argument {word}", file=sys.stderr)
             return 2
     try:
-        asyncio.run(_bridge(directory, sockets, ports, egress=egress))
-    except (UnsafeDirectoryError, WireError, OSError) as error:
+        text = None if settings is None else unpack(settings)
+        asyncio.run(_bridge(directory, sockets, ports, egress=egress, settings=text))
+    except (UnsafeDirectoryError, WireError, OSError, ValueError) as error:
         print(f"bridge: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _bridge(directory: Path, sockets: Sequence[str], ports: Mapping[str, int], *, egress: bool) -> None:
+async def _bridge(
+    directory: Path,
+    sockets: Sequence[str],
+    ports: Mapping[str, int],
+    *,
+    egress: bool,
+    settings: bytes | None,
+) -> None:
     check_directory(directory, owner_uid=os.geteuid())
+    if (
+        settings is not None
+    ):  # before the first socket: the entry point waits for that, and git for the entry point
+        write_settings(directory, settings)
     listeners = {service: bind_unix(directory / f"{service}.sock") for service in sockets}
     listeners |= {service: bind_loopback(port) for service, port in ports.items()}
     reader, writer = await open_stdio()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import socket
 import stat
 import subprocess
 import sys
+import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import pytest
 from coding_agents.channel.exec_channel import open_channel
 from coding_agents.proc.runner import run as run_command
 from coding_agents_guest import peer
+from coding_agents_guest.gitconfig import MAX_TEXT, unpack, write_settings
 from coding_agents_guest.mux import Stream
 from coding_agents_guest.paths import AGENT_UID
 from coding_agents_guest.peer import UNKNOWN_UID, UNTOLD_UID
@@ -263,3 +266,69 @@ def test_who_is_untold_is_the_agent(sockets: Path, monkeypatch: pytest.MonkeyPat
         assert carried_as(ours) == AGENT_UID
     monkeypatch.setattr("coding_agents_guest.sockets.peer_uid", lambda _connection: 1001)
     assert carried_as(ours) == 1001
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def packed(text: bytes) -> str:
+    return base64.b64encode(zlib.compress(text)).decode()
+
+
+def test_gits_settings_come_with_the_channel_readable_by_the_agent(sockets: Path, tmp_path: Path) -> None:
+    async def test() -> None:
+        command = bridge_command(
+            guest_program(tmp_path), sockets, "--git-config", packed(b'[x]\n\ty = "z"\n')
+        )
+        channel = await open_channel(command, on_stream=echo)
+        assert names(sockets) == ["events.sock", "gitconfig", "relay.sock", "tools.sock"]
+        await channel.close()
+
+    run(test)
+    assert (sockets / "gitconfig").read_text() == '[x]\n\ty = "z"\n'
+    assert stat.S_IMODE((sockets / "gitconfig").stat().st_mode) == 0o644
+
+
+def test_without_gits_settings_there_is_no_socket(sockets: Path, tmp_path: Path) -> None:
+    """The entry point waits for a socket, and the agent's git for the entry point: settings come before both."""
+    (sockets / "gitconfig").mkdir()
+    command = bridge_command(guest_program(tmp_path), sockets, "--git-config", packed(b""))
+    outcome = run_command(command)
+    assert outcome.status == 1
+    assert b"belongs to somebody else" in outcome.stderr
+    assert names(sockets) == ["gitconfig"]
+
+
+@pytest.mark.parametrize("kind", ["link", "directory", "file"])
+def test_settings_in_whose_place_is_something_of_somebody_else_are_not_written(
+    sockets: Path, kind: str
+) -> None:
+    path, target = sockets / "gitconfig", sockets / "target"
+    target.write_text("old")
+    if kind == "link":
+        path.symlink_to(target)
+    elif kind == "directory":
+        path.mkdir()
+    elif os.geteuid() == 0:
+        path.write_text("old")
+        os.chown(path, AGENT_UID, AGENT_UID)
+    else:
+        pytest.skip("only root can give a file to another user")
+    with pytest.raises(UnsafeDirectoryError, match="somebody else"):
+        write_settings(sockets, b"new")
+    assert target.read_text() == "old"
+    assert names(sockets) == ["gitconfig", "target"]
+
+
+def test_settings_of_an_earlier_channel_are_replaced(sockets: Path) -> None:
+    for text in (b"old", b"new"):
+        write_settings(sockets, text)
+    assert (sockets / "gitconfig").read_bytes() == b"new"
+    assert names(sockets) == ["gitconfig"]
+
+
+@pytest.mark.parametrize("argument", ["", "!", "eA==", packed(b"x")[:-8], packed(b"x" * (MAX_TEXT + 1)), "ä"])
+def test_damaged_settings_are_refused(argument: str) -> None:
+    with pytest.raises(ValueError, match=r"damaged|ascii"):
+        unpack(argument)

@@ -43,6 +43,7 @@ from coding_agents.supervisor.deadline import deadline_in_force, deadline_of
 from coding_agents.supervisor.egress import EgressLink
 from coding_agents.supervisor.end_watch import until_ended
 from coding_agents.supervisor.ending import Ending
+from coding_agents.supervisor.git_settings import git_config_option
 from coding_agents.supervisor.guest_config import parse_config
 from coding_agents.supervisor.guest_link import GuestLink
 from coding_agents.supervisor.journal import Journal
@@ -234,6 +235,7 @@ class Supervisor:
         services, options = self._services.offered()
         if self._egress is not None:
             options += ("--egress",)
+        options += await asyncio.to_thread(git_config_option, self._session)
         link = GuestLink({"relay": self._serve_relay, **services}, self._journal.guest)
         command = engine.exec_command(
             record.container_id,
