@@ -92,7 +92,7 @@ def test_one_of_ours_is_not_noticed(tmp_path: Path, log: GitLog) -> None:
     for profile in Profile:
         git(("version",), profile=profile, env=env)
     Store(tmp_path, Profile.OWN, env).git("version")
-    assert [call.wrong() for call in log.calls()] == [""] * 5
+    assert [call.wrong() for call in log.calls()] == [""] * 6
 
 
 def test_a_start_past_the_runner_is_noticed(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ DOOR = "proc/runner.py"
 
 MAY_START = {
     "brokers/http/tls.py": {"sys.modules"},  # to load the ssl that the supervisor leaves out
+    "proc/bounded.py": {"import subprocess"},  # PIPE and DEVNULL of what the runner spawns
     "proc/foreground.py": {"import subprocess"},  # PIPE and DEVNULL of a child whose output is filtered
     "cli/main.py": {"import_module of a computed name"},  # the verb's module, from the table VERBS
     "supervisor/__main__.py": {"sys.modules"},  # says that ssl is not there

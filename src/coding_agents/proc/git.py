@@ -35,6 +35,7 @@ class Profile(Enum):
     USER_WRITE = "write objects and refs into the user's repository, repository configuration only"
     OWN = "work on our own bare repositories, no configuration of the user's"
     CLONE = "fetch from a URL with the user's own configuration and credentials"
+    AS_USER = "reach one literal address, or ask helpers, as the user and without a question (proc.git_user)"
 
 
 # Events of githooks(5) that the commands we use can raise.
@@ -67,17 +68,28 @@ _BOUNDED = ("core.bigFileThreshold=8m", "core.packedGitWindowSize=64m", "core.pa
 # What a diff shows is not for the agent's `.gitattributes` to say: git 2.43 to 2.45 read that of a bare
 # repository's HEAD unless another tree is named; one that does not exist has no attributes.
 _NO_ATTRIBUTES = ("core.attributesFile=/dev/null", "attr.tree=")
+# For what a guest has asked for, in the name of a user who does not look: no question, nothing sent elsewhere or
+# beside what was named. An empty GIT_ASKPASS is a program that is not asked, and hides the user's own (prompt.c).
+_UNATTENDED = (
+    "core.askPass=", "credential.interactive=false", "http.followRedirects=false", "push.gpgSign=false",
+    "push.followTags=false", "push.recurseSubmodules=no", "push.useForceIfIncludes=false", "fetch.prune=false",
+    "fetch.pruneTags=false", "fetch.writeCommitGraph=false",
+)  # fmt: skip
+_NEVER_ASKING: Mapping[str, str] = {"GIT_ASKPASS": "", "GCM_INTERACTIVE": "never"}
 # An address that the server names would be one that nobody asked for (git >= 2.40; ignored before).
 _NO_BUNDLES = ("transfer.bundleURI=false",)
 # strerror(3) of ENOSPC and EDQUOT, and git's own words for a write that was cut short.
 _FULL = (b"No space left on device", b"Disk quota exceeded", b"Out of diskspace", b"couldn't write ")
 _MAKE_ROOM = "Make room on that disk, then try again."
 _CLONE_PROTOCOLS = ("https", "http", "ssh", "git", "file")
+_REMOTE_PROFILES = (Profile.CLONE, Profile.AS_USER)
+_REACHING = (*_NO_BUNDLES, *(f"protocol.{name}.allow=always" for name in _CLONE_PROTOCOLS))
 _PROFILE_CONFIG: Mapping[Profile, tuple[str, ...]] = {
     Profile.USER_READ: _NO_CREDENTIALS,
     Profile.USER_WRITE: (*_NO_CREDENTIALS, *_DURABLE, *_BOUNDED, *_NO_ATTRIBUTES),
     Profile.OWN: (*_NO_CREDENTIALS, *_DURABLE, *_BOUNDED, *_NO_ATTRIBUTES),
-    Profile.CLONE: (*_NO_BUNDLES, *(f"protocol.{name}.allow=always" for name in _CLONE_PROTOCOLS)),
+    Profile.CLONE: _REACHING,
+    Profile.AS_USER: (*_REACHING, *_UNATTENDED, *_DURABLE, *_BOUNDED, *_NO_ATTRIBUTES),
 }
 
 _FIXED_ENV: Mapping[str, str] = {
@@ -99,17 +111,19 @@ _NO_USER_CONFIG: Mapping[str, str] = {
     "GIT_ATTR_NOSYSTEM": "1",
 }
 _USER_CONFIG = ("HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM")
+_REMOTE_ENV = (
+    *_USER_CONFIG, "USER", "LOGNAME", "SSH_AUTH_SOCK", "GIT_SSH", "GIT_SSH_COMMAND",
+    "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "GNUPGHOME",
+    "http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_PROXY_SSL_CAINFO",
+)  # fmt: skip
 _PASSED: Mapping[Profile, tuple[str, ...]] = {
     Profile.USER_READ: _USER_CONFIG,
     Profile.USER_WRITE: (),
     Profile.OWN: (),
-    Profile.CLONE: (
-        *_USER_CONFIG, "USER", "LOGNAME", "SSH_AUTH_SOCK", "GIT_SSH", "GIT_SSH_COMMAND",
-        "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "GNUPGHOME",
-        "http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY",
-        "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_PROXY_SSL_CAINFO",
-    ),
-}  # fmt: skip
+    Profile.CLONE: _REMOTE_ENV,
+    Profile.AS_USER: _REMOTE_ENV,
+}
 
 
 def git(
@@ -211,8 +225,10 @@ def cannot_write(directory: Path, error: OSError) -> GitError:
 
 def _environment(profile: Profile, env: Mapping[str, str], other: Owner | None) -> dict[str, str]:
     # Overrides every protocol.*.allow, also one of a repository's own configuration.
-    protocols = ":".join(_CLONE_PROTOCOLS) if profile is Profile.CLONE else ""
+    protocols = ":".join(_CLONE_PROTOCOLS) if profile in _REMOTE_PROFILES else ""
     chosen = {"PATH": env.get("PATH", os.defpath), **_FIXED_ENV, "GIT_ALLOW_PROTOCOL": protocols}
+    if profile is Profile.AS_USER:
+        chosen |= _NEVER_ASKING
     if profile in (Profile.USER_WRITE, Profile.OWN):
         return {**chosen, **_NO_USER_CONFIG, "HOME": "/"}
     if other is not None:
