@@ -16,7 +16,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 _SCRIPTS = ("dev", ".ci/run", "tools/test-engine", "images/base/finish.sh", "images/npm/fetch.sh")
 _TOOLS = ("sh", "dirname", "tr", "cat", "cksum", "seq", "sed", "grep", "rm", "chmod", "mktemp", "echo", "env")
 _PROGRAMS = (
-    "git", "git-lfs", "tmux", "mmdebstrap", "newuidmap", "shellcheck", "strace", "age-keygen", "ip", "nft", "iptables",
+    "git", "git-lfs", "tmux", "mmdebstrap", "newuidmap", "shellcheck", "strace", "age-keygen",
+    "openssl", "gpg", "gpg-agent", "ssh-keygen", "ip", "nft", "iptables",
     "dockerd", "docker", "runc", "crun", "runsc", "podman",
 )  # fmt: skip
 
