@@ -34,12 +34,17 @@ from coding_agents_guest.wire import PROTOCOL, Hello, WireError
 
 _PORTS = {"--model": MODEL_PORT, "--mcp-web": MCP_PORT, "--registry": REGISTRY_PORT}
 # Together no more than wire.MAX_STREAMS: a flood of one service leaves room for the others.
-_LIMITS = {"events": 8, "relay": 16, "tools": 4, "model": 20, "mcp": 8, "mcp-web": 8, "registry": 16}
+_LIMITS = {
+    "events": 8, "relay": 16, "tools": 4, "model": 20, "mcp": 8, "mcp-web": 8, "registry": 16,
+    "credential": 4, "ssh-agent": 4,
+}  # fmt: skip
+_SOCKETS = ("mcp", "credential", "ssh-agent")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run until standard input ends; `--model`, `--mcp`, `--mcp-web` and `--registry` serve these, too, `--egress` lets
-    the session's proxy listen here, `--git-config` carries git's settings, `--directory` is for tests.
+    """Run until standard input ends; `--model`, `--mcp`, `--mcp-web`, `--registry`, `--credential` and `--ssh-agent`
+    serve these, too, `--egress` lets the session's proxy listen here, `--git-config` carries git's settings,
+    `--directory` is for tests.
 
     Returns an exit status; 1 with a line on standard error on refusal.
     """
@@ -50,8 +55,8 @@ def main(arguments: Sequence[str]) -> int:
         word = words.pop(0)
         if word in _PORTS:
             ports[word.removeprefix("--")] = _PORTS[word]
-        elif word == "--mcp":
-            sockets.append("mcp")
+        elif word.startswith("--") and word[2:] in _SOCKETS:
+            sockets.append(word[2:])
         elif word == "--egress":
             egress = True
         elif word == "--git-config" and words:

@@ -22,7 +22,7 @@ from coding_agents_guest.records import dataclass
 PROTOCOL = 1
 MAX_PAYLOAD = 64 * 1024
 WINDOW = 256 * 1024
-MAX_STREAMS = 80
+MAX_STREAMS = 96
 MAX_STREAM_ID = 2**32 - 1
 MAX_REASON = 200
 

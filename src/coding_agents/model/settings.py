@@ -35,11 +35,13 @@ from coding_agents.model.limits import (
     parse_traffic,
 )
 from coding_agents.model.notice import SHOWN, Shown
+from coding_agents.model.release import FILES
 from coding_agents.model.runtimes import AUTO, RUNTIMES
 from coding_agents.model.spending import NO_COST, NO_TOKENS, NONE, parse_cost, parse_tokens
 from coding_agents.model.values import (
     Value,
     measure,
+    parse_auth_files,
     parse_best_effort,
     parse_bool,
     parse_choice,
@@ -49,8 +51,10 @@ from coding_agents.model.values import (
     parse_file,
     parse_globs,
     parse_indexes,
+    parse_key_grants,
     parse_line,
     parse_prices,
+    parse_releases,
     parse_require,
     parse_slug,
     parse_tools,
@@ -288,6 +292,27 @@ SETTINGS: tuple[Setting, ...] = (
         parse_indexes("npm", 1), _STRINGS, example='["https://index.example/npm secret=INDEX_TOKEN"]',
     ),
     Setting(
+        "credentials.release", (),
+        "Places whose real credential sessions may be given, and take away: https://[USER@]HOST[:PORT]/PATH.",
+        parse_releases, _STRINGS, example='["https://git.example/team/project"]',
+    ),
+    Setting(
+        "credentials.ssh_agent", (),
+        "Keys of your ssh-agent with which sessions may log in at one host each: SHA256:FINGERPRINT HOST[:PORT].",
+        parse_key_grants, _STRINGS,
+        example='["SHA256:uNiVztksCsDhcc0u9e8BrqGmZ1GKlBCnxYKJvcJkrKg git.example"]',
+    ),
+    Setting(
+        "credentials.files", (),
+        f"Configurations with logins that sessions may read, and take away: {', '.join(FILES)}.",
+        parse_auth_files, _STRINGS, example='["gh"]',
+    ),
+    Setting(
+        "credentials.gitconfig", True,
+        "Your git's identity, aliases and harmless preferences go into sessions; nothing that runs or holds a secret.",
+        parse_bool, {"type": "boolean"}, Tighten.LOWER,
+    ),
+    Setting(
         "notify.command", (), "Program, with its first words, that is run on this host when a session needs you.",
         parse_words, _STRINGS, example='["notify-send", "-a", "coding-agents"]', adds=False,
     ),
@@ -387,6 +412,10 @@ class Settings(msgspec.Struct, frozen=True):
     model_prices: tuple[str, ...]
     registry_pip: tuple[str, ...]
     registry_npm: tuple[str, ...]
+    credentials_release: tuple[str, ...]
+    credentials_ssh_agent: tuple[str, ...]
+    credentials_files: tuple[str, ...]
+    credentials_gitconfig: bool
     notify_command: tuple[str, ...]
     notify_terminal: Shown
     secrets_age_identity: str

@@ -16,6 +16,7 @@ from coding_agents.errors import UsageError
 from coding_agents.model.limits import cpus_text, duration_text, rate_text, size_text
 from coding_agents.model.protection import BEST_AVAILABLE, REQUIRED
 from coding_agents.model.registry import Kind, parse_registry
+from coding_agents.model.release import FILES, parse_key_grant, parse_release
 from coding_agents.model.suggest import close_to
 from coding_agents_guest.egress.hosts import HostError, parse_host
 from coding_agents_guest.egress.rules import RuleError, parse_rule
@@ -121,6 +122,21 @@ def parse_indexes(kind: Kind, most: int) -> Callable[[object], tuple[str, ...]]:
         return found
 
     return parse
+
+
+def parse_releases(value: object) -> tuple[str, ...]:
+    """Places whose credential a session may be given (`model.release`), each in its one spelling."""
+    return _each(value, lambda text: parse_release(text).text)
+
+
+def parse_key_grants(value: object) -> tuple[str, ...]:
+    """Keys of the user's ssh-agent, each with the host that a session may use it at, in their one spelling."""
+    return _each(value, lambda text: parse_key_grant(text).text)
+
+
+def parse_auth_files(value: object) -> tuple[str, ...]:
+    """Names of the user's configurations that hold logins and that a session may read."""
+    return tuple(sorted(_each(value, parse_choice(*FILES))))
 
 
 def parse_upstream(value: object) -> str:

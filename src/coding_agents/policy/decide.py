@@ -59,6 +59,17 @@ def decide(policy: Policy, operation: Operation) -> Decision:
     return Deny(rule.rule_id, rule.tier, rule.reason)
 
 
+def decide_listed(policy: Policy, operation: Operation, *, listed: bool) -> Decision:
+    """The same for what a person decides beforehand, by a setting of their own that names it (`listed`).
+
+    What the matrix has no row for stays refused, whatever a setting names.
+    """
+    decision = decide(policy, operation)
+    if listed and isinstance(decision, Deny) and decision.tier is Tier.ASK and decision.rule != UNLISTED:
+        return Allow(decision.rule, decision.tier, "the user's settings name it")
+    return decision
+
+
 def decide_push(policy: Policy, request: PushRequest) -> tuple[Decision, ...]:
     """One decision for each update, in order. A push is carried out only when every one is Allow."""
     return tuple(decide(policy, _operation(update, request)) for update in request.updates)

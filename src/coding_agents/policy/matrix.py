@@ -45,6 +45,12 @@ class Operation(Enum):
     REGISTRY_READ = "registry.read"
     REGISTRY_OTHER = "registry.other"
     REGISTRY_REFLECTED = "registry.reflected"
+    CREDENTIAL_RELEASE = "credential.release"
+    CREDENTIAL_SESSION = "credential.session"
+    CREDENTIAL_MALFORMED = "credential.malformed"
+    SSH_AGENT_SIGN = "ssh-agent.sign"
+    SSH_AGENT_OTHER = "ssh-agent.other"
+    AUTH_FILE = "auth.file"
 
 
 class Rule(msgspec.Struct, frozen=True):

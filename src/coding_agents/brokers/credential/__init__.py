@@ -1,0 +1,1 @@
+"""Credentials for git, asked by the guest: its words (request) and those of the host's git (answer). No IO."""

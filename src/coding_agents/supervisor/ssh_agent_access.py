@@ -1,0 +1,170 @@
+"""A session's use of the user's ssh-agent: it lists the keys that were named and signs logins at the hosts that were.
+
+Each connection of the guest has a connection of its own to the agent. A signature is recorded before it is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from coding_agents.errors import CodingAgentsError
+from coding_agents.gitsync.rules import load_policy
+from coding_agents.model.audit import AuditEvent, RecordType
+from coding_agents.model.release import parse_key_grant
+from coding_agents.model.turns import Turns
+from coding_agents.policy.decide import Deny, decide, decide_listed
+from coding_agents.policy.matrix import Operation
+from coding_agents.supervisor.context import SessionContext, session_settings
+from coding_agents.supervisor.credentials_kept import read_given, still_given
+from coding_agents.supervisor.guest_link import GUEST_UID
+from coding_agents.supervisor.journal import Journal
+from coding_agents.supervisor.older_guest import knows_this_versions_bridge
+from coding_agents_guest.mux import Stream
+
+if TYPE_CHECKING:
+    from coding_agents.brokers.sshagent.filter import AgentFilter, Allowed
+    from coding_agents.brokers.sshagent.upstream import Upstream
+    from coding_agents.brokers.sshagent.wire import Bind, SignRequest
+
+_BURST, _EVERY_S = 20, 3.0
+_IDLE_S = 120.0  # a login asks within seconds
+
+
+class SshAgentAccess:
+    """One session's. The protocol is loaded with the first connection."""
+
+    def __init__(self, session: SessionContext, journal: Journal) -> None:
+        self._session = session
+        self._journal = journal
+        self._policy = load_policy()
+        self._turns = Turns(_BURST, _EVERY_S)
+
+    @property
+    def served(self) -> bool:
+        """Whether the session was given any key, and its program knows of that."""
+        return bool(read_given(self._session.directory).ssh_agent) and knows_this_versions_bridge(
+            self._session
+        )
+
+    async def serve(self, stream: Stream) -> None:
+        """Serve one connection of the guest until it ends, breaks the protocol, or has been quiet for long."""
+        if stream.peer_uid != GUEST_UID:
+            stream.reset("the agent's keys are for the agent alone")
+            return
+        from coding_agents.brokers.sshagent.filter import AgentFilter
+        from coding_agents.brokers.sshagent.upstream import Upstream
+        from coding_agents.brokers.sshagent.wire import MAX_REQUEST, AgentError, Frames
+
+        try:
+            filtered = AgentFilter(await asyncio.to_thread(self._allowed))
+        except CodingAgentsError as error:
+            await self._refused(Operation.SSH_AGENT_SIGN, error.message)
+            stream.reset("no agent")
+            return
+        frames = Frames(MAX_REQUEST)
+        async with Upstream(self._session.env.environ.get("SSH_AUTH_SOCK", "")) as upstream:
+            try:
+                while data := await asyncio.wait_for(stream.read(), _IDLE_S):
+                    for message in frames.feed(data):
+                        await stream.write(await self._answer(message, filtered, upstream))
+            except AgentError as error:
+                await self._refused(Operation.SSH_AGENT_OTHER, str(error))
+                stream.reset("malformed message")
+            except (TimeoutError, ConnectionError):
+                stream.reset("quiet for too long")
+            else:
+                stream.write_eof()
+
+    async def close(self) -> None:
+        """Nothing stays open: a connection ends with its stream."""
+
+    async def _answer(self, message: bytes, filtered: AgentFilter, upstream: Upstream) -> bytes:
+        """The answer to one message, as it goes on the wire; FAILURE for all that is refused or comes to nothing."""
+        from coding_agents.brokers.sshagent.wire import (
+            FAILURE,
+            REQUEST_IDENTITIES,
+            SUCCESS,
+            AgentError,
+            Bind,
+            Identities,
+            packed,
+            parse_request,
+        )
+
+        operation = Operation.SSH_AGENT_OTHER
+        try:
+            request = parse_request(message)
+            operation = Operation.SSH_AGENT_SIGN
+            match request:
+                case Identities():
+                    answer = filtered.identities(await upstream.ask(bytes([REQUEST_IDENTITIES])))
+                case Bind() as bind:
+                    await self._bind(bind, filtered, upstream)
+                    answer = SUCCESS
+                case _:
+                    answer = await self._sign(request, filtered, upstream)
+        except (AgentError, CodingAgentsError) as error:
+            await self._refused(operation, str(error))
+            answer = FAILURE
+        return packed(answer)
+
+    async def _bind(self, bind: Bind, filtered: AgentFilter, upstream: Upstream) -> None:
+        filtered.require_bindable(bind)
+        await upstream.require_checked(bind)
+        filtered.bound(bind)
+
+    async def _sign(self, request: SignRequest, filtered: AgentFilter, upstream: Upstream) -> bytes:
+        from coding_agents.brokers.sshagent.wire import AgentError, checked_signature
+
+        if self._turns.take(asyncio.get_running_loop().time(), patience_s=0.0) is None:
+            raise AgentError("logins are asked for too often; wait, then go on")
+        entry = filtered.require_signable(request)
+        await self._record(request, entry)
+        return checked_signature(await upstream.ask(request.message()))
+
+    async def _record(self, request: SignRequest, entry: Allowed) -> None:
+        """Write down what is about to be signed, when the settings name it still. Raises AgentError, AuditError."""
+        from coding_agents.brokers.sshagent.wire import AgentError
+
+        listed = any(
+            (one.fingerprint, one.host) == (entry.fingerprint, entry.host)
+            for one in await asyncio.to_thread(self._allowed)
+        )
+        decision = decide_listed(self._policy, Operation.SSH_AGENT_SIGN, listed=listed)
+        if isinstance(decision, Deny):
+            raise AgentError(decision.reason)
+        await self._journal.broker(
+            AuditEvent(
+                RecordType.SSH_AGENT_SIGNED,
+                tier=int(decision.tier),
+                rule=decision.rule,
+                subject=f"{request.user}@{entry.host}",
+                detail={"key": entry.fingerprint, "session": request.session.hex()},
+            )
+        )
+
+    def _allowed(self) -> tuple[Allowed, ...]:
+        """The entries that count now, with the keys by which the user's known_hosts know their hosts. May raise."""
+        from coding_agents.brokers.sshagent.filter import Allowed
+        from coding_agents.credentials.known_hosts import known_keys
+
+        settings = session_settings(self._session)
+        grants = map(parse_key_grant, still_given(self._session.directory, settings).ssh_agent)
+        return tuple(
+            Allowed(one.fingerprint, one.host, frozenset(known_keys(self._session.env, one.known_as)))
+            for one in grants
+        )
+
+    async def _refused(self, operation: Operation, reason: str) -> None:
+        decision = decide(self._policy, operation)
+        event = AuditEvent(
+            RecordType.SSH_AGENT_REFUSED,
+            outcome="denied",
+            rule=decision.rule,
+            tier=int(decision.tier),
+            detail={"reason": reason},
+        )
+        with suppress(CodingAgentsError, OSError):
+            await self._journal.broker(event)
