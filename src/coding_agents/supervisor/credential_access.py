@@ -22,8 +22,8 @@ from coding_agents.policy.matrix import Operation
 from coding_agents.supervisor.context import SessionContext, session_settings
 from coding_agents.supervisor.credentials_kept import session_token, still_given
 from coding_agents.supervisor.guest_link import GUEST_UID
+from coding_agents.supervisor.guest_program import is_this_versions
 from coding_agents.supervisor.journal import Journal
-from coding_agents.supervisor.older_guest import knows_this_versions_bridge
 from coding_agents_guest.mux import Stream
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class CredentialAccess:
     @property
     def served(self) -> bool:
         """Always, so that git inside is told why there is no credential; but a session's program may be older."""
-        return knows_this_versions_bridge(self._session)
+        return is_this_versions(self._session.env.data_dir, self._session.record.guest_digest)
 
     async def serve(self, stream: Stream) -> None:
         """Answer the one request that a connection of the guest carries."""

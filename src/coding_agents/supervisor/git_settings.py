@@ -12,11 +12,12 @@ from collections.abc import Callable
 
 from coding_agents.model.gitconfig import Section, render
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.credential_settings import credential_settings
 from coding_agents_guest.gitconfig import MAX_TEXT
 
 Part = Callable[[SessionContext], tuple[Section, ...]]
 
-_PARTS: tuple[Part, ...] = ()
+_PARTS: tuple[Part, ...] = (credential_settings,)
 """Each part's sections for a session; of a setting with one value git takes the last. None may raise."""
 
 

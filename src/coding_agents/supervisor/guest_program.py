@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,6 +49,16 @@ class GuestProgram(msgspec.Struct, frozen=True):
     @property
     def volume(self) -> str:
         return guest_volume_name(self.digest)
+
+
+def is_this_versions(data_dir: Path, digest: str) -> bool:
+    """Whether the program with this SHA-256 was made by this version: an older bridge knows no later option."""
+    return (data_dir / "guest" / f"{_version()}-{digest}.pyz").is_file()
+
+
+@cache
+def _version() -> str:
+    return sources_digest(guest_sources())
 
 
 def ensure_guest_volume(engine: Engine, program: GuestProgram, image: str, *, suffix: str) -> None:

@@ -7,11 +7,13 @@ from typing import Protocol
 
 from coding_agents.supervisor.activity import ActivityWatch
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.credential_access import CredentialAccess
 from coding_agents.supervisor.guest_link import Service
 from coding_agents.supervisor.journal import Journal
 from coding_agents.supervisor.mcp_services import McpServices
 from coding_agents.supervisor.model_access import ModelAccess
 from coding_agents.supervisor.registry_access import RegistryAccess
+from coding_agents.supervisor.ssh_agent_access import SshAgentAccess
 from coding_agents.supervisor.tool_calls import ToolCalls
 from coding_agents_guest.mux import Stream
 
@@ -47,6 +49,8 @@ class Services:
         self._brokers: dict[str, Access] = {
             "model": ModelAccess(session, journal, end_for, activity),
             "registry": RegistryAccess(session, journal),
+            "credential": CredentialAccess(session, journal),
+            "ssh-agent": SshAgentAccess(session, journal),
         }
 
     def offered(self) -> tuple[dict[str, Service], tuple[str, ...]]:

@@ -19,8 +19,8 @@ from coding_agents.policy.matrix import Operation
 from coding_agents.supervisor.context import SessionContext, session_settings
 from coding_agents.supervisor.credentials_kept import read_given, still_given
 from coding_agents.supervisor.guest_link import GUEST_UID
+from coding_agents.supervisor.guest_program import is_this_versions
 from coding_agents.supervisor.journal import Journal
-from coding_agents.supervisor.older_guest import knows_this_versions_bridge
 from coding_agents_guest.mux import Stream
 
 if TYPE_CHECKING:
@@ -44,8 +44,9 @@ class SshAgentAccess:
     @property
     def served(self) -> bool:
         """Whether the session was given any key, and its program knows of that."""
-        return bool(read_given(self._session.directory).ssh_agent) and knows_this_versions_bridge(
-            self._session
+        session = self._session
+        return bool(read_given(session.directory).ssh_agent) and is_this_versions(
+            session.env.data_dir, session.record.guest_digest
         )
 
     async def serve(self, stream: Stream) -> None:

@@ -39,8 +39,9 @@ def parse_answer(data: bytes, request: CredentialRequest, user: str = "") -> Cre
     username, password = told.get("username", ""), told.get("password", "")
     if not username or not password:
         raise AnswerError("the host's git knows no user name and password for it")
-    if username != (wanted := user or request.username or username):
-        raise AnswerError(f"the host's credential there is of another account than {wanted}")
+    for wanted in filter(None, (user, request.username)):
+        if username != wanted:
+            raise AnswerError(f"the host's credential there is of another account than {wanted}")
     expires = told.get("password_expiry_utc", "")
     return Credential(username, password, expires if expires.isdecimal() and len(expires) < 20 else "")
 
