@@ -20,7 +20,7 @@ ANSWERED = b"credential\n"
 
 
 def main(arguments: Sequence[str], path: str = _SOCKET) -> int:
-    """Serve git once on our standard streams: 0, also where there is no credential; 2 for words that git does not say."""
+    """Serve git once on our standard streams: 0, also where there is no credential; 2 for other words than git's."""
     if len(arguments) != 1:
         print("git-credential: wants get, store or erase", file=sys.stderr)
         return 2

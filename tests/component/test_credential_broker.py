@@ -1,4 +1,4 @@
-"""Credentials for git inside: a hostile guest on one side, the host's real git and helpers, also bad ones, on the other."""
+"""Credentials for git inside: a hostile guest on one side, the host's real git and helpers on the other."""
 
 from __future__ import annotations
 
@@ -48,7 +48,11 @@ def session(tmp_path: Path) -> SessionContext:
 
 def give(session: SessionContext, *release: str, now: tuple[str, ...] | None = None) -> None:
     listed = ", ".join(f'"{one}"' for one in (release if now is None else now))
-    put(session.env.home, ".config/coding-agents/config.toml", f"[credentials]\nrelease = [{listed}]\n".encode())
+    put(
+        session.env.home,
+        ".config/coding-agents/config.toml",
+        f"[credentials]\nrelease = [{listed}]\n".encode(),
+    )
     write_given(session.directory, Given(release=release))
 
 
@@ -63,7 +67,9 @@ def script(session: SessionContext, text: str) -> None:
     helper(session, str(path))
 
 
-def answers(session: SessionContext, *requests: bytes, uid: int = 1000, journal: Journal | None = None) -> list[bytes]:
+def answers(
+    session: SessionContext, *requests: bytes, uid: int = 1000, journal: Journal | None = None
+) -> list[bytes]:
     """What the guest gets for each request, one connection each."""
 
     async def one(access: CredentialAccess, request: bytes) -> bytes:
@@ -107,8 +113,14 @@ def test_a_named_place_is_answered_by_the_hosts_git_and_recorded(session: Sessio
      "git.example.evil.example team/one", "git.example:8443 team/one", "git.example other/team/one"],
 )  # fmt: skip
 def test_a_sibling_and_another_host_get_nothing(session: SessionContext, place: str) -> None:
-    put(session.env.home, ".git-credentials", b"".join(
-        f"https://me:{TOKEN}@{one}\n".encode() for one in ("git.example", "evil.example", "git.example%3a8443")))
+    put(
+        session.env.home,
+        ".git-credentials",
+        b"".join(
+            f"https://me:{TOKEN}@{one}\n".encode()
+            for one in ("git.example", "evil.example", "git.example%3a8443")
+        ),
+    )
     host, _, path = place.partition(" ")
     (answer,) = answers(session, f"protocol=https\nhost={host}\npath={path}\n".encode())
     assert answer == b"this place is not in the user's setting credentials.release\n"
@@ -118,7 +130,9 @@ def test_a_sibling_and_another_host_get_nothing(session: SessionContext, place: 
     )  # fmt: skip
 
 
-def test_what_is_taken_back_is_gone_at_once_and_what_is_new_waits_for_a_start(session: SessionContext) -> None:
+def test_what_is_taken_back_is_gone_at_once_and_what_is_new_waits_for_a_start(
+    session: SessionContext,
+) -> None:
     give(session, PLACE, now=())
     assert TOKEN.encode() not in answers(session, ASK)[0]
     give(session, now=(PLACE,))
@@ -172,7 +186,9 @@ def test_a_bad_helper_of_the_host_ends_in_a_reason(
     session: SessionContext, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text, reason = BAD_HELPERS[kind]
-    monkeypatch.setattr("coding_agents.credentials.git.git_credential.__kwdefaults__", {"user": "", "timeout_s": 1.0})
+    monkeypatch.setattr(
+        "coding_agents.credentials.git.git_credential.__kwdefaults__", {"user": "", "timeout_s": 1.0}
+    )
     script(session, f"cat > /dev/null\n{text}")
     began = time.monotonic()
     (answer,) = answers(session, ASK)
@@ -188,7 +204,14 @@ def test_helpers_of_a_repository_have_no_say(session: SessionContext, tmp_path: 
     planted = tmp_path / "planted"
     for place in (Path(session.record.repo.work_tree), session.directory / "relay.git"):
         subprocess.run(
-            ("git", "-C", str(place), "config", "credential.helper", f"!touch {planted}; echo password=x; echo username=x"),
+            (
+                "git",
+                "-C",
+                str(place),
+                "config",
+                "credential.helper",
+                f"!touch {planted}; echo password=x; echo username=x",
+            ),
             check=True,
         )
     before = Path.cwd()
@@ -254,7 +277,9 @@ def _basic(user: str, password: str) -> str:
         ((), None, b"", 2),
     ],
 )
-def test_the_guests_helper(tmp_path: Path, words: tuple[str, ...], said: bytes | None, out: bytes, status: int) -> None:
+def test_the_guests_helper(
+    tmp_path: Path, words: tuple[str, ...], said: bytes | None, out: bytes, status: int
+) -> None:
     program = guest_program(tmp_path)
     got = []
     with short_directory() as short, socket.socket(socket.AF_UNIX) as listener:

@@ -47,7 +47,11 @@ def give(session: SessionContext, agent: Path | str, key: SshKey, host_key: SshK
     """Let the session log in at `host` with a key of the agent; the user knows the host by its key."""
     entry = f"{key.fingerprint} {host}"
     write_given(session.directory, Given(ssh_agent=(entry,)))
-    put(session.env.home, ".config/coding-agents/config.toml", f'[credentials]\nssh_agent = ["{entry}"]\n'.encode())
+    put(
+        session.env.home,
+        ".config/coding-agents/config.toml",
+        f'[credentials]\nssh_agent = ["{entry}"]\n'.encode(),
+    )
     put(session.env.home, ".ssh/known_hosts", f"{host} {host_key.public}\n".encode())
     session.env = host_environment(session.env.home, SSH_AUTH_SOCK=str(agent))
 
@@ -142,15 +146,27 @@ def test_git_over_ssh_works_without_a_key_inside(session: SessionContext, tmp_pa
                                       capture_output=True, timeout=20, check=False)  # fmt: skip
                 assert done.returncode != 0
             (tmp_path / "text").write_text("x")
-            done = subprocess.run(("ssh-keygen", "-Y", "sign", "-n", "git", "-f", f"{mine.path}.pub", str(tmp_path / "text")),
-                                  env={**env, "SSH_AUTH_SOCK": str(path)}, capture_output=True, timeout=20, check=False)  # fmt: skip
+            words = (
+                "ssh-keygen",
+                "-Y",
+                "sign",
+                "-n",
+                "git",
+                "-f",
+                f"{mine.path}.pub",
+                str(tmp_path / "text"),
+            )
+            done = subprocess.run(words, env={**env, "SSH_AUTH_SOCK": str(path)}, capture_output=True,
+                                  timeout=20, check=False)  # fmt: skip
             assert done.returncode != 0, "a commit, or any text, was signed with the user's key"
 
         mine.path.rename(tmp_path / "gone")  # so that only an agent can sign
         found = inside(session, tmp_path, test)
         assert [line.split()[0] for line in server.asked] == ["mine"]
     signed = [one for one in found if one.type == "ssh-agent-signed"]
-    assert [(one.tier, one.outcome, one.detail["key"]) for one in signed] == [(3, "allowed", mine.fingerprint)]
+    assert [(one.tier, one.outcome, one.detail["key"]) for one in signed] == [
+        (3, "allowed", mine.fingerprint)
+    ]
     assert signed[0].subject.endswith(f"@{HOST}")
     assert {one.type for one in found} == {"ssh-agent-signed", "ssh-agent-refused"}
 
@@ -189,7 +205,9 @@ def test_a_login_elsewhere_is_not_signed(session: SessionContext, tmp_path: Path
 
 
 @pytest.mark.parametrize("answer", [SUCCESS, b"\x0e" + packed(b"signature"), b"\0", b""])
-def test_an_agent_that_checks_no_sessions_signs_nothing(session: SessionContext, tmp_path: Path, answer: bytes) -> None:
+def test_an_agent_that_checks_no_sessions_signs_nothing(
+    session: SessionContext, tmp_path: Path, answer: bytes
+) -> None:
     mine, host = ssh_key(tmp_path / "keys/mine"), ssh_key(tmp_path / "keys/host")
     with short_directory() as short, socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(short / "a"))
@@ -213,7 +231,10 @@ def test_an_agent_that_checks_no_sessions_signs_nothing(session: SessionContext,
 
                 def test() -> None:
                     with connect(path) as link:
-                        assert ask(link, Bind(blob(host), b"s" * 32, b"x" * 83, forwarding=False).message()) == FAILURE
+                        assert (
+                            ask(link, Bind(blob(host), b"s" * 32, b"x" * 83, forwarding=False).message())
+                            == FAILURE
+                        )
                         assert ask(link, login(b"s" * 32, mine)) == FAILURE
 
                 await asyncio.to_thread(test)
@@ -224,7 +245,9 @@ def test_an_agent_that_checks_no_sessions_signs_nothing(session: SessionContext,
     assert {one.type for one in kept} == {"ssh-agent-refused"}
 
 
-def test_a_lost_key_or_host_or_agent_is_a_failure_and_no_hang(session: SessionContext, tmp_path: Path) -> None:
+def test_a_lost_key_or_host_or_agent_is_a_failure_and_no_hang(
+    session: SessionContext, tmp_path: Path
+) -> None:
     mine, host = ssh_key(tmp_path / "keys/mine"), ssh_key(tmp_path / "keys/host")
     with ssh_agent(mine, host) as agent:
         give(session, agent, mine, host)
@@ -274,7 +297,9 @@ def test_a_lost_key_or_host_or_agent_is_a_failure_and_no_hang(session: SessionCo
     inside(session, tmp_path, gone)
 
 
-def test_only_the_agent_reaches_it(session: SessionContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_agent_reaches_it(
+    session: SessionContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ssh_agent_access, "GUEST_UID", os.geteuid() + 1)
 
     def test(path: Path) -> None:

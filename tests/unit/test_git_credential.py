@@ -108,7 +108,9 @@ def test_the_guest_does_not_choose_the_account() -> None:
 
 
 def test_only_the_credential_is_passed_on() -> None:
-    told = parse_answer(ANSWER + b"password_expiry_utc=1900000000\noauth_refresh_token=more\nstate[]=x\n", REQUEST)
+    told = parse_answer(
+        ANSWER + b"password_expiry_utc=1900000000\noauth_refresh_token=more\nstate[]=x\n", REQUEST
+    )
     assert guest_lines(told) == b"username=me\npassword=s3cret\npassword_expiry_utc=1900000000\n"
     assert "s3cret" not in repr(told)
 

@@ -70,7 +70,7 @@ def test_nothing_beside_an_entry_is_ever_covered(own: tuple[str, ...], other: tu
     ],
 )  # fmt: skip
 def test_what_could_be_read_in_two_ways_is_no_entry(text: str) -> None:
-    with pytest.raises(ValueError, match="https|host|path|account|port") as refused:
+    with pytest.raises(ValueError, match=r"https|host|path|account|port") as refused:
         parse_release(text)
     assert "secret" not in str(refused.value)
 
@@ -89,7 +89,9 @@ def test_an_entry_has_one_spelling(text: str, spelled: str) -> None:
 
 
 def test_the_most_exact_entry_counts() -> None:
-    entries = [parse_release(f"https://{one}") for one in ("me@a.example/t", "you@a.example/t/x", "a.example/u")]
+    entries = [
+        parse_release(f"https://{one}") for one in ("me@a.example/t", "you@a.example/t/x", "a.example/u")
+    ]
     found = covering(entries, "a.example", ("t", "x.git"))
     assert found is not None
     assert found.user == "you"
@@ -110,10 +112,13 @@ def test_a_key_goes_with_one_host(text: str, spelled: str, known_as: str) -> Non
     assert parse_key_grant(text).known_as == known_as
 
 
-@pytest.mark.parametrize("text", ["", FINGERPRINT, f"MD5:{'a' * 43} git.example", f"{FINGERPRINT} *.example",
-                                  f"{FINGERPRINT} Git.example", f"{FINGERPRINT} a b", f"{FINGERPRINT[:-1]} a"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    ["", FINGERPRINT, f"MD5:{'a' * 43} git.example", f"{FINGERPRINT} *.example",
+     f"{FINGERPRINT} Git.example", f"{FINGERPRINT} a b", f"{FINGERPRINT[:-1]} a"],
+)  # fmt: skip
 def test_no_key_for_any_host(text: str) -> None:
-    with pytest.raises(ValueError, match="key|host"):
+    with pytest.raises(ValueError, match=r"key|host"):
         parse_key_grant(text)
 
 

@@ -168,14 +168,19 @@ def test_an_entry_whose_host_nobody_knows_is_for_no_session() -> None:
         AgentFilter((Allowed(fingerprint(MINE), "git.example", frozenset()),)).bound(BIND)
 
 
-@pytest.mark.parametrize("answer", [b"", b"\x05", bytes([IDENTITIES]) + b"\xff\xff\xff\xff",
-                                    identities_message(((MINE, b"a"),)) + b"x", bytes([IDENTITIES]) + b"\0\0\0\1"])  # fmt: skip
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"\x05", bytes([IDENTITIES]) + b"\xff\xff\xff\xff",
+     identities_message(((MINE, b"a"),)) + b"x", bytes([IDENTITIES]) + b"\0\0\0\1"],
+)  # fmt: skip
 def test_an_agent_that_says_nonsense_lists_nothing(answer: bytes) -> None:
     with pytest.raises(AgentError):
         parse_identities(answer)
 
 
-@pytest.mark.parametrize("answer", [b"", b"\x05", b"\x06", bytes([SIGN_RESPONSE]), bytes([SIGN_RESPONSE]) + packed(b"")])
+@pytest.mark.parametrize(
+    "answer", [b"", b"\x05", b"\x06", bytes([SIGN_RESPONSE]), bytes([SIGN_RESPONSE]) + packed(b"")]
+)
 def test_only_a_signature_is_passed_on(answer: bytes) -> None:
     with pytest.raises(AgentError):
         checked_signature(answer)

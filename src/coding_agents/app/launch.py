@@ -14,6 +14,7 @@ import msgspec
 
 from coding_agents.app.bring_up import Guarding, bring_up
 from coding_agents.app.config_volume import fill_config
+from coding_agents.app.credentials import SessionCredentials, session_credentials
 from coding_agents.app.demands import require_enforceable
 from coding_agents.app.disk_quota import Disk, decide_disk, full_disk_named
 from coding_agents.app.egress import host_proxy_place, list_is_managed, require_rules, session_egress
@@ -57,6 +58,7 @@ from coding_agents.sandbox.spec import Network
 from coding_agents.store.leftovers import finish_removals
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.credentials_kept import write_given as give_credentials
 from coding_agents.supervisor.disk import disk_opened, make_disk
 from coding_agents.supervisor.egress_kept import write_egress
 from coding_agents.supervisor.guest_program import GuestProgram, ensure_guest_volume
@@ -101,6 +103,8 @@ class Launch(msgspec.Struct):
     on_gate: Callable[[SessionContext], None] | None = None
     servers: SessionServers = SessionServers()
     disk: Disk = Disk()
+    credentials: SessionCredentials = SessionCredentials()
+    gitconfig: bytes = b""
 
     def run(self) -> Launched:
         """Carry the request out. Raises what the steps raise; then nothing is left of the launch."""
@@ -109,6 +113,7 @@ class Launch(msgspec.Struct):
             self.servers = session_servers(
                 self.env, self.facts.repo, self.facts.manifest.mcp, runtime=runtime
             )
+        self.credentials = session_credentials(self.env, self.request.settings)
         for _ in range(_NAMINGS):
             with suppress(_OutrunError):
                 return self._run(self.facts)
@@ -132,6 +137,8 @@ class Launch(msgspec.Struct):
             require_rules(self.env, session_egress(self.request.settings, facts.manifest))
         for file, left in self.servers.left:
             self.narrator.say(f"MCP server {left.name} of {file} is not started: {left.reason}")
+        for problem in self.credentials.problems:
+            self.narrator.say(problem)
         info = facts.engine.info
         require_enforceable(info, self.request.demands, launch_runtime(self.request, info))
         branch = require_free_branch(facts, naming.branch, self.env)
@@ -214,6 +221,7 @@ class Launch(msgspec.Struct):
         engine, record = facts.engine, session.record
         write_given(session.directory, self.servers.apart)
         give_registries(session.directory, settings_registries(self.request.settings))
+        give_credentials(session.directory, self.credentials.given)
         if plan.door is not None:
             place = host_proxy_place(self.env.environ)
             rules = self._registries(facts, plan.sandbox.image)
@@ -226,6 +234,8 @@ class Launch(msgspec.Struct):
         with ExitStack() as open_disk, Parallel(self.trace) as steps:
             disk = steps.run("disk", lambda: self._open_disk(session, open_disk)) if record.quota else None
             source = steps.run("relay", lambda: self._source(session, facts))
+            if self.request.settings.credentials_gitconfig:
+                steps.run("gitconfig", self._read_gitconfig)
             guest = steps.run("guest", lambda: self._guest(engine, plan, program))
             volumes = [
                 steps.run(f"{volume.name.rpartition('-')[2]} volume", partial(make_volume, engine, volume))
@@ -260,6 +270,11 @@ class Launch(msgspec.Struct):
                 room()
         return source.result()
 
+    def _read_gitconfig(self) -> None:
+        from coding_agents.workspace.user_gitconfig import user_gitconfig
+
+        self.gitconfig = user_gitconfig(self.env.for_git())
+
     def _open_disk(self, session: SessionContext, open_disk: ExitStack) -> None:
         make_disk(session)
         open_disk.enter_context(disk_opened(session))
@@ -270,7 +285,9 @@ class Launch(msgspec.Struct):
         with full_disk_named(self.disk):
             fill_workspace(facts.engine, container, facts, source, self.env)
             seeds = {**home_files(facts.manifest, session.record, read), **self.servers.seeds()}
-            fill_home(facts.engine, container, seeds)
+            seeds |= self.credentials.seeds
+            seeds |= {".gitconfig": self.gitconfig} if self.gitconfig else {}
+            fill_home(facts.engine, container, seeds, self.credentials.links)
 
     def _fill_config(self, steps: Parallel, engine: Engine, plan: SessionPlan, own: Step[None]) -> None:
         """Begin to fill the configuration volume once it is known to be ours. Who reads it waits at the gate."""
@@ -391,7 +408,7 @@ class Launch(msgspec.Struct):
         )
 
     def _config_files(self) -> dict[str, tuple[bytes, bool]]:
-        return self.servers.volume(self.facts.manifest.mcp)
+        return {**self.servers.volume(self.facts.manifest.mcp), **self.credentials.volume}
 
     def _record(self, record: SessionRecord, undo: Undo) -> SessionContext:
         """Make the session's directory and its record: from here on `list` and `prune` know of it."""

@@ -5,8 +5,9 @@ All of it carries the session's nonce, by which a launch that fails finds and re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 import msgspec
@@ -107,12 +108,18 @@ def fill_workspace(
     engine.feed(container, (*_UNPACK, WORKSPACE), write, user=AGENT_USER)
 
 
-def fill_home(engine: Engine, container: str, seeds: dict[str, bytes]) -> None:
-    """Put the agent's first-run files into the home volume, owned by the agent."""
-    if seeds:
+def fill_home(
+    engine: Engine,
+    container: str,
+    seeds: Mapping[str, bytes],
+    links: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Put the agent's first-run files into the home volume, owned by the agent; a link goes before a file."""
+    files = {path: content for path, content in seeds.items() if path not in links}
+    if files or links:
 
         def write(out: BinaryIO) -> None:
-            out.write(tar_of(seeds, owner=AGENT_UID, mode=0o600))
+            out.write(tar_of(files, owner=AGENT_UID, mode=0o600, links=links))
 
         engine.feed(container, (*_UNPACK, HOME), write, user=AGENT_USER)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 
 from msgspec.structs import replace
 
 from coding_agents.app.bring_up import Guarding, bring_up
 from coding_agents.app.config_volume import fill_config
+from coding_agents.app.credentials import renewed_files
 from coding_agents.app.demands import demands_at_start, require_enforceable
 from coding_agents.app.egress import renewed_egress, require_rules
 from coding_agents.app.failed_start import enforcement_failures_recorded
@@ -40,6 +42,8 @@ from coding_agents.supervisor.context import (
     plan_input_of,
     session_settings,
 )
+from coding_agents.supervisor.credentials_kept import read_given as read_credentials
+from coding_agents.supervisor.credentials_kept import write_given as write_credentials
 from coding_agents.supervisor.disk import disk_opened
 from coding_agents.supervisor.egress_kept import read_egress, write_egress
 from coding_agents.supervisor.guest_program import GuestProgram
@@ -162,14 +166,22 @@ def _proxy_image(session: SessionContext) -> str:
 def _renew_config(session: SessionContext, plan: SessionPlan, manifest: AgentManifest) -> tuple[str, ...]:
     """Write the list of MCP servers anew, and name them: what is trusted may have changed since the last start."""
     if plan.config is None:
+        _renew_credentials(session)
         return ()
     record = session.record
     facts = facts_of(record)
     servers = session_servers(session.env, facts, manifest.mcp, record.packages, runtime=record.runtime)
     always = replace(manifest.mcp, always=True) if manifest.mcp is not None else None
-    fill_config(session.engine, plan, servers.volume(always))
+    fill_config(session.engine, plan, {**servers.volume(always), **_renew_credentials(session)})
     write_given(session.directory, servers.apart)
     return tuple(servers.started)
+
+
+def _renew_credentials(session: SessionContext) -> Mapping[str, tuple[bytes, bool]]:
+    """Write down anew what of the user's credentials the session has; the files that hold some, as they are now."""
+    given, files = renewed_files(session.env, session_settings(session), read_credentials(session.directory))
+    write_credentials(session.directory, given)
+    return files
 
 
 def _holder_dns(session: SessionContext) -> tuple[str, ...]:

@@ -1,4 +1,7 @@
-"""What a launch says in at most 8 lines: what is enforced, as measured, what is absent, and what was not copied."""
+"""What a launch says in at most 8 lines: what is enforced, as measured, what is absent, and what was not copied.
+
+One more tells what of the user's own credentials the agent has, where they gave it any.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from coding_agents.model.limits import NO_RATE, NO_TIME, duration_text, rate_text
+from coding_agents.model.release import Given
 from coding_agents.model.session import SessionRecord
 from coding_agents.terminal.escape import escape
 
@@ -23,17 +27,23 @@ _GVISOR = {
     "gvisor": "; system calls: gVisor's own kernel",
     "old-gvisor": "; system calls: gVisor's own kernel, an old one in which `ls` fails",
 }
+_NOTHING = Given()
 _LIMITS = ("cpus", "memory", "swap", "pids", "disk", "disk-read", "disk-write")
 _LACKING = ("absent", "off", "unknown")
 
 
 def banner(
-    record: SessionRecord, copy: CopyPlan | None = None, *, model: str = "", registries: Iterable[str] = ()
+    record: SessionRecord,
+    copy: CopyPlan | None = None,
+    *,
+    model: str = "",
+    registries: Iterable[str] = (),
+    given: Given = _NOTHING,
 ) -> Iterator[str]:
     """The lines for a session that has just started.
 
     `copy` is what went into it at its launch, `model` who its requests to the model are from, `registries`
-    whose package indexes the host reads for it.
+    whose package indexes the host reads for it, `given` what it has of the user's own credentials.
     """
     enforced = record.enforced
     opened = f"; open: {_few(record.private)}" if record.private and record.network == "allow-all" else ""
@@ -49,6 +59,8 @@ def banner(
     yield f"network  {record.network}: {enforced.get('network', 'unknown')}{opened}{asks}{reads}"
     yield f"limits   {', '.join((*_measured(enforced), *_watched(record.limits)))}"
     yield f"absent   {_lacking(enforced.items()) or 'nothing'}"
+    if given:
+        yield f"given    {'; '.join(_given(given))}"
     if copy is None:
         return
     if copy.left_out:
@@ -64,6 +76,17 @@ def banner(
     if record.repo.kind != "path":
         url = record.repo.common_dir
         yield f"work     comes back to {url}; fetch it with: git fetch {url} {record.branch}"
+
+
+def _given(given: Given) -> Iterator[str]:
+    away = ", which the agent can read and take away"
+    if given.release:
+        yield f"your credential for {_few(given.release)}{away}"
+    if given.files:
+        yield f"your {', '.join(given.files)}{away}"
+    if given.ssh_agent:
+        hosts = tuple(dict.fromkeys(one.partition(" ")[2] for one in given.ssh_agent))
+        yield f"logins with your ssh-agent at {_few(hosts)}, as often as it likes"
 
 
 def _measured(enforced: Mapping[str, str]) -> Iterator[str]:

@@ -19,6 +19,7 @@ from coding_agents.errors import Terminated
 from coding_agents.model.session import to_public
 from coding_agents.sandbox.plan import describe, to_json
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.credentials_kept import read_given as credentials_given
 from coding_agents.supervisor.registry_kept import read_given
 
 _STATUS_UNKNOWN = 125
@@ -60,8 +61,14 @@ def _show(
     from coding_agents.app.pins import launch_notice
 
     copy = launched.source.copy if launched.source else None
-    given = dict.fromkeys(one.kind for one in read_given(launched.session.directory))
-    for line in banner(launched.session.record, copy, model=model_told(launched.session), registries=given):
+    directory = launched.session.directory
+    for line in banner(
+        launched.session.record,
+        copy,
+        model=model_told(launched.session),
+        registries=dict.fromkeys(one.kind for one in read_given(directory)),
+        given=credentials_given(directory),
+    ):
         app.output.say(line)
     if notice := launch_notice(app.env, launched.session.record.agent, date.today()):
         app.output.aside(notice)

@@ -22,6 +22,7 @@ def command(app: AppContext, name: str, show_trace: bool) -> None:
     from coding_agents.app.steps import Trace
     from coding_agents.cli.banner import banner
     from coding_agents.cli.launch_view import render_trace
+    from coding_agents.supervisor.credentials_kept import read_given as credentials_given
     from coding_agents.supervisor.registry_kept import read_given
 
     session, trace = find_session(app, name), Trace()
@@ -29,8 +30,9 @@ def command(app: AppContext, name: str, show_trace: bool) -> None:
     if enforced is None:
         app.output.say(f"session {session.record.name} is running already")
         return
-    given = dict.fromkeys(one.kind for one in read_given(session.directory))
-    for line in banner(session.record, model=model_told(session), registries=given):
+    indexes = dict.fromkeys(one.kind for one in read_given(session.directory))
+    given = credentials_given(session.directory)
+    for line in banner(session.record, model=model_told(session), registries=indexes, given=given):
         app.output.say(line)
     if session.record.mode == "tmux":
         app.output.say(f"agent    waits on its terminal: `coding-agents connect {session.record.name}`")

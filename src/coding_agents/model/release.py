@@ -2,7 +2,7 @@
 
 An entry of `credentials.release` is `https://[USER@]HOST[:PORT]/PATH`. It covers that path and what lies below it, by
 whole segments. Where the last one ends in `.git` or not makes no difference, as with forges. One of
-`credentials.ssh_agent` is `SHA256:FINGERPRINT HOST[:PORT]`: that key of the user's agent, for logins at that host alone.
+`credentials.ssh_agent` is `SHA256:FINGERPRINT HOST[:PORT]`: that key of the user's agent, for logins at that host.
 """
 
 from __future__ import annotations
@@ -126,11 +126,9 @@ def parse_host(text: str, *, usual_port: int = HTTPS_PORT) -> str:
 
 
 def parse_path(text: str) -> tuple[str, ...]:
-    """The segments of a path without a slash at its ends. Raises ValueError for what two programs could read otherwise."""
+    """The segments of a path without a slash at its ends. Raises ValueError for what has two readings."""
     segments = tuple(text.split("/"))
-    if len(text) > MAX_PATH or any(
-        one in (".", "..") or not _SEGMENT.fullmatch(one) for one in segments
-    ):
+    if len(text) > MAX_PATH or any(one in (".", "..") or not _SEGMENT.fullmatch(one) for one in segments):
         raise ValueError("a path has plain segments, without %, ?, #, spaces, empty ones, `.` and `..`")
     return segments
 

@@ -19,6 +19,9 @@ def credential_settings(session: SessionContext) -> tuple[Section, ...]:
         return ()
     helpers = [("helper", _HELPER)]
     if "git-credentials" in read_given(session.directory).files:
-        stored = f"{CONFIG_DIRECTORY}/{AUTH_DIRECTORY}/git-credentials"
-        helpers.append(("helper", f"store --file={stored}"))
+        stored = f"{CONFIG_DIRECTORY}/{AUTH_DIRECTORY}/git-credentials/.git-credentials"
+        # Read-only: git's own helper would wait for a lock, and complain, with each login that worked.
+        helpers.append(
+            ("helper", f'!f() {{ test "$1" != get || git credential-store --file={stored} get; }}; f')
+        )
     return (Section("credential", (*helpers, ("useHttpPath", "true"))),)

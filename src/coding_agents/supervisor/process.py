@@ -36,6 +36,7 @@ from coding_agents.sandbox.guest import guest_argv
 from coding_agents.sandbox.spec import BRIDGE_USER
 from coding_agents.supervisor.abandoned import phase_at_gate, stop_abandoned
 from coding_agents.supervisor.activity import ActivityWatch
+from coding_agents.supervisor.auth_files import record_auth_files
 from coding_agents.supervisor.autosaving import Autosaving
 from coding_agents.supervisor.bounds_watch import BoundsWatch
 from coding_agents.supervisor.context import SessionContext
@@ -274,6 +275,7 @@ class Supervisor:
         self._journal.require(
             RecordType.NETWORK_APPLIED, subject=self._session.record.network, detail=network
         )
+        await record_auth_files(self._session, self._journal)
         self._journal.require(RecordType.GATE_OPENED, subject=started_at)
         self._session.update(
             phase="running",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 AGENT_UID = 1000
@@ -80,8 +81,10 @@ class TarWriter:
         self._pending_bytes = 0
 
 
-def tar_of(files: Mapping[str, bytes], *, owner: int, mode: int) -> bytes:
-    """A small archive of `files` by path, with the directories above them (mode 0700)."""
+def tar_of(
+    files: Mapping[str, bytes], *, owner: int, mode: int, links: Mapping[str, str] = MappingProxyType({})
+) -> bytes:
+    """A small archive of `files` and symbolic `links` by path, with the directories above them (mode 0700)."""
     import io  # most launches write no other archive than that of the workspace
     import tarfile
 
@@ -93,14 +96,19 @@ def tar_of(files: Mapping[str, bytes], *, owner: int, mode: int) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         made: set[str] = set()
-        for name, content in files.items():
+        for name in (*files, *links):
             for parent in reversed(Path(name).parents[:-1]):
                 if str(parent) not in made:
                     made.add(str(parent))
                     archive.addfile(entry(str(parent), 0o700, tarfile.DIRTYPE))
+            if name in links:
+                link = entry(name, 0o777, tarfile.SYMTYPE)
+                link.linkname = links[name]
+                archive.addfile(link)
+                continue
             file = entry(name, mode, tarfile.REGTYPE)
-            file.size = len(content)
-            archive.addfile(file, io.BytesIO(content))
+            file.size = len(files[name])
+            archive.addfile(file, io.BytesIO(files[name]))
     return buffer.getvalue()
 
 

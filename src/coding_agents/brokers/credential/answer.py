@@ -8,7 +8,17 @@ from coding_agents.model.release import parse_host
 
 MAX_ANSWER = 64 * 1024
 _MAX_VALUE = 16 * 1024
-_ONCE = ("protocol", "host", "path", "username", "password", "password_expiry_utc", "quit", "authtype", "credential")
+_ONCE = (
+    "protocol",
+    "host",
+    "path",
+    "username",
+    "password",
+    "password_expiry_utc",
+    "quit",
+    "authtype",
+    "credential",
+)
 
 
 class AnswerError(ValueError):
@@ -79,6 +89,8 @@ def _told(data: bytes) -> dict[str, str]:
         if key not in _ONCE:
             continue  # what is for the host alone, such as oauth_refresh_token
         if key in told or len(value) > _MAX_VALUE or any(ord(one) < 0x20 or one == "\x7f" for one in value):
-            raise AnswerError("the host's git has answered with a value twice, or with one that no line can carry")
+            raise AnswerError(
+                "the host's git has answered with a value twice, or with one that no line can carry"
+            )
         told[key] = value
     return told

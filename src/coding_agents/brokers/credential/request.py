@@ -48,7 +48,9 @@ def parse_request(data: bytes) -> CredentialRequest:
     told = _told(data)
     protocol = told.get("protocol", "")
     if protocol != "https":
-        raise RequestError("credentials are given for https alone: with all else they would travel in the clear")
+        raise RequestError(
+            "credentials are given for https alone: with all else they would travel in the clear"
+        )
     if not told.get("path"):
         raise RequestError(
             "the request names no path, and credentials are released by path; set credential.useHttpPath=true"
@@ -63,7 +65,7 @@ def parse_request(data: bytes) -> CredentialRequest:
 
 
 def fill_input(request: CredentialRequest, user: str = "") -> bytes:
-    """What the host's own `git credential fill` is asked; `user` is the account of the entry, never the guest's word."""
+    """What the host's own `git credential fill` is asked; `user` is the entry's account, never the guest's word."""
     lines = ["protocol=https", f"host={request.host}", f"path={'/'.join(request.path)}"]
     if user:
         lines.append(f"username={user}")

@@ -40,9 +40,7 @@ class AgentFilter:
         """The agent's list of keys without those of no use here. Raises AgentError."""
         names = {one.fingerprint for one in self._here()}
         return identities_message(
-            tuple(
-                (key, comment) for key, comment in parse_identities(answer) if fingerprint(key) in names
-            )
+            tuple((key, comment) for key, comment in parse_identities(answer) if fingerprint(key) in names)
         )
 
     def require_bindable(self, bind: Bind) -> None:

@@ -56,14 +56,18 @@ class Upstream:
         """
         async with Upstream(self._path, answer_s=self._answer_s) as other:
             if await other.ask(broken(bind).message()) != FAILURE:
-                raise AgentError("the agent on the host does not check who signed a session; OpenSSH 8.9 does")
+                raise AgentError(
+                    "the agent on the host does not check who signed a session; OpenSSH 8.9 does"
+                )
         if await self.ask(bind.message()) != SUCCESS:
             raise AgentError("the agent on the host does not take the session for that host's")
 
     async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._open is None:
             if not self._path:
-                raise AgentError("this host has no ssh-agent: SSH_AUTH_SOCK is not set where the session began")
+                raise AgentError(
+                    "this host has no ssh-agent: SSH_AUTH_SOCK is not set where the session began"
+                )
             self._open = await asyncio.open_unix_connection(self._path)
         return self._open
 

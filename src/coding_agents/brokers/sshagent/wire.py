@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+
 import msgspec
 
 MAX_REQUEST = 32 * 1024
@@ -47,7 +48,10 @@ class Bind(msgspec.Struct, frozen=True):
         """The message, with another signature where one is given."""
         parts = (self.host_key, self.session, self.signature if signature is None else signature)
         return (
-            bytes([EXTENSION]) + packed(SESSION_BIND) + b"".join(map(packed, parts)) + bytes([self.forwarding])
+            bytes([EXTENSION])
+            + packed(SESSION_BIND)
+            + b"".join(map(packed, parts))
+            + bytes([self.forwarding])
         )
 
 
