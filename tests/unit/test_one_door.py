@@ -44,6 +44,11 @@ MAY_DESCRIBE = {
 MAY_NAME = {
     "app/apparmor.py": {("sudo", "call _program"), ("sudo", "value of hints")},
     "app/doctor.py": {("git", "call _guarded"), ("git", "call Check")},  # names of a check
+    "credentials/authfiles.py": {  # names of the user's configurations
+        (name, "call MappingProxyType") for name in ("gh", "git-credentials")},
+    "model/release.py": {(name, "value of FILES") for name in ("gh", "git-credentials")},
+    "supervisor/credential_settings.py": {  # inside the container
+        ("/usr/lib/coding-agents/git-credential", "value of _HELPER")},
     "app/pasting.py": {("sh", "value of keep")},  # inside the container
     "errors.py": {("git", "value of code")},  # the code of an error
     "gitsync/gates.py": {("git-protocol", "value of PROTOCOL")},  # a rule of the policy

@@ -57,6 +57,14 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
         st.sampled_from(["https://a.example/simple", "https://b.example secret=X"]), max_size=2
     ),
     "registry.npm": st.lists(st.just("https://a.example/npm user=me secret=X"), max_size=1),
+    "credentials.release": st.lists(
+        st.sampled_from(["https://git.example/team", "https://me@git.example:8443/a/b"]), max_size=2
+    ),
+    "credentials.ssh_agent": st.lists(
+        st.sampled_from([f"SHA256:{'a' * 43} git.example", f"SHA256:{'b' * 43} git.example:2222"]), max_size=2
+    ),
+    "credentials.files": st.lists(st.sampled_from(["gh", "gitconfig"]), max_size=2),
+    "credentials.gitconfig": st.booleans(),
     "notify.command": st.lists(st.sampled_from(["notify-send", "-a"]), max_size=2),
     "notify.terminal": st.sampled_from(["osc9", "bell", "off"]),
     "secrets.age_identity": st.sampled_from(["", "~/id.txt", "/etc/id.txt"]),
