@@ -14,14 +14,12 @@ from coding_agents.sandbox.guest import CONFIG_DIRECTORY
 from coding_agents.sandbox.proxied import PROXY_ENVIRONMENT
 from coding_agents.sandbox.spec import Network
 from coding_agents.supervisor.context import SessionContext
-from coding_agents.supervisor.credentials_kept import read_given as credentials_given
+from coding_agents.supervisor.credentials_kept import agent_environment
 from coding_agents.supervisor.guest_config import identity_of_author, launch_tree
 from coding_agents.supervisor.registry_kept import read_given
 from coding_agents.workspace.deny import load_deny_list
 from coding_agents_guest.events import GuestConfig
-from coding_agents_guest.paths import REGISTRY_PORT, SOCKETS
-
-_AGENT = str(SOCKETS / "ssh-agent.sock")
+from coding_agents_guest.paths import REGISTRY_PORT
 
 
 def guest_config(
@@ -96,7 +94,7 @@ def _environment(session: SessionContext, manifest: AgentManifest, mcp: dict[str
         "CODING_AGENTS_SESSION": session.record.name,
         **(dict(PROXY_ENVIRONMENT) if proxied else {}),
         **environment(read_given(session.directory), REGISTRY_PORT),
-        **({"SSH_AUTH_SOCK": _AGENT} if credentials_given(session.directory).ssh_agent else {}),
+        **agent_environment(session.directory),
         **manifest.env,
         **mcp,
         **_endpoint(session, manifest),

@@ -22,6 +22,7 @@ from coding_agents.proc.terminal import Messages, run_on_terminal
 from coding_agents.sandbox.guest import guest_argv
 from coding_agents.sandbox.spec import AGENT_USER, HOME, WORKSPACE
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.credentials_kept import agent_environment
 from coding_agents.supervisor.notice_feed import NoticeFeed
 from coding_agents.supervisor.protocol import Op
 from coding_agents.supervisor.registry_kept import read_given
@@ -92,7 +93,8 @@ class TerminalNotices:
 
 def _environment(session: SessionContext) -> tuple[tuple[str, str], ...]:
     """What a person's commands get: where the container's own settings end, the session's package indexes are."""
-    return (*_ENVIRONMENT, *environment(read_given(session.directory), REGISTRY_PORT).items())
+    more = environment(read_given(session.directory), REGISTRY_PORT) | agent_environment(session.directory)
+    return (*_ENVIRONMENT, *more.items())
 
 
 def _on_terminal(session: SessionContext, argv: Sequence[str], messages: Messages | None = None) -> int:

@@ -15,6 +15,7 @@ from coding_agents.errors import StoreError
 from coding_agents.model.release import GIVEN_FILE, Given
 from coding_agents.model.settings import Settings
 from coding_agents.store.files import read_record, write_atomic
+from coding_agents_guest.paths import SOCKETS
 
 _TOKEN_FILE = "credential-token"  # noqa: S105 - a name
 _TOKEN_PREFIX = "coding-agents-session-"  # noqa: S105 - it tells whoever finds one what it is
@@ -38,6 +39,11 @@ def read_given(directory: Path) -> Given:
         return msgspec.json.decode(read_record(directory / GIVEN_FILE), type=Given)
     except (OSError, ValueError, StoreError):
         return Given()
+
+
+def agent_environment(directory: Path) -> dict[str, str]:
+    """The variable that leads programs inside to the user's ssh-agent, where the session was given a key of it."""
+    return {"SSH_AUTH_SOCK": str(SOCKETS / "ssh-agent.sock")} if read_given(directory).ssh_agent else {}
 
 
 def still_given(directory: Path, settings: Settings) -> Given:
