@@ -108,6 +108,9 @@ def test_a_session_has_what_settings_name_and_nothing_else(
         assert "credential-refused" in {one["type"] for one in records}
         assert "ssh-agent-refused" in {one["type"] for one in records}
         assert found_in(files_below(product.session_dir(name)), looked_for) == []
+
+        put(product.home, ".config/coding-agents/config.toml", b"")
+        assert "no credential" in product.exec(name, ASK.format("team/tools.git"), status=128).err
         product.run("remove", "--force", name)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from coding_agents.errors import ConfigError
 from coding_agents.gitsync.rules import load_policy
 from coding_agents.model.refs import Oid, RefUpdate
-from coding_agents.policy.decide import UNLISTED, Allow, Deny, PushRequest, decide, decide_push
+from coding_agents.policy.decide import UNLISTED, Allow, Deny, PushRequest, decide, decide_listed, decide_push
 from coding_agents.policy.matrix import Operation, Policy, Tier, parse_matrix
 from coding_agents_guest.lfspointer import LFS
 from coding_agents_guest.nestedref import NESTED
@@ -54,6 +54,29 @@ def test_the_shipped_matrix(operation: Operation, allowed: bool, tier: Tier) -> 
     assert isinstance(decision, Allow if allowed else Deny)
     assert decision.tier is tier
     assert decision.rule == SHIPPED.rules[operation].rule_id
+
+
+LISTED = (Operation.CREDENTIAL_RELEASE, Operation.SSH_AGENT_SIGN, Operation.AUTH_FILE)
+
+
+@given(POLICIES, st.sampled_from(list(Operation)), st.booleans())
+def test_a_setting_answers_for_a_person_only_where_the_matrix_has_a_question(
+    policy: Policy, operation: Operation, listed: bool
+) -> None:
+    plain, decision = decide(policy, operation), decide_listed(policy, operation, listed=listed)
+    if isinstance(decision, Allow) and isinstance(plain, Deny):
+        assert listed
+        assert policy.rules[operation].tier is Tier.ASK
+    else:
+        assert decision == plain
+
+
+@pytest.mark.parametrize("operation", LISTED)
+def test_what_a_setting_names_is_of_tier_3(operation: Operation) -> None:
+    assert isinstance(decide(SHIPPED, operation), Deny)
+    decision = decide_listed(SHIPPED, operation, listed=True)
+    assert isinstance(decision, Allow)
+    assert decision.tier is Tier.ASK
 
 
 @given(REQUESTS)
