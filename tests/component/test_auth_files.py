@@ -8,9 +8,13 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from coding_agents.app.credentials import SessionCredentials, renewed_files, session_credentials
 from coding_agents.audit.log import open_log
+from coding_agents.cli import connect, launch_view
+from coding_agents.cli.context import AppContext
+from coding_agents.cli.output import Output
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.config.load import load_settings
 from coding_agents.errors import AuditError, CredentialError, UntrustedSettingError
@@ -162,6 +166,27 @@ def test_files_are_recorded_before_the_gate_may_open(
     settings(session.env)
     with pytest.raises(CredentialError, match="not in the user's setting"):
         record(session)
+
+
+@pytest.mark.parametrize("how", ["connect", "launch"])
+def test_who_starts_a_session_without_a_banner_is_told_what_it_was_given(
+    session: SessionContext, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start gives what the settings name by now: nobody has been told of that yet."""
+    out = io.StringIO()
+    app = AppContext(replace(session.env, stdin_tty=True, stdout_tty=True), Output(out, out))
+    for module in ("app.start", "cli.launch_view"):
+        monkeypatch.setattr(f"coding_agents.{module}.start", lambda *_: {"user": "on"})
+    for module in ("app.inside", "cli.launch_view"):
+        monkeypatch.setattr(f"coding_agents.{module}.attach", lambda *_args, **_more: 0)
+    monkeypatch.setattr("coding_agents.cli.launch_view.after_leaving", lambda *_: None)
+    monkeypatch.setattr("coding_agents.cli.connect.find_session", lambda *_: session)
+    if how == "connect":
+        connect.command.main([session.record.name], standalone_mode=False, obj=app)
+    else:
+        monkeypatch.setattr("coding_agents.cli.launch_view._stay", lambda *_args, **_more: 0)
+        launch_view._join(app, session, None, "", detach=False, as_json=False)  # type: ignore[arg-type]
+    assert "given    your gh, which the agent can read and take away\n" in out.getvalue()
 
 
 def test_git_inside_is_told_whom_to_ask_when_its_program_can(session: SessionContext) -> None:

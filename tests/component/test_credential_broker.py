@@ -294,7 +294,8 @@ def test_the_guests_helper(
                 connection.sendall(said or b"")
 
         thread = threading.Thread(target=host, daemon=True)
-        thread.start()
+        if said is not None:
+            thread.start()
         code = "import sys; sys.path.insert(0, sys.argv[1]); from coding_agents_guest.credential_client import main; "
         code += "sys.exit(main(sys.argv[3:], sys.argv[2]))"
         done = subprocess.run(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from coding_agents.cli.banner import banner
 from coding_agents.cli.output import Output
+from coding_agents.model.release import Given
 from coding_agents.sandbox.protections import LAYER_NAMES as LAYERS
 from coding_agents.workspace.copyset import CopyPlan
 from support.sessions import REPO, session_record
@@ -106,6 +107,22 @@ def test_an_ordinary_launch_and_a_start_say_five_lines() -> None:
     record = session_record(enforced={"user": "on"})
     assert len(list(banner(record, CopyPlan(False, ("a",))))) == 5
     assert list(banner(record))[-1] == "absent   nothing"
+
+
+def test_what_the_agent_has_of_its_users_credentials_is_one_more_line() -> None:
+    some = Given(
+        release=tuple(f"https://git.example/{name}" for name in "abcd"),
+        ssh_agent=("SHA256:x git.example", "SHA256:y git.example"),
+        files=("gh", "gitconfig"),
+    )
+    record = session_record(enforced={"user": "on"})
+    lines = list(banner(record, given=some))
+    assert lines[-1] == (
+        "given    your credential for https://git.example/a, https://git.example/b, https://git.example/c and 1 more, "
+        "which the agent can read and take away; your gh, gitconfig, which the agent can read and take away; "
+        "logins with your ssh-agent at git.example, as often as it likes"
+    )
+    assert lines[:-1] == list(banner(record))
 
 
 def _url_repo() -> object:

@@ -14,6 +14,7 @@ from coding_agents.app import gate as gate_module
 from coding_agents.app import launch as launch_module
 from coding_agents.app import start as start_module
 from coding_agents.app.bring_up import Guarding, bring_up
+from coding_agents.app.credentials import SessionCredentials
 from coding_agents.app.demands import Demands
 from coding_agents.app.launch import Launch
 from coding_agents.app.steps import Trace, Undo
@@ -186,6 +187,7 @@ def _launch(monkeypatch: pytest.MonkeyPatch, undone: list[str], timings: BaseExc
         "choose_name": lambda *args: SimpleNamespace(existing=None, branch=None),
         "require_free_branch": lambda *args: SimpleNamespace(unmerged=0),
         "launch_guarding": lambda *args: None,
+        "session_credentials": lambda *args: SessionCredentials(),
         "launch_runtime": lambda *args: "",
         "require_enforceable": lambda *args: None,
         "launch_plan": lambda *args, **options: SimpleNamespace(containers=()),
@@ -196,8 +198,9 @@ def _launch(monkeypatch: pytest.MonkeyPatch, undone: list[str], timings: BaseExc
     monkeypatch.setattr(Launch, "_prepare", prepare)
     monkeypatch.setattr(Launch, "_record_timings", record_timings)
     request: Any = SimpleNamespace(
-        options=SimpleNamespace(dry_run=False), demands=Demands(), limits=Limits(), network=Network.RESTRICTED
-    )
+        options=SimpleNamespace(dry_run=False), demands=Demands(), limits=Limits(), network=Network.RESTRICTED,
+        settings=None,
+    )  # fmt: skip
     env: Any = SimpleNamespace(data_dir=Path("/nonexistent"), state_dir=Path("/nonexistent"), environ={})
     monkeypatch.setattr(launch_module.GuestProgram, "of_this_version", lambda *args: None)
     narrator: Any = None
@@ -241,6 +244,7 @@ def test_a_start_stops_no_agent_that_works(monkeypatch: pytest.MonkeyPatch, afte
     for name, stub in {
         "_await_settled": lambda session: None,
         "_give_registries": lambda session: None,
+        "_renew_credentials": lambda session: {},
         "_plan": lambda session, guarding: SimpleNamespace(holder=None, config=None, sandbox=None),
         "has_profiles": lambda spec, made: True,
         "demands_at_start": lambda session: None,

@@ -66,6 +66,7 @@ def test_a_setting_answers_for_a_person_only_where_the_matrix_has_a_question(
     plain, decision = decide(policy, operation), decide_listed(policy, operation, listed=listed)
     if isinstance(decision, Allow) and isinstance(plain, Deny):
         assert listed
+        assert operation in policy.rules
         assert policy.rules[operation].tier is Tier.ASK
     else:
         assert decision == plain

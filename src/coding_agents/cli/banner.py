@@ -60,7 +60,7 @@ def banner(
     yield f"limits   {', '.join((*_measured(enforced), *_watched(record.limits)))}"
     yield f"absent   {_lacking(enforced.items()) or 'nothing'}"
     if given:
-        yield f"given    {'; '.join(_given(given))}"
+        yield given_line(given)
     if copy is None:
         return
     if copy.left_out:
@@ -76,6 +76,11 @@ def banner(
     if record.repo.kind != "path":
         url = record.repo.common_dir
         yield f"work     comes back to {url}; fetch it with: git fetch {url} {record.branch}"
+
+
+def given_line(given: Given) -> str:
+    """What of the user's own credentials the agent has, and what it can do with it."""
+    return f"given    {'; '.join(_given(given))}"
 
 
 def _given(given: Given) -> Iterator[str]:

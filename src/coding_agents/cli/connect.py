@@ -19,7 +19,7 @@ def command(app: AppContext, name: str, control: bool) -> int:
     from coding_agents.app.inside import attach
     from coding_agents.app.start import start
     from coding_agents.app.steps import Trace
-    from coding_agents.cli.launch_view import after_leaving
+    from coding_agents.cli.launch_view import after_leaving, say_given
     from coding_agents.cli.ringing import notices_shown
     from coding_agents.errors import CodingAgentsError, UsageError
 
@@ -28,6 +28,7 @@ def command(app: AppContext, name: str, control: bool) -> int:
     session = find_session(app, name)
     if start(session, Trace()) is not None:
         app.output.say(f"started session {session.record.name}")
+        say_given(app, session)
     status = attach(session, control=control, notices=notices_shown(app))
     with suppress(CodingAgentsError):  # it may have been removed meanwhile
         after_leaving(app, session)

@@ -13,7 +13,7 @@ from coding_agents.app.narrate import Narrator
 from coding_agents.app.start import start
 from coding_agents.app.steps import Trace
 from coding_agents.app.stop import Ended, stop, wait
-from coding_agents.cli.banner import banner
+from coding_agents.cli.banner import banner, given_line
 from coding_agents.cli.context import AppContext
 from coding_agents.errors import Terminated
 from coding_agents.model.session import to_public
@@ -100,7 +100,15 @@ def _join(
     if not detach:
         started = start(session, Trace())
         app.output.say(f"{'started' if started else 'joining'} session {name}")
+        if started:
+            say_given(app, session)
     return _stay(app, session, follower, detach=detach, as_json=as_json)
+
+
+def say_given(app: AppContext, session: SessionContext) -> None:
+    """Tell what of the user's own credentials a session has that begins without a banner."""
+    if given := credentials_given(session.directory):
+        app.output.say(given_line(given))
 
 
 def _stay(

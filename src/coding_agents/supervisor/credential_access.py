@@ -51,9 +51,7 @@ class CredentialAccess:
         self._journal = journal
         self._policy = load_policy()
         self._turns = Turns(_BURST, _EVERY_S)
-        self._one = (
-            asyncio.Lock()
-        )  # helpers of the host may ask each other's locks; one at a time costs little
+        self._one = asyncio.Lock()  # helpers of the host may wait for each other's files
 
     @property
     def served(self) -> bool:

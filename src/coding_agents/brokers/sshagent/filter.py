@@ -37,10 +37,14 @@ class AgentFilter:
         self._bound: Bind | None = None
 
     def identities(self, answer: bytes) -> bytes:
-        """The agent's list of keys without those of no use here. Raises AgentError."""
-        names = {one.fingerprint for one in self._here()}
+        """The agent's list of keys without those of no use here. Raises AgentError.
+
+        In the place of a key's comment, which often names its user and machine, stands the host that it is for.
+        """
+        hosts = {one.fingerprint: one.host.encode("ascii") for one in self._here()}
+        keys = [key for key, _ in parse_identities(answer)]
         return identities_message(
-            tuple((key, comment) for key, comment in parse_identities(answer) if fingerprint(key) in names)
+            tuple((key, hosts[name]) for key in keys if (name := fingerprint(key)) in hosts)
         )
 
     def require_bindable(self, bind: Bind) -> None:
