@@ -158,6 +158,32 @@ def test_requests_have_turns(session: SessionContext, monkeypatch: pytest.Monkey
     assert found[2].startswith(b"credentials are asked for too often")
 
 
+def test_a_helper_that_hangs_holds_up_few_requests(
+    session: SessionContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credential_access, "_WAITING", 2)
+    monkeypatch.setattr(
+        "coding_agents.credentials.git.git_credential.__kwdefaults__", {"user": "", "timeout_s": 0.5}
+    )
+    script(session, "sleep 60")
+
+    async def ask(access: CredentialAccess) -> bytes:
+        async with mux_pair(on_host_open=access.serve) as (guest, _):
+            stream = guest.open("credential", 1000)
+            await stream.write(ASK)
+            stream.write_eof()
+            return await stream.read()
+
+    async def test() -> list[bytes]:
+        access = CredentialAccess(session, Journal(log))
+        async with asyncio.timeout(30):
+            return await asyncio.gather(*(ask(access) for _ in range(4)))
+
+    with open_log(session.audit_path, session=session.record.id, time_ms=0) as log:
+        found = asyncio.run(test())
+    assert sorted(one.startswith(b"the host is still asking") for one in found) == [False, False, True, True]
+
+
 def test_nothing_is_released_that_cannot_be_recorded(session: SessionContext) -> None:
     class Full(Journal):
         async def broker(self, event: object) -> None:

@@ -98,6 +98,14 @@ def ask(link: socket.socket, message: bytes) -> bytes:
     return link.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL) if len(head) == 4 else b""
 
 
+def ends(link: socket.socket) -> bool:
+    """Whether the connection is ended without an answer, be it before it was asked."""
+    try:
+        return ask(link, LIST) == b""
+    except (BrokenPipeError, ConnectionResetError):
+        return True
+
+
 def connect(path: Path) -> socket.socket:
     link = socket.socket(socket.AF_UNIX)
     link.settimeout(20)
@@ -307,3 +315,32 @@ def test_only_the_agent_reaches_it(
             assert ask(link, LIST) == b""
 
     assert inside(session, tmp_path, test) == []
+
+
+def test_a_flood_of_logins_messages_and_connections_ends(
+    session: SessionContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("_BURST", 2), ("_CONNECTIONS", 3), ("_MESSAGES", 4), ("_OPEN", 1)):
+        monkeypatch.setattr(ssh_agent_access, name, value)
+    mine, host = ssh_key(tmp_path / "keys/mine"), ssh_key(tmp_path / "keys/host")
+    with ssh_agent(mine, host) as agent:
+        give(session, agent, mine, host)
+        bind = Bind(blob(host), b"s" * 32, signed_by(agent, host, b"s" * 32), forwarding=False)
+
+        def test(path: Path) -> None:
+            with connect(path) as link:
+                assert ask(link, bind.message()) == SUCCESS
+                assert [ask(link, login(b"s" * 32, mine))[:1] for _ in range(3)] == [
+                    b"\x0e",
+                    b"\x0e",
+                    FAILURE,
+                ]
+                assert ask(link, LIST) == b""
+            with connect(path) as first, connect(path) as second:
+                assert ask(first, LIST)
+                assert ends(second)  # too many at once
+            with connect(path) as link:
+                assert ends(link)  # too many in all
+
+        found = inside(session, tmp_path, test)
+    assert [one.type for one in found].count("ssh-agent-signed") == 2

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _BURST, _EVERY_S = 20, 3.0  # a git of a submodule or two asks a few times a minute
 _REQUEST_S = 10.0
+_WAITING = 4  # a guest that hangs up leaves its request here, and its stream is one less for other services
 _TOKEN_USER = "coding-agents"  # noqa: S105 - a user's name
 
 
@@ -52,6 +53,7 @@ class CredentialAccess:
         self._policy = load_policy()
         self._turns = Turns(_BURST, _EVERY_S)
         self._one = asyncio.Lock()  # helpers of the host may wait for each other's files
+        self._waiting = 0
 
     @property
     def served(self) -> bool:
@@ -140,8 +142,16 @@ class CredentialAccess:
     async def _filled(self, request: CredentialRequest, entry: Release) -> Credential:
         from coding_agents.credentials.git import git_credential
 
-        async with self._one:
-            return await asyncio.to_thread(git_credential, self._session.env, request, user=entry.user)
+        if self._waiting >= _WAITING:
+            raise _RefusedError(
+                "the host is still asking for others; wait, then go on", rule="credential-turns"
+            )
+        self._waiting += 1
+        try:
+            async with self._one:
+                return await asyncio.to_thread(git_credential, self._session.env, request, user=entry.user)
+        finally:
+            self._waiting -= 1
 
     def _require(self, decision: Decision) -> Allow:
         if isinstance(decision, Deny):

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from coding_agents.brokers.sshagent.wire import Bind, SignRequest
 
 _BURST, _EVERY_S = 20, 3.0
+# Each connection costs a look at known_hosts, and two to the user's agent; a login makes one, of few messages.
+_CONNECTIONS, _CONNECTED_EVERY_S = 30, 1.0
+_MESSAGES = 100
+_OPEN = 8  # one that waits for the user's agent is one stream less for other services, also when the guest hung up
 _IDLE_S = 120.0  # a login asks within seconds
 
 
@@ -40,6 +44,8 @@ class SshAgentAccess:
         self._journal = journal
         self._policy = load_policy()
         self._turns = Turns(_BURST, _EVERY_S)
+        self._connections = Turns(_CONNECTIONS, _CONNECTED_EVERY_S)
+        self._open = 0
 
     @property
     def served(self) -> bool:
@@ -54,25 +60,37 @@ class SshAgentAccess:
         if stream.peer_uid != GUEST_UID:
             stream.reset("the agent's keys are for the agent alone")
             return
+        self._open += 1
+        try:
+            await self._converse(stream)
+        finally:
+            self._open -= 1
+
+    async def _converse(self, stream: Stream) -> None:
         from coding_agents.brokers.sshagent.filter import AgentFilter
         from coding_agents.brokers.sshagent.upstream import Upstream
         from coding_agents.brokers.sshagent.wire import MAX_REQUEST, AgentError, Frames
 
         try:
+            _take(self._connections, "the agent is asked for too often; wait, then go on")
+            if self._open > _OPEN:
+                raise AgentError("the agent is asked by too many at once; wait, then go on")
             filtered = AgentFilter(await asyncio.to_thread(self._allowed))
-        except CodingAgentsError as error:
-            await self._refused(Operation.SSH_AGENT_SIGN, error.message)
+        except (AgentError, CodingAgentsError) as error:
+            await self._refused(Operation.SSH_AGENT_SIGN, str(error))
             stream.reset("no agent")
             return
-        frames = Frames(MAX_REQUEST)
+        frames, answered = Frames(MAX_REQUEST), 0
         async with Upstream(self._session.env.environ.get("SSH_AUTH_SOCK", "")) as upstream:
             try:
                 while data := await asyncio.wait_for(stream.read(), _IDLE_S):
                     for message in frames.feed(data):
+                        if (answered := answered + 1) > _MESSAGES:
+                            raise AgentError("a connection to the agent is for one login")
                         await stream.write(await self._answer(message, filtered, upstream))
             except AgentError as error:
                 await self._refused(Operation.SSH_AGENT_OTHER, str(error))
-                stream.reset("malformed message")
+                stream.reset("no more of this")
             except (TimeoutError, ConnectionError):
                 stream.reset("quiet for too long")
             else:
@@ -117,10 +135,9 @@ class SshAgentAccess:
         filtered.bound(bind)
 
     async def _sign(self, request: SignRequest, filtered: AgentFilter, upstream: Upstream) -> bytes:
-        from coding_agents.brokers.sshagent.wire import AgentError, checked_signature
+        from coding_agents.brokers.sshagent.wire import checked_signature
 
-        if self._turns.take(asyncio.get_running_loop().time(), patience_s=0.0) is None:
-            raise AgentError("logins are asked for too often; wait, then go on")
+        _take(self._turns, "logins are asked for too often; wait, then go on")
         entry = filtered.require_signable(request)
         await self._record(request, entry)
         return checked_signature(await upstream.ask(request.message()))
@@ -169,3 +186,11 @@ class SshAgentAccess:
         )
         with suppress(CodingAgentsError, OSError):
             await self._journal.broker(event)
+
+
+def _take(turns: Turns, otherwise: str) -> None:
+    """Raises AgentError, which says `otherwise`, when no turn is left."""
+    from coding_agents.brokers.sshagent.wire import AgentError
+
+    if turns.take(asyncio.get_running_loop().time(), patience_s=0.0) is None:
+        raise AgentError(otherwise)
