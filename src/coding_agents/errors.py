@@ -196,6 +196,13 @@ class EngineForbiddenError(CodingAgentsError):
     exit_status = 33
 
 
+class SigningError(CodingAgentsError):
+    """A commit cannot be signed: no usable key, a locked one, or a helper that does not answer as it must."""
+
+    code = "signing"
+    exit_status = 29
+
+
 class EngineError(CodingAgentsError):
     """An engine command failed."""
 

@@ -37,6 +37,7 @@ MAY_DESCRIBE = {
     "terminal/clipboard.py",  # the desktop's program for its clipboard
     "credentials/asking.py",  # the user's own, which print secrets
     "credentials/sealing.py",  # age
+    "brokers/sign/signer.py",  # the user's own gpg or ssh-keygen
     "workspace/source.py",  # cat and cp, as the owner of a repository
 }
 """Who may say which program the runner starts, and which that is."""
@@ -50,6 +51,7 @@ MAY_NAME = {
     "supervisor/credential_settings.py": {  # inside the container
         ("/usr/lib/coding-agents/git-credential", "value of _HELPER")},
     "app/pasting.py": {("sh", "value of keep")},  # inside the container
+    "brokers/sign/answers.py": {("git", "value of NAMESPACE")},  # what signatures of ssh are for
     "errors.py": {("git", "value of code")},  # the code of an error
     "gitsync/gates.py": {("git-protocol", "value of PROTOCOL")},  # a rule of the policy
     "gitsync/relay.py": {("git", "call RelayEvent")},  # who refused, in the audit log

@@ -27,6 +27,7 @@ class Operation(Enum):
     PUSH_SESSION_BRANCH = "push.session-branch"
     PUSH_AUTOSAVE = "push.autosave"
     PUSH_NESTED = "push.nested"
+    PUSH_TO_SIGN = "push.to-sign"
     PUSH_LFS = "push.lfs"
     PUSH_REWRITE = "push.rewrite"
     PUSH_OTHER_REF = "push.other-ref"
@@ -51,6 +52,10 @@ class Operation(Enum):
     SSH_AGENT_SIGN = "ssh-agent.sign"
     SSH_AGENT_OTHER = "ssh-agent.other"
     AUTH_FILE = "auth.file"
+    SIGN_COMMIT = "sign.commit"
+    SIGN_FOREIGN = "sign.foreign"
+    SIGN_TAG = "sign.tag"
+    SIGN_OTHER = "sign.other"
 
 
 class Rule(msgspec.Struct, frozen=True):

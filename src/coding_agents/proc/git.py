@@ -204,6 +204,14 @@ def owner_of(repo: RepoFacts) -> Owner:
     return Owner(repo.owner_uid, repo.owner_gid)
 
 
+def home_of(owner: Owner) -> str:
+    """The home directory of a host user; `/` for one without an account."""
+    try:
+        return pwd.getpwuid(owner.uid).pw_dir
+    except KeyError:  # a uid without an account has no configuration of its own
+        return "/"
+
+
 def require_ok(outcome: Outcome, what: str) -> Outcome:
     """Give back an outcome with status 0; raise GitError naming `what` otherwise."""
     if not outcome.ok:
@@ -232,7 +240,7 @@ def _environment(profile: Profile, env: Mapping[str, str], other: Owner | None) 
     if profile in (Profile.USER_WRITE, Profile.OWN):
         return {**chosen, **_NO_USER_CONFIG, "HOME": "/"}
     if other is not None:
-        return {**chosen, "HOME": _home_of(other)}
+        return {**chosen, "HOME": home_of(other)}
     return {**chosen, **dict(_present(env, _PASSED[profile]))}
 
 
@@ -240,13 +248,6 @@ def _present(env: Mapping[str, str], names: Sequence[str]) -> Iterator[tuple[str
     for name in names:
         if name in env:
             yield name, env[name]
-
-
-def _home_of(owner: Owner) -> str:
-    try:
-        return pwd.getpwuid(owner.uid).pw_dir
-    except KeyError:  # a uid without an account has no configuration of its own
-        return "/"
 
 
 def _last_line(stderr: bytes) -> str:

@@ -6,10 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from coding_agents.gitsync.findings.model import Finding, Severity, clipped
-
-# What git takes off both ends of a name and an address, and out of them (git's ident.c, strlen_without_crud).
-_CRUD = "".join(map(chr, range(33))) + ".,:;<>\"\\'"
-_OUT = str.maketrans("", "", "\n<>")
+from coding_agents.model.commit import clean_person
 
 
 def judge_people(commits: Iterable[tuple[bytes, ...]], name: str, address: str) -> Iterator[Finding]:
@@ -18,7 +15,7 @@ def judge_people(commits: Iterable[tuple[bytes, ...]], name: str, address: str) 
     `commits` are (commit, author's name, address, committer's name, address); `name` and `address` are the
     session's. A guest writes what it likes here: that a commit is by the session proves nothing either.
     """
-    own = _cleaned(name), _cleaned(address)
+    own = clean_person(name), clean_person(address)
     counts: Counter[tuple[str, str, str]] = Counter()
     example: dict[tuple[str, str, str], str] = {}
     for commit, *texts in commits:
@@ -26,7 +23,7 @@ def judge_people(commits: Iterable[tuple[bytes, ...]], name: str, address: str) 
             text.decode("utf-8", "surrogateescape") for text in texts
         )
         for role, who in (("author", (author_name, author)), ("committer", (committer_name, committer))):
-            if (_cleaned(who[0]), _cleaned(who[1])) != own:
+            if (clean_person(who[0]), clean_person(who[1])) != own:
                 key = (role, clipped(who[0]), clipped(who[1]))
                 counts[key] += 1
                 example.setdefault(key, commit.decode("ascii", "replace"))
@@ -34,7 +31,3 @@ def judge_people(commits: Iterable[tuple[bytes, ...]], name: str, address: str) 
         such = f"{count} commit(s), such as {example[role, other, mail]}"
         detail = f"{role} {other} <{mail}> is not the session's: {such}"
         yield Finding(f"commit.{role}", Severity.WARN, "", detail)
-
-
-def _cleaned(text: str) -> str:
-    return text.strip(_CRUD).translate(_OUT)
