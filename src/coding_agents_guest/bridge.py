@@ -18,7 +18,7 @@ sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
 import asyncio
 
 from coding_agents_guest import __version__
-from coding_agents_guest.gitconfig import unpack, write_settings
+from coding_agents_guest.gitconfig import COMMITS, NAME, unpack, write_settings
 from coding_agents_guest.mux import Mux, Stream
 from coding_agents_guest.paths import MCP_PORT, MODEL_PORT, REGISTRY_PORT, SOCKETS
 from coding_agents_guest.probe import read_facts
@@ -36,21 +36,23 @@ _PORTS = {"--model": MODEL_PORT, "--mcp-web": MCP_PORT, "--registry": REGISTRY_P
 # Together no more than wire.MAX_STREAMS: a flood of one service leaves room for the others.
 _LIMITS = {
     "events": 8, "relay": 16, "tools": 4, "model": 20, "mcp": 8, "mcp-web": 8, "registry": 16,
-    "credential": 4, "ssh-agent": 4,
+    "credential": 4, "ssh-agent": 4, "sign": 4,
 }  # fmt: skip
-_SOCKETS = ("mcp", "credential", "ssh-agent")
+_SOCKETS = ("mcp", "credential", "ssh-agent", "sign")
+_SETTINGS = {"--git-config": NAME, "--git-commits": COMMITS}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run until standard input ends; `--model`, `--mcp`, `--mcp-web`, `--registry`, `--credential` and `--ssh-agent`
-    serve these, too, `--egress` lets the session's proxy listen here, `--git-config` carries git's settings,
-    `--directory` is for tests.
+    """Run until standard input ends; `--model`, `--mcp`, `--mcp-web`, `--registry`, `--credential`, `--ssh-agent` and
+    `--sign` serve these, too, `--egress` lets the session's proxy listen here, `--git-config` and `--git-commits`
+    carry git's settings, `--directory` is for tests.
 
     Returns an exit status; 1 with a line on standard error on refusal.
     """
     ports: dict[str, int] = {}
     sockets, directory, words = ["events", "relay", "tools"], SOCKETS, list(arguments)
-    egress, settings = False, None
+    settings: dict[str, str] = {}
+    egress = False
     while words:  # argparse would take a tenth of the time until we serve
         word = words.pop(0)
         if word in _PORTS:
@@ -59,16 +61,16 @@ def main(arguments: Sequence[str]) -> int:
             sockets.append(word[2:])
         elif word == "--egress":
             egress = True
-        elif word == "--git-config" and words:
-            settings = words.pop(0)
+        elif word in _SETTINGS and words:
+            settings[_SETTINGS[word]] = words.pop(0)
         elif word == "--directory" and words:
             directory = Path(words.pop(0))
         else:
             print(f"bridge: unknown argument {word}", file=sys.stderr)
             return 2
     try:
-        text = None if settings is None else unpack(settings)
-        asyncio.run(_bridge(directory, sockets, ports, egress=egress, settings=text))
+        texts = {name: unpack(packed) for name, packed in settings.items()}
+        asyncio.run(_bridge(directory, sockets, ports, egress=egress, settings=texts))
     except (UnsafeDirectoryError, WireError, OSError, ValueError) as error:
         print(f"bridge: {error}", file=sys.stderr)
         return 1
@@ -81,13 +83,12 @@ async def _bridge(
     ports: Mapping[str, int],
     *,
     egress: bool,
-    settings: bytes | None,
+    settings: Mapping[str, bytes],
 ) -> None:
     check_directory(directory, owner_uid=os.geteuid())
-    if (
-        settings is not None
-    ):  # before the first socket: the entry point waits for that, and git for the entry point
-        write_settings(directory, settings)
+    # Before the first socket: the entry point waits for that, and git for the entry point.
+    for name, text in settings.items():
+        write_settings(directory, text, name)
     listeners = {service: bind_unix(directory / f"{service}.sock") for service in sockets}
     listeners |= {service: bind_loopback(port) for service, port in ports.items()}
     reader, writer = await open_stdio()

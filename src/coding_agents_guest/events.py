@@ -104,10 +104,12 @@ class Exit:
 
 @dataclass(frozen=True)
 class Identity:
-    """Who the agent's commits are by."""
+    """Who the agent's commits are by, and who commits them ("": the same)."""
 
     name: str
     email: str
+    committer_name: str = ""
+    committer_email: str = ""
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def encode_event(event: Event) -> bytes:
     """
     if not isinstance(event, (Go, Autosave)):
         event = _shortened(event)
-    line = dump_json({"type": _TYPE_OF[type(event)], **asdict(event)})
+    line = dump_json({"type": _TYPE_OF[type(event)], **_plain(event)})
     parse_event(line)
     return line + b"\n"
 
@@ -255,7 +257,10 @@ def _config(value: Any) -> GuestConfig:
 
 
 def _identity(value: Any) -> Identity:
-    return Identity(**_checked({"name": _text(MAX_PATH), "email": _text(MAX_PATH)}, value, "identity"))
+    # A guest's program is as old as its session: one that knows no committer is told of none.
+    names = ("name", "email", "committer_name", "committer_email")
+    known = names if isinstance(value, dict) and len(value) > 2 else names[:2]
+    return Identity(**_checked({name: _text(MAX_PATH) for name in known}, value, "identity"))
 
 
 _CONFIG: dict[str, _Check] = {
@@ -311,6 +316,14 @@ _EVENTS: dict[str, tuple[Any, dict[str, _Check]]] = {
     "autosave": (Autosave, {"branch": _flag}),
 }
 _TYPE_OF: dict[type, str] = {kind: name for name, (kind, _) in _EVENTS.items()}
+
+
+def _plain(event: Event) -> dict[str, Any]:
+    values = asdict(event)
+    if isinstance(event, Go) and not event.config.identity.committer_name:
+        for name in ("committer_name", "committer_email"):
+            del values["config"]["identity"][name]
+    return values
 
 
 def _shortened(report: Report) -> Report:

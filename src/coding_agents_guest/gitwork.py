@@ -154,9 +154,10 @@ class Git:
 def identity_environment(identity: Identity) -> dict[str, str]:
     """The variables that make commits be by `identity`."""
     return {
-        f"GIT_{role}_{part}": value
-        for role in ("AUTHOR", "COMMITTER")
-        for part, value in (("NAME", identity.name), ("EMAIL", identity.email))
+        "GIT_AUTHOR_NAME": identity.name,
+        "GIT_AUTHOR_EMAIL": identity.email,
+        "GIT_COMMITTER_NAME": identity.committer_name or identity.name,
+        "GIT_COMMITTER_EMAIL": identity.committer_email or identity.email,
     }
 
 

@@ -18,6 +18,8 @@ import os
 import re
 from collections.abc import Iterable
 
+TO_SIGN = "refs/coding-agents/to-sign"
+"""A commit without a signature that is to get one: so the host has all that it names."""
 LATEST = "refs/coding-agents/autosave/latest"
 AUTOSAVE_MESSAGE = "Automatic save (coding-agents)"
 NESTED = "refs/coding-agents/nested/"

@@ -201,4 +201,7 @@ def _push(git: Git, relay: str, refspec: str) -> None:
 
 def _message(message: str, under_way: str) -> str:
     message = message.strip() or DEFAULT_MESSAGE
-    return f"{message}\n\nTaken while a {under_way} was under way." if under_way else message
+    if not under_way:
+        return message
+    first, blank, rest = message.partition("\n\n")  # what stands at the end belongs there
+    return f"{first}\n\nTaken while a {under_way} was under way.{blank}{rest}"

@@ -8,6 +8,8 @@ is the host's: a read-only volume that is there before the container starts.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Callable
 
 from coding_agents_guest.events import GuestConfig
@@ -15,6 +17,8 @@ from coding_agents_guest.gitwork import Git, GitFailedError
 from coding_agents_guest.place import Place
 from coding_agents_guest.records import dataclass
 from coding_agents_guest.restamp import restamp
+
+_TRAILERS = Path("/usr/lib/coding-agents/commit-trailers")
 
 
 class StepError(Exception):
@@ -92,8 +96,18 @@ def _make_branch(setup: Setup) -> Mapping[str, str]:
         if value and not git.answer("config", "--get", name):
             git.run("config", "--global", name, value)  # for repositories that the agent makes inside, too
             git.run("config", "--local", name, value)  # some agents hide the global file from their commands
-    git.run("config", "--local", "commit.gpgSign", "false")  # there is no key in here
+    _name_commits(git)
     return {}
+
+
+def _name_commits(git: Git) -> None:
+    """Give the repository the hook that new ones get from the image's template; one that is there stays."""
+    if not _TRAILERS.exists():  # an image from before
+        return
+    hooks = Path(git.text("rev-parse", "--absolute-git-dir")) / "hooks"
+    hooks.mkdir(exist_ok=True)
+    with suppress(FileExistsError):
+        (hooks / "prepare-commit-msg").symlink_to(_TRAILERS)
 
 
 def _install_dotnet(setup: Setup) -> Mapping[str, str]:

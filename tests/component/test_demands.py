@@ -54,6 +54,7 @@ WIDER: dict[str, dict[str, Any]] = {
     "git.message": {"message": "mine"},
     "runtime": {"runtime": "runc"},
     "git.push": {"no_push": True},
+    "identity.as_agent": {"as_agent": True},
     "model.max_tokens": {"max_tokens": "5m"},
     "model.max_cost": {"max_cost": "5"},
     "best_effort": {"best_effort": ("swap",)},
@@ -162,6 +163,7 @@ def test_a_session_from_before_the_rule_is_not_started(
 def test_every_limit_of_a_session_is_looked_at_again(tmp_path: Path) -> None:
     bound = {setting.key for setting in SETTINGS if setting.tighten in (Tighten.LOWER, Tighten.STRICTER)}
     live = {key for key in bound if key.startswith("relay.")}  # these are read anew by each supervisor
+    live.add("signing.mode")  # with each commit (test_signing)
     live.add("credentials.gitconfig")  # of a launch alone: the file has been the agent's own since
     assert bound - live <= set(_as_flags(_session(tmp_path)))
 

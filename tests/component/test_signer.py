@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from coding_agents.brokers.sign import signer as module
-from coding_agents.brokers.sign.signer import find_signer, read_config, sign_commit, sign_payload
+from coding_agents.brokers.sign.config import read_config
+from coding_agents.brokers.sign.signer import find_signer, sign_commit, sign_payload
 from coding_agents.errors import CodingAgentsError, ProgramNotFoundError, SigningError
 from coding_agents.model.signing import SigningConfig
 from support.keys import GpgHome, allowed_signers, gpg_home, ssh_agent, ssh_key
@@ -205,9 +206,14 @@ def test_a_helper_that_signs_with_another_key_is_not_believed(place: Place, tmp_
 
 def test_what_git_names_must_be_a_key(place: Place, tmp_path: Path) -> None:
     place.say(commit_gpgsign="true", gpg_format="ssh")
-    for key in ("", "-oProxyCommand=x", f"{tmp_path}/none", "key::ssh-ed25519 AAA"):
+    for key, said in (
+        ("", "names no key"),
+        ("-oProxyCommand=x", "names no key"),
+        (f"{tmp_path}/none", "cannot be read"),
+        ("key::ssh-ed25519 AAA", "no public key"),
+    ):
         place.say(user_signingkey=key)
-        with pytest.raises(SigningError):
+        with pytest.raises(SigningError, match=said):
             find_signer(place.env, place.git_dir, None)
     place.say(gpg_format="x509", user_signingkey="x")
     with pytest.raises(SigningError, match="kind of signature"):

@@ -38,7 +38,9 @@ sys.exit(main({path!r}))
 
 
 class SocketStream:
-    """A stream of the channel, over an ordinary socket."""
+    """A stream of the channel, over an ordinary socket; `peer_uid` is who a bridge would say that its guest is."""
+
+    peer_uid = 1000
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader

@@ -39,7 +39,8 @@ BUILT: dict[str, frozenset[str]] = {
         "launch": "--agent -b --branch --name -p --prompt -d --detach --rm -y --force --empty --clean --include"
         " --network-proxy --allow --cpu --memory --pids --disk --disk-read --disk-write --bandwidth --time-limit"
         " --allow-ptrace --best-effort"
-        " --max-tokens --max-cost --engine --runtime --message --no-push --dotnet-preview --dry-run --json --trace",
+        " --max-tokens --max-cost --engine --runtime --message --as-agent --no-push --dotnet-preview --dry-run"
+        " --json --trace",
         "list": "-a --watch --json",
         "connect": "--control",
         "exec": "",
@@ -95,7 +96,7 @@ LATER_VERBS = words("merge approvals forward acp policy report dashboard") | {
     "audit export",
 }
 LATER_FLAGS = {
-    "launch": words("--forward --image --allow-origin-push --as-agent"),
+    "launch": words("--forward --image --allow-origin-push"),
     "review": frozenset({"--sarif"}),
 }
 BUILT_COMMANDS = words(

@@ -17,6 +17,7 @@ from coding_agents.app.bring_up import Guarding, bring_up
 from coding_agents.app.credentials import SessionCredentials
 from coding_agents.app.demands import Demands
 from coding_agents.app.launch import Launch
+from coding_agents.app.signing import Signing
 from coding_agents.app.steps import Trace, Undo
 from coding_agents.app.stop import Ended
 from coding_agents.errors import AnswerLostError, ChannelError, GuestError, StoreError, SupervisorError
@@ -168,7 +169,11 @@ def _launch(monkeypatch: pytest.MonkeyPatch, undone: list[str], timings: BaseExc
     """A launch whose timings cannot be recorded; what is undone of it goes to `undone`."""
     store: Any = SimpleNamespace(lock=lambda session_id: nullcontext())
     anything: Any = SimpleNamespace(
-        id="0" * 12, manifest=SimpleNamespace(mcp=None), repo=None, engine=SimpleNamespace(info=None)
+        id="0" * 12,
+        manifest=SimpleNamespace(mcp=None),
+        repo=None,
+        engine=SimpleNamespace(info=None),
+        signing=Signing(),
     )
 
     def prepare(self: Launch, *args: Any, **options: Any) -> None:

@@ -38,6 +38,7 @@ MAY_DESCRIBE = {
     "credentials/asking.py",  # the user's own, which print secrets
     "credentials/sealing.py",  # age
     "brokers/sign/signer.py",  # the user's own gpg or ssh-keygen
+    "brokers/sign/own_key.py",  # ssh-keygen, for a session's own key
     "workspace/source.py",  # cat and cp, as the owner of a repository
 }
 """Who may say which program the runner starts, and which that is."""
@@ -84,7 +85,8 @@ MAY_NAME = {
 """Words that are the name of such a program and mean something else, and the one place that means git."""
 
 GUEST_STARTS = {"__main__.py", "autosave.py", "bridge.py", "children.py", "egress/program.py", "egress/serving.py",
-                "gitwork.py", "gvisor.py", "holder.py", "mcp_server.py", "privileges.py", "session.py"}  # fmt: skip
+                "gitwork.py", "gvisor.py", "holder.py", "mcp_server.py", "privileges.py", "session.py",
+                "sign_client.py", "trailers.py"}  # fmt: skip
 """Modules of the guest, which runs inside: none of them may be loaded by the host. That of the proxy starts squid."""
 
 OUTSIDE = {

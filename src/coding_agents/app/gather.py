@@ -11,6 +11,7 @@ import msgspec
 
 from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.app.narrate import Narrator
+from coding_agents.app.signing import Signing, plan_signing
 from coding_agents.app.steps import Parallel, Trace
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
@@ -39,6 +40,7 @@ class Gathered(msgspec.Struct, frozen=True):
     engine: Engine
     manifest: AgentManifest
     images: tuple[ImageRef | None, ImageRef | None]
+    signing: Signing = Signing()
 
 
 @contextmanager
@@ -57,13 +59,19 @@ def gathering(
             found = current_images(engine, plan_images(request.settings.agent, env.agents_dir, env.pins_dir))
         return engine, (found[0], found[-1])
 
+    def look_at_repository() -> tuple[RepoFacts, Signing]:
+        found = _repository(request, env, narrator, session=session)
+        return found, plan_signing(request.settings, found, env)
+
     session = os.urandom(6).hex()
     with Parallel(trace) as steps:
         with trace.step("agent"):  # first: an unknown one has no image to look for
             manifest = load_manifest(request.settings.agent, env.agents_dir)
-        repo = steps.run("repository", lambda: _repository(request, env, narrator, session=session))
+        repo = steps.run("repository", look_at_repository)
         looked = steps.run("engine and images", look_at_engine)
-        yield lambda: Gathered(session, repo.result(), looked.result()[0], manifest, looked.result()[1])
+        yield lambda: Gathered(
+            session, repo.result()[0], looked.result()[0], manifest, looked.result()[1], repo.result()[1]
+        )
 
 
 def _linux_engine(request: LaunchRequest, env: HostEnvironment) -> Engine:

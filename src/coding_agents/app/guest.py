@@ -15,7 +15,7 @@ from coding_agents.sandbox.proxied import PROXY_ENVIRONMENT
 from coding_agents.sandbox.spec import Network
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.credentials_kept import agent_environment
-from coding_agents.supervisor.guest_config import identity_of_author, launch_tree
+from coding_agents.supervisor.guest_config import identity_of_author, launch_tree, message_of
 from coding_agents.supervisor.registry_kept import read_given
 from coding_agents.workspace.deny import load_deny_list
 from coding_agents_guest.events import GuestConfig
@@ -68,7 +68,7 @@ def _config(
         mode=record.mode,
         command=_argv(session, manifest, args, first_start=first_start),
         env=_environment(session, manifest, env),
-        message=record.message,
+        message=message_of(record),
         push=record.push,
         origin=origin,
         deny=load_deny_list().patterns,

@@ -37,6 +37,7 @@ from coding_agents.app.prepare import (
     prepare_source,
     require_own_volumes,
 )
+from coding_agents.app.signing import give_key, record_key
 from coding_agents.app.steps import Parallel, Step, Trace, Undo
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
@@ -135,6 +136,8 @@ class Launch(msgspec.Struct):
             return Launched(self.trace, session, joined=True)
         if self.request.network is Network.SQUID:
             require_rules(self.env, session_egress(self.request.settings, facts.manifest))
+        if facts.signing.note:
+            self.narrator.say(facts.signing.note)
         for file, left in self.servers.left:
             self.narrator.say(f"MCP server {left.name} of {file} is not started: {left.reason}")
         for problem in self.credentials.problems:
@@ -219,6 +222,7 @@ class Launch(msgspec.Struct):
     ) -> Source:
         """Steps 4 to 6: volumes, holder, relay and supervisor side by side, then the container at its gate."""
         engine, record = facts.engine, session.record
+        give_key(session)
         write_given(session.directory, self.servers.apart)
         give_registries(session.directory, settings_registries(self.request.settings))
         give_credentials(session.directory, self.credentials.given)
@@ -453,6 +457,7 @@ class Launch(msgspec.Struct):
             subject=naming.name,
             detail={"repo": session.record.repo.path, "base": session.record.base},
         )
+        record_key(session)
         if self.servers.started:
             session.supervisor().ask(
                 Op.RECORD,

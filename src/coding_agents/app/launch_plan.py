@@ -15,6 +15,7 @@ from coding_agents.app.egress import host_proxy_place
 from coding_agents.app.gather import Gathered
 from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.app.naming import Naming
+from coding_agents.app.signing import people_of
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import EngineInfo
 from coding_agents.engine.apparmor import profiles_loaded
@@ -131,7 +132,7 @@ def launch_record(
 ) -> SessionRecord:
     """The first record of a new session; `packages` are the digests of the MCP servers' packages in its image."""
     repo, settings = facts.repo, request.settings
-    author = repo.identity
+    people = people_of(settings, facts.manifest, repo.identity, facts.session_id)
     return SessionRecord(
         id=facts.session_id,
         nonce=plan.identity.nonce,
@@ -164,8 +165,14 @@ def launch_record(
         message=settings.git_message,
         push=settings.git_push,
         rm=request.options.rm,
-        author_name=author.name if author is not None else facts.manifest.title,
-        author_email=author.email if author is not None else f"{facts.manifest.name}@localhost",
+        author_name=people.author.name,
+        author_email=people.author.email,
+        committer_name=people.committer.name,
+        committer_email=people.committer.email,
+        trailers=people.trailers,
+        signing=facts.signing.mode,
+        signing_format=facts.signing.format,
+        signing_key=facts.signing.key,
         private=guarding.private,
         allow_ptrace=request.settings.sandbox_allow_ptrace,
         quota=plan.sandbox.limits.disk_bytes < NO_DISK,

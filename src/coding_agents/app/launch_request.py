@@ -47,6 +47,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     bandwidth: str | None = None
     time_limit: str | None = None
     allow_ptrace: bool = False
+    as_agent: bool = False
     best_effort: tuple[str, ...] = ()
     max_tokens: str | None = None
     max_cost: str | None = None
@@ -108,6 +109,7 @@ def parse_request(env: HostEnvironment, options: LaunchOptions) -> LaunchRequest
             "model.max_cost": options.max_cost,
             "workspace.include": list(options.include) or None,
             "git.message": options.message,
+            "identity.as_agent": True if options.as_agent else None,
             "git.push": False if options.no_push else None,
         },
     )

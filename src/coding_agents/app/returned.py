@@ -36,7 +36,7 @@ class Other(msgspec.Struct, frozen=True):
     known: tuple[Oid, ...] = ()
     launch: Oid | None = None
 
-    def subject(self, author: tuple[str, str]) -> Subject | None:
+    def subject(self, author: tuple[str, ...]) -> Subject | None:
         """What to look at, None when all of it is known. Raises GitError."""
         if any(self.store.is_ancestor(self.tip, oid) for oid in self.known):
             return None

@@ -149,8 +149,9 @@ def _scan(store: Store, subject: Subject, account: Account) -> list[Finding]:
     return scan(store, subject, account=account, is_secret_name=load_deny_list().matches)
 
 
-def _author(session: SessionContext) -> tuple[str, str]:
-    return session.record.author_name, session.record.author_email
+def _author(session: SessionContext) -> tuple[str, ...]:
+    record = session.record
+    return record.author_name, record.author_email, record.committer_name, record.committer_email
 
 
 def _unsaved(commits: Range) -> tuple[Finding, ...]:

@@ -48,7 +48,7 @@ def banner(
     enforced = record.enforced
     opened = f"; open: {_few(record.private)}" if record.private and record.network == "allow-all" else ""
     runtime = f", {record.runtime}" if record.runtime else ""
-    yield f"session  {record.name} on branch {record.branch} ({record.engine}{runtime})"
+    yield f"session  {record.name} on branch {record.branch} ({record.engine}{runtime}){_signed(record)}"
     ptrace = "; ptrace allowed" if record.allow_ptrace else ""
     armor = enforced.get("apparmor", "")
     instead = f"; apparmor: {escape(armor)} profile" if armor.startswith("engine's") else ""
@@ -92,6 +92,12 @@ def _given(given: Given) -> Iterator[str]:
     if given.ssh_agent:
         hosts = tuple(dict.fromkeys(one.partition(" ")[2] for one in given.ssh_agent))
         yield f"logins with your ssh-agent at {_few(hosts)}, as often as it likes"
+
+
+def _signed(record: SessionRecord) -> str:
+    """Whose signature the agent's commits get while it works."""
+    whose = {"user": f"your {record.signing_format} key", "session": "a key of its own"}.get(record.signing)
+    return f"; commits signed with {whose}" if whose else ""
 
 
 def _measured(enforced: Mapping[str, str]) -> Iterator[str]:

@@ -124,6 +124,7 @@ if TYPE_CHECKING:
     metavar="TEXT",
     help="Message of the commit that saves what is uncommitted (default: Save work of the coding agent).",
 )
+@click.option("--as-agent", is_flag=True, help="Let commits be by the agent; it commits yours in any case.")
 @click.option("--no-push", is_flag=True, help="Leave the work in the session's volume at the end.")
 @click.option("--dotnet-preview", metavar="CHANNEL", help="Install this .NET SDK first: 11.0, or preview.")
 @click.option("--dry-run", is_flag=True, help="Print the plan that would be carried out, and make nothing.")

@@ -15,7 +15,7 @@ from coding_agents.gitsync.packs import Store
 from coding_agents.gitsync.relay_repo import ARCHIVE, ARCHIVING
 from coding_agents.model.refs import Oid, RefUpdate
 from coding_agents_guest.lfspointer import LFS
-from coding_agents_guest.nestedref import LATEST, NESTED, NESTED_MESSAGE, is_further
+from coding_agents_guest.nestedref import LATEST, NESTED, NESTED_MESSAGE, TO_SIGN, is_further
 
 _REFS = "refs/"
 
@@ -76,7 +76,7 @@ def _old(store: Store, ref: str, refs: Mapping[str, Oid]) -> Oid | None:
     inside the commits below them count. Commits of the agent's, and what a repository has beside its HEAD, are kept as
     they were, with all that they name."""
     old = refs.get(ref)
-    if old is None or ref == LATEST or ref.startswith(LFS):
+    if old is None or ref in (LATEST, TO_SIGN) or ref.startswith(LFS):
         return None
     if not ref.startswith(NESTED) or is_further(ref.removeprefix(NESTED)):
         return old

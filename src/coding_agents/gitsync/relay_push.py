@@ -36,7 +36,7 @@ from coding_agents.model.refs import Oid, RefUpdate
 from coding_agents.policy.decide import Allow, Decision, Deny, PushRequest, decide, decide_push
 from coding_agents.policy.matrix import Operation, Policy, Tier
 from coding_agents.proc.limits import restrict
-from coding_agents_guest.nestedref import LATEST
+from coding_agents_guest.nestedref import LATEST, TO_SIGN
 
 _MIB = 1 << 20
 _NOT_RECORDED = Deny("audit-unavailable", Tier.ASK, "the audit log cannot be written")
@@ -112,7 +112,8 @@ class PushService:
         own = frozenset(SALVAGE_REFS if salvage else (self._relay.branch.ref,))
         prefix = SALVAGE_HEADS if salvage else ""
         latest = "" if salvage else LATEST
-        request = PushRequest(commands.updates, own, salvage, prefix, latest)
+        to_sign = TO_SIGN if self._relay.to_sign and not salvage else ""
+        request = PushRequest(commands.updates, own, salvage, prefix, latest, to_sign)
         decisions = decide_push(self._policy, request)
         wanted = [update.ref for update in commands.updates]
         if full := used_up(usage, self._limits, wanted=wanted, salvage=salvage):

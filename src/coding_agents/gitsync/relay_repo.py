@@ -15,6 +15,8 @@ Layout of refs (all but the first two, the nested and the given ones are hidden 
     refs/coding-agents/lfs-home          which of them need not be sent (gitsync.lfs); the agent may read it
     refs/coding-agents/autosave/latest   the last automatic save; the agent may push it, too
     refs/coding-agents/autosave/<ms>     earlier ones by the host's time in milliseconds since the epoch
+    refs/coding-agents/to-sign           the last commit that was to be signed; the agent may push it where it has
+                                         commits signed
     refs/coding-agents/archive/<n>       old tips of non-fast-forward pushes, and what salvages brought and is home
     refs/coding-agents/archiving/<ref>   what a ref named before the push that is carried out (gitsync.old_tips)
     refs/coding-agents/salvage/{head,worktree}  what a salvage container found in the volume, until it is home
@@ -40,7 +42,7 @@ from coding_agents.proc.git import Profile, git_command
 from coding_agents.proc.limits import ProcessLimits
 from coding_agents.proc.runner import Command
 from coding_agents_guest.lfspointer import LFS, LFS_HOME
-from coding_agents_guest.nestedref import LATEST, NESTED
+from coding_agents_guest.nestedref import LATEST, NESTED, TO_SIGN
 
 BASE = f"{PRIVATE}/base"
 ARCHIVE = f"{PRIVATE}/archive"
@@ -94,13 +96,17 @@ class Identity(Enum):
 
 
 class Relay(msgspec.Struct, frozen=True):
-    """One session's relay. `base` is None when the session started on an unborn branch."""
+    """One session's relay. `base` is None when the session started on an unborn branch.
+
+    `to_sign` tells that the agent may push commits that it wants signed.
+    """
 
     git_dir: Path
     branch: Branch
     base: Oid | None
     base_branch: str | None
     env: Mapping[str, str]
+    to_sign: bool = False
 
     @property
     def store(self) -> Store:
@@ -136,12 +142,18 @@ def create_relay(
 
 
 def open_relay(
-    git_dir: Path, *, branch: Branch, base: Oid | None, base_branch: str | None, env: Mapping[str, str]
+    git_dir: Path,
+    *,
+    branch: Branch,
+    base: Oid | None,
+    base_branch: str | None,
+    env: Mapping[str, str],
+    to_sign: bool = False,
 ) -> Relay:
     """The relay of an earlier launch. A base branch that collides with the session's branch is not shown."""
     if base_branch is not None and _collide(base_branch, branch.short):
         base_branch = None
-    return Relay(git_dir, branch, base, base_branch, env)
+    return Relay(git_dir, branch, base, base_branch, env, to_sign)
 
 
 def receive_pack_command(
@@ -162,7 +174,8 @@ def receive_pack_command(
     salvage = (*SALVAGE_REFS, SALVAGE_HEADS.rstrip("/"))  # a pattern stands for all below it, too
     # And what went in of submodules, for the same reason; that is what GIVEN holds, and nobody may push there.
     mine = (relay.branch.ref, NESTED.rstrip("/"), LFS.rstrip("/"), LATEST, GIVEN)
-    visible = (*mine, *(salvage if identity is Identity.SALVAGE else ()))
+    more = salvage if identity is Identity.SALVAGE else (TO_SIGN,) if relay.to_sign else ()
+    visible = (*mine, *more)
     refuse_rewrite = "false" if rewrite else "true"
     settings = (f"receive.maxInputSize={max_input}", f"receive.denyNonFastForwards={refuse_rewrite}")
     return _service(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from coding_agents.model.signing import Mode
 from coding_agents.model.spending import Spent
 
 VERSION = 1
@@ -88,8 +89,10 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     `base` is the commit the branch starts from ("" when unborn), `branch_tip` where the branch stood in the
     repository when we last looked or moved it, `branch_next` where we are just moving it to ("" mostly), `mode` how
     its latest start runs the agent (a `prompt` is given to it in mode "command" only), `version` of the program
-    that launched it, `private` the addresses that the user opened in the network guard, `allow_ptrace` whether its
-    programs may be debugged, `asked` the protections that the user named, `best_effort` those that may be missing,
+    that launched it, `committer_name` that of the user with the agent's ("" in old records: the author's), `trailers`
+    the lines at the end of its commits, `signing_key` the key that signs them (its public half, or what gpg knows it
+    by; "" where none does), `private` the addresses that the user opened in the network guard, `allow_ptrace` whether
+    its programs may be debugged, `asked` the protections that the user named, `best_effort` those that may be missing,
     `engine_env` the variables that choose the engine as they were at launch, `engine_id` how that engine tells itself
     from others ("" when it is not known), `started_at` the engine's start time of the container whose gate was opened
     ("" while closed), `deadline` when the time of that start is up, `spent` what it has used of its model, `activity`
@@ -132,6 +135,12 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     rm: bool = False
     author_name: str = ""
     author_email: str = ""
+    committer_name: str = ""
+    committer_email: str = ""
+    trailers: tuple[str, ...] = ()
+    signing: Mode = "off"
+    signing_format: str = ""
+    signing_key: str = ""
     private: tuple[str, ...] = ()
     allow_ptrace: bool = False
     quota: bool = False

@@ -37,8 +37,10 @@ from coding_agents.model.limits import (
 from coding_agents.model.notice import SHOWN, Shown
 from coding_agents.model.release import FILES
 from coding_agents.model.runtimes import AUTO, RUNTIMES
+from coding_agents.model.signing import MODES
 from coding_agents.model.spending import NO_COST, NO_TOKENS, NONE, parse_cost, parse_tokens
 from coding_agents.model.values import (
+    TRAILERS,
     Value,
     measure,
     parse_auth_files,
@@ -53,11 +55,13 @@ from coding_agents.model.values import (
     parse_indexes,
     parse_key_grants,
     parse_line,
+    parse_person,
     parse_prices,
     parse_releases,
     parse_require,
     parse_slug,
     parse_tools,
+    parse_trailers,
     parse_upstream,
     parse_words,
     quote,
@@ -262,6 +266,24 @@ SETTINGS: tuple[Setting, ...] = (
         parse_bool, {"type": "boolean"}, flag="--no-push",
     ),
     Setting(
+        "identity.as_agent", False, "Commits are by the agent, instead of by you; it commits them in any case.",
+        parse_bool, {"type": "boolean"}, flag="--as-agent",
+    ),
+    Setting(
+        "identity.bot", "", "Who the agent is in commits: NAME <ADDRESS>; empty for its title at localhost.",
+        parse_person, {"type": "string"}, example='"Robot <robot@example.org>"',
+    ),
+    Setting(
+        "identity.trailers", TRAILERS, "Which trailers commits are given: agent, session.",
+        parse_trailers, _STRINGS, adds=False,
+    ),
+    Setting(
+        "signing.mode", "auto",
+        "Who signs commits: user (your key), session (a key of its own), merge (yours, when you take them in), off; "
+        "auto is user where your git signs, else off.",
+        parse_choice(*MODES), {"enum": list(MODES)}, Tighten.STRICTER, MODES, example='"session"',
+    ),
+    Setting(
         "model.upstream", "", "Gateway to the agent's model, with its prefix; empty for the provider itself.",
         parse_upstream, {"type": "string"}, example='"https://gateway.example/anthropic"',
     ),
@@ -405,6 +427,10 @@ class Settings(msgspec.Struct, frozen=True):
     workspace_include: tuple[str, ...]
     git_message: str
     git_push: bool
+    identity_as_agent: bool
+    identity_bot: str
+    identity_trailers: tuple[str, ...]
+    signing_mode: str
     model_upstream: str
     model_server_tools: tuple[str, ...]
     model_max_tokens: int

@@ -14,6 +14,9 @@ Mode = Literal["user", "session", "merge", "off"]
 MODES = ("user", "auto", "session", "merge", "off")
 """What the setting may say, from widest to strictest; `auto` is `user` where the user signs commits, else `off`."""
 
+LIVE = ("user", "session")
+"""The modes in which commits are signed while the session runs."""
+
 Format = Literal["openpgp", "ssh"]
 
 SIGNING_KEYS = (

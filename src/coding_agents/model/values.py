@@ -27,6 +27,7 @@ _Measured = TypeVar("_Measured", int, Decimal)
 
 _DURATION = re.compile(r"(\d{1,9})([smh]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_PERSON = re.compile(r"[^<>\s.,:;\"'\\][^<>]* <[^<>\s.,:;\"'\\][^<>\s]*>")
 _SLUG = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _UPSTREAM = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[1-9][0-9]{0,4})?(/[A-Za-z0-9._~-]+)*/?")
 _LOOPBACK = re.compile(r"localhost|127\.[0-9.]+|\[::1\]")
@@ -37,6 +38,10 @@ _PROTECTION = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _shortened = reprlib.Repr()
 _shortened.maxstring = _shortened.maxother = 60
 _shown = _shortened.repr
+
+
+TRAILERS = ("agent", "session")
+"""What commits can say at their end of how they came to be."""
 
 
 def _text(value: object) -> str:
@@ -51,6 +56,20 @@ def parse_line(value: object) -> str:
     if not text.strip() or not text.isprintable() or len(text) > 200:
         raise ValueError(f"{_shown(text)} is not one line of 1 to 200 printable characters")
     return text
+
+
+def parse_person(value: object) -> str:
+    """Empty, or `NAME <ADDRESS>` as git writes who made a commit."""
+    text = _text(value)
+    if text and (_PERSON.fullmatch(text) is None or not text.isprintable() or len(text) > 200):
+        raise ValueError(f"{_shown(text)} is not NAME <ADDRESS>")
+    return text
+
+
+def parse_trailers(value: object) -> tuple[str, ...]:
+    """Which trailers commits are given."""
+    words = _each(value, parse_choice(*TRAILERS))
+    return tuple(name for name in TRAILERS if name in words)
 
 
 def parse_slug(value: object) -> str:

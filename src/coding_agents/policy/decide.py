@@ -36,9 +36,10 @@ class PushRequest(msgspec.Struct, frozen=True):
     """A push: the refs it wants to change, and the refs that this pusher owns.
 
     `salvage` tells a salvage container (which owns the salvage refs, and all below `own_prefix`) from the
-    session's agent (which owns the session's branch and `autosave_ref`). Both own the refs of repositories inside
-    and of large files, under names that our guest's program could have made: of any others a guest could make as many,
-    as long and as deep ones as git takes. Whether an update is a fast-forward is known only after its objects arrived,
+    session's agent (which owns the session's branch, `autosave_ref`, and `to_sign_ref` where it has commits signed).
+    Both own the refs of repositories inside and of large files, under names that our guest's program could have made:
+    of any others a guest could make as many, as long and as deep ones as git takes. Whether an update is a
+    fast-forward is known only after its objects arrived,
     so it is a question of its own (`decide(policy, Operation.PUSH_REWRITE)`).
     """
 
@@ -47,6 +48,7 @@ class PushRequest(msgspec.Struct, frozen=True):
     salvage: bool
     own_prefix: str = ""
     autosave_ref: str = ""
+    to_sign_ref: str = ""
 
 
 def decide(policy: Policy, operation: Operation) -> Decision:
@@ -80,7 +82,8 @@ def _operation(update: RefUpdate, request: PushRequest) -> Operation:
     nested = update.ref.startswith(NESTED) and is_nested_name(update.ref.removeprefix(NESTED))
     large = update.ref.startswith(LFS) and is_lfs_name(update.ref.removeprefix(LFS))
     autosave = bool(request.autosave_ref) and update.ref == request.autosave_ref
-    if update.ref not in request.own_refs and not (below or nested or large or autosave):
+    to_sign = bool(request.to_sign_ref) and update.ref == request.to_sign_ref
+    if update.ref not in request.own_refs and not (below or nested or large or autosave or to_sign):
         return Operation.PUSH_OTHER_REF
     if update.new is None:
         return Operation.PUSH_DELETE
@@ -88,6 +91,8 @@ def _operation(update: RefUpdate, request: PushRequest) -> Operation:
         return Operation.PUSH_NESTED
     if large:
         return Operation.PUSH_LFS
+    if to_sign:
+        return Operation.PUSH_TO_SIGN
     if autosave:
         return Operation.PUSH_AUTOSAVE
     return Operation.PUSH_SALVAGE if request.salvage else Operation.PUSH_SESSION_BRANCH

@@ -24,6 +24,7 @@ from coding_agents.model.refs import Branch, Oid
 from coding_agents.model.repo import RepoFacts, RepoKind
 from coding_agents.model.session import RepoRef, SessionRecord
 from coding_agents.model.settings import Settings
+from coding_agents.model.signing import LIVE
 from coding_agents.sandbox.plan import Identity, PlanInput
 from coding_agents.sandbox.spec import LABEL, Network
 from coding_agents.store.sessions import SessionStore
@@ -88,6 +89,7 @@ class SessionContext(msgspec.Struct, dict=True):
             base=Oid.parse(record.base) if record.base else None,
             base_branch=record.base_branch or None,
             env=self.env.for_git(),
+            to_sign=record.signing in LIVE,
         )
 
     def has_volume(self) -> bool:

@@ -48,7 +48,7 @@ def salvage_config(session: SessionContext) -> GuestConfig:
         base=record.base,
         launch_tree=launch_tree(session),
         first_start=False,
-        message=record.message,
+        message=message_of(record),
         deny=load_deny_list().patterns,
     )
 
@@ -59,5 +59,10 @@ def launch_tree(session: SessionContext) -> str:
 
 
 def identity_of_author(record: SessionRecord) -> Identity:
-    """Who commits are by: the user of the repository, else the agent itself."""
-    return Identity(record.author_name, record.author_email)
+    """Who commits are by and who commits them: the user of the repository, the agent, or both."""
+    return Identity(record.author_name, record.author_email, record.committer_name, record.committer_email)
+
+
+def message_of(record: SessionRecord) -> str:
+    """What the commit says that saves uncommitted work."""
+    return "\n\n".join(part for part in (record.message.rstrip(), "\n".join(record.trailers)) if part)

@@ -56,6 +56,7 @@ from coding_agents.supervisor.services import Services
 from coding_agents.supervisor.settle import bring_home_or_say_why, saved_of
 from coding_agents_guest.lfspointer import LFS
 from coding_agents_guest.mux import Stream
+from coding_agents_guest.nestedref import TO_SIGN
 
 _LAST_WORDS_S = 1.0
 # How often a bridge that dies under a running container is started again before we give up serving it.
@@ -362,9 +363,9 @@ class Supervisor:
     async def _on_update(self, change: TipChange) -> None:
         """A push of the agent arrived in the relay: bring it home at once, after the guest has its answer.
 
-        Large files go ahead of the commit that names them, and home with it.
+        Large files go ahead of the commit that names them, and home with it; so does what is to be signed.
         """
-        if change.identity is Identity.AGENT and not change.ref.startswith(LFS):
+        if change.identity is Identity.AGENT and not change.ref.startswith((LFS, TO_SIGN)):
             task = asyncio.create_task(self._home())
             self._arrivals.add(task)
             task.add_done_callback(self._arrivals.discard)

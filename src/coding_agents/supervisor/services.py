@@ -13,6 +13,7 @@ from coding_agents.supervisor.journal import Journal
 from coding_agents.supervisor.mcp_services import McpServices
 from coding_agents.supervisor.model_access import ModelAccess
 from coding_agents.supervisor.registry_access import RegistryAccess
+from coding_agents.supervisor.signing_access import SigningAccess
 from coding_agents.supervisor.ssh_agent_access import SshAgentAccess
 from coding_agents.supervisor.tool_calls import ToolCalls
 from coding_agents_guest.mux import Stream
@@ -51,6 +52,7 @@ class Services:
             "registry": RegistryAccess(session, journal),
             "credential": CredentialAccess(session, journal),
             "ssh-agent": SshAgentAccess(session, journal),
+            "sign": SigningAccess(session, journal),
         }
 
     def offered(self) -> tuple[dict[str, Service], tuple[str, ...]]:

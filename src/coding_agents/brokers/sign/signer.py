@@ -21,11 +21,12 @@ from coding_agents.brokers.sign.answers import (
     read_ssh,
     why_not,
 )
+from coding_agents.brokers.sign.config import read_config
 from coding_agents.errors import SigningError
 from coding_agents.model.commit import with_signature
 from coding_agents.model.masked import Masked
-from coding_agents.model.signing import SIGNING_KEYS, Format, SigningConfig, literal_ssh_key, parse_signing
-from coding_agents.proc.git import Profile, git, home_of
+from coding_agents.model.signing import Format, SigningConfig, literal_ssh_key
+from coding_agents.proc.git import home_of
 from coding_agents.proc.runner import Command, Outcome, Owner, run
 
 TIMEOUT_S = 20.0
@@ -80,13 +81,6 @@ class Signer(Masked, frozen=True):
         return self.public or self.key
 
 
-def read_config(env: Mapping[str, str], git_dir: Path, owner: Owner | None) -> SigningConfig:
-    """What git says of signing for the repository at `git_dir`, whose owner is `owner`. Raises GitError."""
-    args = ("config", "--null", "--show-scope", "--includes", "--get-regexp", SIGNING_KEYS)
-    listed = git(args, profile=Profile.USER_READ, env=env, git_dir=git_dir, owner=owner, check=False)
-    return parse_signing(listed.text())
-
-
 def users_signer(
     config: SigningConfig, env: Mapping[str, str], owner: Owner | None, *, may_ask: bool = False
 ) -> Signer:
@@ -99,7 +93,7 @@ def users_signer(
     key = config.key
     if not key and config.format == "openpgp" and config.name and config.email:
         key = f"{config.name} <{config.email}>"  # as git does
-    if not key or key.startswith("-") or "\n" in key:
+    if not key or key.startswith("-") or not key.isprintable():
         raise SigningError(
             "git names no key to sign with", hint="Set user.signingKey in your own git configuration."
         )
@@ -136,6 +130,11 @@ def sign_payload(payload: bytes, signer: Signer) -> Signature:
         return _sign_ssh(payload, signer)
     except AnswerError as error:
         raise SigningError(f"the program that signs does not work: {error}", hint=_HINTS["failed"]) from error
+    except OSError as error:
+        raise SigningError(
+            f"nothing can be written for the program that signs: {error.strerror}",
+            hint=f"See that there is room in {tempfile.gettempdir()}.",
+        ) from error
 
 
 def _sign_openpgp(payload: bytes, signer: Signer) -> Signature:

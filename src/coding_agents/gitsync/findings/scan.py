@@ -41,14 +41,14 @@ class Subject(msgspec.Struct, frozen=True):
     """What to look at: the commits of `tip` that neither `base` (None: nothing) nor one of `known` has.
 
     `launch` is the commit that holds the user's work tree at launch, None when it was that of `base`. `author` is
-    the session's name and address, None where commits may be anybody's. `ref` is what the findings are to name, ""
-    for the session's branch.
+    the session's name and address, and those of its committer, None where commits may be anybody's. `ref` is what the
+    findings are to name, "" for the session's branch.
     """
 
     base: Oid | None
     tip: Oid
     launch: Oid | None
-    author: tuple[str, str] | None
+    author: tuple[str, ...] | None
     known: tuple[Oid, ...] = ()
     ref: str = ""
 
