@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -327,6 +328,30 @@ def test_signing_is_limited_in_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert "too many commits at once" in answers[-1]["refused"]
         (refused,) = signed.records("signing-refused")
         assert refused.rule == "sign-turns"
+
+
+def test_only_few_wait_for_a_signature(ssh: SignedSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever hangs up leaves the commit with the host."""
+    monkeypatch.setattr(signing_access, "_WAITING", 1)
+    commit = payload(ssh)
+    ssh.git("push", "-q", URL, f"+HEAD:{TO_SIGN}")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def sign(data: bytes, signer: object) -> Signature:
+        begun.set()
+        go_on.wait(3)
+        return Signature(b"x", "x")
+
+    monkeypatch.setattr(signer_module, "sign_payload", sign)
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(str(ssh.sign))
+        link.sendall(commit)
+        link.shutdown(socket.SHUT_WR)
+        assert begun.wait(20)
+    try:
+        assert "still signing others" in json.loads(ssh.ask(commit)).get("refused", "")
+    finally:
+        go_on.set()
 
 
 def test_who_sends_half_a_commit_is_dropped(ssh: SignedSession, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 # A rebase signs each of its commits, and asks twice for one of which the relay lacks something.
 _BURST, _EVERY_S, _PATIENCE_S = 240, 1.0, 20.0
+_WAITING = 4  # a guest that hangs up leaves its commit here, and its stream is one less for other services
 _READ_S = 20.0
 _CHECK_S = 60.0
 _RATE = "sign-turns"
@@ -55,6 +56,7 @@ class SigningAccess:
         self._policy = load_policy()
         self._turns = Turns(_BURST, _EVERY_S)
         self._one = asyncio.Lock()
+        self._waiting = 0
 
     @property
     def served(self) -> bool:
@@ -86,11 +88,17 @@ class SigningAccess:
     async def _answer(self, payload: bytes) -> dict[str, object]:
         try:
             commit = await self._judge(payload)
-            await self._take_turn(payload)  # before all that costs the host anything
-            async with self._one:  # an agent of keys asks one question at a time, and so do we
-                if not await asyncio.to_thread(self._has, commit):
-                    return {"missing": True}
-                signature = await self._sign(payload, commit)
+            if self._waiting >= _WAITING:
+                raise await self._too_many(payload, "the host is still signing others; wait, then go on")
+            self._waiting += 1
+            try:
+                await self._take_turn(payload)  # before all that costs the host anything
+                async with self._one:  # an agent of keys asks one question at a time, and so do we
+                    if not await asyncio.to_thread(self._has, commit):
+                        return {"missing": True}
+                    signature = await self._sign(payload, commit)
+            finally:
+                self._waiting -= 1
         except _NotSignedError as error:
             return {"refused": str(error)}
         except CodingAgentsError as error:  # the relay or the log is damaged, or a disk is full
@@ -137,10 +145,14 @@ class SigningAccess:
     async def _take_turn(self, payload: bytes) -> None:
         wait_s = self._turns.take(asyncio.get_running_loop().time(), patience_s=_PATIENCE_S)
         if wait_s is None:
-            reason = f"too many commits at once: one is looked at every {_EVERY_S:g} s"
-            await self._note(RecordType.SIGNING_REFUSED, payload, "denied", _RATE, 2, reason)
-            raise _NotSignedError(reason)
+            raise await self._too_many(
+                payload, f"too many commits at once: one is looked at every {_EVERY_S:g} s"
+            )
         await asyncio.sleep(wait_s)
+
+    async def _too_many(self, payload: bytes, reason: str) -> _NotSignedError:
+        await self._note(RecordType.SIGNING_REFUSED, payload, "denied", _RATE, 2, reason)
+        return _NotSignedError(reason)
 
     async def _sign(self, payload: bytes, commit: Commit) -> Signature:
         """Record it, then sign it. Raises _NotSignedError, AuditError."""
