@@ -168,6 +168,14 @@ class McpError(CodingAgentsError):
     advice = "See what the repository names: `coding-agents mcp list`."
 
 
+class ApprovalError(CodingAgentsError):
+    """A push to origin does not wait for a decision, or not for this one."""
+
+    code = "approval"
+    exit_status = 28
+    advice = "See what waits: `coding-agents approvals`."
+
+
 class EngineNotFoundError(CodingAgentsError):
     """No container engine is installed."""
 

@@ -7,16 +7,17 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import coding_agents_guest
 from coding_agents.errors import AuditError
 from coding_agents.gitsync.autosave import let_go
-from coding_agents.gitsync.relay import RelayService
+from coding_agents.gitsync.relay import OtherPlaces, RelayService
 from coding_agents.gitsync.relay_events import RelayEvent, TipChange
 from coding_agents.gitsync.relay_limits import DEFAULT_LIMITS, RelayLimits
 from coding_agents.gitsync.relay_repo import Identity, Relay
@@ -75,6 +76,8 @@ class RelayServer:
     identity: Identity = Identity.AGENT
     thin: Callable[[int], Future[Thinned | None]] = lambda _: Future()
     """Thin the relay out at a time in milliseconds, as each minute's save does when it is nearly full."""
+    run: Callable[[Coroutine[Any, Any, Any]], Any] = lambda _: None
+    """Run something where the service runs, and give what comes of it."""
 
     def guest_env(self, env: Mapping[str, str], **more: str) -> dict[str, str]:
         """The environment of a guest's git."""
@@ -108,6 +111,7 @@ def serving(
     journal: Callable[[RelayEvent], Awaitable[None]] = _nowhere,
     limits: RelayLimits = DEFAULT_LIMITS,
     policy: Policy | None = None,
+    others: OtherPlaces | None = None,
 ) -> Iterator[RelayServer]:
     """Serve `relay` in a thread until the block is left; an exception in the service fails the test.
 
@@ -135,10 +139,12 @@ def serving(
 
     async def main() -> None:
         service = RelayService(
-            relay, policy=policy or load_policy(), record=record, on_update=on_update, limits=limits
-        )
+            relay, policy=policy or load_policy(), record=record, on_update=on_update, limits=limits,
+            others=others,
+        )  # fmt: skip
 
         server.thin = lambda now_ms: asyncio.run_coroutine_threadsafe(_thin(service, relay, now_ms), loop)
+        server.run = lambda what: asyncio.run_coroutine_threadsafe(what, loop).result(60)
         handlers = set[asyncio.Task[None]]()
 
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -39,8 +39,8 @@ BUILT: dict[str, frozenset[str]] = {
         "launch": "--agent -b --branch --name -p --prompt -d --detach --rm -y --force --empty --clean --include"
         " --network-proxy --allow --cpu --memory --pids --disk --disk-read --disk-write --bandwidth --time-limit"
         " --allow-ptrace --best-effort"
-        " --max-tokens --max-cost --engine --runtime --message --as-agent --no-push --dotnet-preview --dry-run"
-        " --json --trace",
+        " --max-tokens --max-cost --engine --runtime --message --as-agent --no-push --allow-origin-push"
+        " --dotnet-preview --dry-run --json --trace",
         "list": "-a --watch --json",
         "connect": "--control",
         "exec": "",
@@ -58,6 +58,11 @@ BUILT: dict[str, frozenset[str]] = {
         "pull": "--json",  # docs/adr/0014: beside the design
         "review": "--json",
         "nested": "--into --json",  # docs/adr/0013: beside the design
+        "approvals list": "-a --json",
+        "approvals show": "--json",
+        "approvals approve": "-y --json",
+        "approvals deny": "--reason --json",
+        "approvals watch": "",
         "allowlist show": "--session --json",
         "allowlist add": "--session",
         "allowlist remove": "--session",
@@ -90,13 +95,13 @@ BUILT: dict[str, frozenset[str]] = {
         "uninstall": "",
     }.items()
 }
-LATER_VERBS = words("merge approvals forward acp policy report dashboard") | {
+LATER_VERBS = words("merge forward acp policy report dashboard") | {
     "audit tail",
     "audit show",
     "audit export",
 }
 LATER_FLAGS = {
-    "launch": words("--forward --image --allow-origin-push"),
+    "launch": words("--forward --image"),
     "review": frozenset({"--sarif"}),
 }
 BUILT_COMMANDS = words(

@@ -250,6 +250,7 @@ def test_a_start_stops_no_agent_that_works(monkeypatch: pytest.MonkeyPatch, afte
         "_await_settled": lambda session: None,
         "_give_registries": lambda session: None,
         "_renew_credentials": lambda session: {},
+        "_give_origins": lambda session: None,
         "_plan": lambda session, guarding: SimpleNamespace(holder=None, config=None, sandbox=None),
         "has_profiles": lambda spec, made: True,
         "demands_at_start": lambda session: None,

@@ -32,6 +32,7 @@ MAY_DESCRIBE = {
     "supervisor/client.py",  # our own interpreter
     "images/rootfs.py",  # mmdebstrap
     "supervisor/notify.py",  # the user's own command
+    "supervisor/merge_request.py",  # gh, as the user
     "app/apparmor.py",  # apparmor_parser and tee of the system, by sudo
     "quota/image.py",  # mkfs.ext4, mount and umount of the system, as root
     "terminal/clipboard.py",  # the desktop's program for its clipboard
@@ -55,6 +56,8 @@ MAY_NAME = {
     "brokers/sign/answers.py": {("git", "value of NAMESPACE")},  # what signatures of ssh are for
     "errors.py": {("git", "value of code")},  # the code of an error
     "gitsync/gates.py": {("git-protocol", "value of PROTOCOL")},  # a rule of the policy
+    "gitsync/origin_service.py": {("git", "call RelayEvent")},
+    "gitsync/origin_urls.py": {("git", "value of _PORTS"), ("git", "call dict.fromkeys")},  # a scheme, a user
     "gitsync/relay.py": {("git", "call RelayEvent")},  # who refused, in the audit log
     "gitsync/relay_push.py": {("git", "call self._note")},
     "gitsync/service_request.py": {  # words of the guest's request line
@@ -74,6 +77,7 @@ MAY_NAME = {
     "cli/completions.py": {  # shells that a script is written for
         (shell, where) for shell in ("bash", "zsh") for where in ("value of _HOW", "call click.Choice")},
     "images/rootfs.py": {("unshare", "value of argv")},  # mounts of its own for mmdebstrap
+    "supervisor/merge_request.py": {("gh", "value of argv")},
     "quota/probe.py": {("unshare", "call run")},  # a mount namespace for a mount that is to go by itself
     "sandbox/guest.py": {("/usr/bin/python3", "value of PYTHON")},  # inside the container
     "sandbox/rules.py": {("/usr/bin/python3", "value of _GUEST_INTERPRETER")},

@@ -17,8 +17,11 @@ from coding_agents.gitsync.pktline import (
     PktlineError,
     PushCommands,
     error_packet,
+    keepalive,
     pkt,
+    progress,
     refusal_report,
+    report,
 )
 from coding_agents.gitsync.service_request import RequestReader, Service
 
@@ -159,6 +162,36 @@ def test_a_client_that_wants_no_report_gets_none() -> None:
     assert refusal_report(commands, ["no"]) == b""
 
 
+OPTED = line(caps=f"{CAPS} push-options") + FLUSH + pkt(b"merge_request.create") + pkt(b"x=\xff\n") + FLUSH
+
+
+@given(st.lists(st.integers(0, len(OPTED) + 7), max_size=12))
+def test_push_options_are_a_section_of_their_own(cuts: list[int]) -> None:
+    reader = CommandReader(options=True)
+    edges = sorted({min(cut, len(OPTED)) for cut in cuts} | {0, len(OPTED)})
+    found = [reader.feed(OPTED[start:end]) for start, end in pairwise(edges)]
+    assert found[:-1] == [None] * (len(found) - 1)
+    assert found[-1] is not None
+    assert (found[-1].options, found[-1].raw) == (("merge_request.create", "x=\udcff"), OPTED)
+
+
+def test_push_options_are_few() -> None:
+    data = line(caps=f"{CAPS} push-options") + FLUSH + pkt(b"x") * 17 + FLUSH
+    with pytest.raises(PktlineError, match="more than 16 options"):
+        CommandReader(options=True).feed(data)
+
+
+def test_what_was_done_and_what_is_said_meanwhile() -> None:
+    commands = read(line(caps=CAPS) + FLUSH)
+    plain = read(line(caps="report-status") + FLUSH)
+    assert commands is not None
+    assert plain is not None
+    assert report(plain, [""]) == pkt(b"unpack ok\n") + pkt(b"ok refs/heads/demo/x\n") + FLUSH
+    assert progress(commands, "wait\n") == pkt(b"\x02wait\n")
+    assert (progress(plain, "wait\n"), keepalive(plain)) == (b"", b"")
+    assert [packet[4] for packet in (keepalive(commands),)] == [1]
+
+
 def test_an_error_packet_is_one_line() -> None:
     assert error_packet("a\n b") == pkt(b"ERR a b")
 
@@ -171,6 +204,13 @@ def test_the_two_services(service: Service, version: bytes) -> None:
     )
     assert request is not None
     assert (request.service, request.rest) == (service, b"more")
+
+
+@pytest.mark.parametrize("place", ["workspace", "origin", "origin/1", "origin/16"])
+def test_the_places(place: str) -> None:
+    request = RequestReader().feed(pkt(f"git-upload-pack /{place}\0host=coding-agents\0".encode()))
+    assert request is not None
+    assert request.place == place
 
 
 def test_a_request_may_come_byte_by_byte() -> None:
@@ -188,6 +228,10 @@ def test_a_request_may_come_byte_by_byte() -> None:
         b"git-upload-pack /workspace\0host=coding-agents\0\0version=3\0",
         b"git-upload-pack /workspace\0host=coding-agents\0\0version=2\0x=1\0",
         b"git-upload-pack /workspace\0host=coding-agents\0\n",
+        b"git-upload-pack /origin/\0host=coding-agents\0", b"git-upload-pack /origin/0\0host=coding-agents\0",
+        b"git-upload-pack /origin/100\0host=coding-agents\0", b"git-upload-pack /origin/1/\0host=coding-agents\0",
+        b"git-upload-pack /origin/x\0host=coding-agents\0", b"git-upload-pack /origin2\0host=coding-agents\0",
+        b"git-upload-pack /../origin\0host=coding-agents\0",
     ],
 )  # fmt: skip
 def test_a_near_miss_is_no_request(line: bytes) -> None:

@@ -52,6 +52,7 @@ def test_reports_of_earlier_starts_are_handed_on(monkeypatch: pytest.MonkeyPatch
         "_await_settled": lambda session: None,
         "_give_registries": lambda session: None,
         "_renew_credentials": lambda session: {},
+        "_give_origins": lambda session: None,
         "_plan": lambda session, guarding: SimpleNamespace(
             holder=SimpleNamespace(name="h"), config=None, sandbox=None
         ),

@@ -15,8 +15,8 @@ person's repository, on the branch `{branch}`. You may change, build, run and br
 
 - Commit to this branch. {push} Other branches and tags do not leave the container.
 - Network: {network}
-{packages}- Refused, whatever you try: root and new privileges, writing outside `/workspace`, the home directory, `/tmp`
-  and `/var/tmp`, the machine that runs the container. Do not spend time on ways around it.
+{origin}{packages}- Refused, whatever you try: root and new privileges, writing outside `/workspace`, the home
+  directory, `/tmp` and `/var/tmp`, the machine that runs the container. Do not spend time on ways around it.
 - Keys are not in here. The one that you find for the model is a dummy; the host puts the real one in its place.
 - The repository's own MCP servers and hooks do not start by themselves: a person has not trusted them.
 - To ask for something that you lack (a host, a package, a secret, a decision), end your turn with the question: a
@@ -31,10 +31,19 @@ _NETWORK = {
 }
 
 
-def instructions(*, branch: str, network: Network, push: bool, registries: Sequence[str] = ()) -> bytes:
+_ORIGIN = """\
+- `origin`: `git fetch origin` works; the host does it. `git push origin BRANCH` waits until a person has approved
+  it. When it says that it still waits, go on, and push the same again later. Protected branches and tags are refused.
+"""
+
+
+def instructions(
+    *, branch: str, network: Network, push: bool, registries: Sequence[str] = (), origin: bool = False
+) -> bytes:
     """The text for a session on `branch`; `push` tells whether its commits go to the host by themselves.
 
-    `registries` are the package managers whose indexes the host reads for it.
+    `origin` tells whether its repository has one, `registries` are the package managers whose indexes the host reads
+    for it.
     """
     pushed = (
         "A push goes to the host's quarantine, and what you have not committed is committed when the session stops."
@@ -47,7 +56,13 @@ def instructions(*, branch: str, network: Network, push: bool, registries: Seque
         if names
         else ""
     )
-    return _TEXT.format(branch=branch, network=_NETWORK[network], push=pushed, packages=packages).encode()
+    return _TEXT.format(
+        branch=branch,
+        network=_NETWORK[network],
+        push=pushed,
+        packages=packages,
+        origin=_ORIGIN if origin else "",
+    ).encode()
 
 
 def home_files(
@@ -58,6 +73,10 @@ def home_files(
     if manifest.instructions:
         network = Network(record.network)
         files[manifest.instructions] = instructions(
-            branch=record.branch, network=network, push=record.push, registries=registries
+            branch=record.branch,
+            network=network,
+            push=record.push,
+            registries=registries,
+            origin=bool(record.repo.url),
         )
     return files

@@ -83,6 +83,7 @@ def _differences(request: LaunchRequest, existing: SessionRecord) -> Iterator[tu
         ("--no-push", options.no_push and existing.push),
         ("--allow-ptrace", options.allow_ptrace and not existing.allow_ptrace),
         ("--as-agent", options.as_agent and existing.committer_name.startswith(f"{existing.author_name} (")),
+        ("--allow-origin-push", options.allow_origin_push and not existing.origin_push),
         ("--best-effort", not set(options.best_effort) <= {*existing.best_effort}),
         ("--rm", options.rm and not existing.rm),
         ("--clean", options.clean),  # the copy is made, and what it left out or took in is not recorded

@@ -63,6 +63,7 @@ from coding_agents.supervisor.credentials_kept import write_given as give_creden
 from coding_agents.supervisor.disk import disk_opened, make_disk
 from coding_agents.supervisor.egress_kept import write_egress
 from coding_agents.supervisor.guest_program import GuestProgram, ensure_guest_volume
+from coding_agents.supervisor.origin_kept import give_origins
 from coding_agents.supervisor.protocol import Op
 from coding_agents.supervisor.registry_kept import settings_registries
 from coding_agents.supervisor.registry_kept import write_given as give_registries
@@ -240,6 +241,7 @@ class Launch(msgspec.Struct):
             source = steps.run("relay", lambda: self._source(session, facts))
             if self.request.settings.credentials_gitconfig:
                 steps.run("gitconfig", self._read_gitconfig)
+            origin = steps.run("origin", lambda: give_origins(session, self.request.settings))
             guest = steps.run("guest", lambda: self._guest(engine, plan, program))
             volumes = [
                 steps.run(f"{volume.name.rpartition('-')[2]} volume", partial(make_volume, engine, volume))
@@ -269,6 +271,8 @@ class Launch(msgspec.Struct):
                 session.update(holder_id=holder_id)
                 steps.run("holder check", lambda: require_holder(engine, holder_id, plan))
             source.result()
+            if unreached := origin.result():
+                self.narrator.say(f"origin is not reached from this session: {unreached}")
             supervisor.result()
             with self.trace.step("branch"):
                 room()
@@ -455,7 +459,11 @@ class Launch(msgspec.Struct):
             Op.RECORD,
             type=RecordType.SESSION_CREATED.value,
             subject=naming.name,
-            detail={"repo": session.record.repo.path, "base": session.record.base},
+            detail={
+                "repo": session.record.repo.path,
+                "base": session.record.base,
+                "origin_push": str(session.record.origin_push),
+            },
         )
         record_key(session)
         if self.servers.started:

@@ -175,6 +175,7 @@ def launch_record(
         signing_key=facts.signing.key,
         private=guarding.private,
         allow_ptrace=request.settings.sandbox_allow_ptrace,
+        origin_push=request.options.allow_origin_push,
         quota=plan.sandbox.limits.disk_bytes < NO_DISK,
         asked=tuple(sorted(request.demands.asked)),
         best_effort=tuple(sorted(request.demands.best_effort)),

@@ -55,6 +55,7 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str | None = None
     message: str | None = None
     no_push: bool = False
+    allow_origin_push: bool = False
     dotnet_preview: str | None = None
     dry_run: bool = False
 

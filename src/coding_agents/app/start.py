@@ -46,7 +46,8 @@ from coding_agents.supervisor.credentials_kept import read_given as read_credent
 from coding_agents.supervisor.credentials_kept import write_given as write_credentials
 from coding_agents.supervisor.disk import disk_opened
 from coding_agents.supervisor.egress_kept import read_egress, write_egress
-from coding_agents.supervisor.guest_program import GuestProgram
+from coding_agents.supervisor.guest_program import is_this_versions
+from coding_agents.supervisor.origin_kept import give_origins, read_origins
 from coding_agents.supervisor.protocol import Op
 from coding_agents.supervisor.registry_kept import settings_registries
 from coding_agents.supervisor.registry_kept import write_given as write_registries
@@ -93,6 +94,7 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
                         plan = _plan(session, guarding)
                         make_anew(session, plan)
                 _give_registries(session)
+                _give_origins(session)
                 with trace.step("holder"):
                     earlier = _restart_holder(session, plan)
                 # A COMMAND runs again. The task of -p does not: it would cost its money twice, unasked.
@@ -114,9 +116,16 @@ def start(session: SessionContext, trace: Trace) -> Enforced | None:
 def _give_registries(session: SessionContext) -> None:
     """Write down anew which package indexes the session has. The bridge of an older guest does not know of any."""
     given = settings_registries(session_settings(session))
-    if given and session.record.guest_digest != GuestProgram.of_this_version(session.env.data_dir).digest:
+    if given and not is_this_versions(session.env.data_dir, session.record.guest_digest):
         given = ()
     write_registries(session.directory, given)
+
+
+def _give_origins(session: SessionContext) -> None:
+    """Resolve anew what the session calls origin; an older guest is told nothing that it does not know."""
+    known = is_this_versions(session.env.data_dir, session.record.guest_digest)
+    if known or read_origins(session.directory):
+        give_origins(session, session_settings(session))
 
 
 def _await_settled(session: SessionContext) -> None:

@@ -48,7 +48,9 @@ def banner(
     enforced = record.enforced
     opened = f"; open: {_few(record.private)}" if record.private and record.network == "allow-all" else ""
     runtime = f", {record.runtime}" if record.runtime else ""
-    yield f"session  {record.name} on branch {record.branch} ({record.engine}{runtime}){_signed(record)}"
+    unasked = "; goes to origin unasked" if record.origin_push else ""
+    told = f"{_signed(record)}{unasked}"
+    yield f"session  {record.name} on branch {record.branch} ({record.engine}{runtime}){told}"
     ptrace = "; ptrace allowed" if record.allow_ptrace else ""
     armor = enforced.get("apparmor", "")
     instead = f"; apparmor: {escape(armor)} profile" if armor.startswith("engine's") else ""

@@ -126,6 +126,11 @@ if TYPE_CHECKING:
 )
 @click.option("--as-agent", is_flag=True, help="Let commits be by the agent; it commits yours in any case.")
 @click.option("--no-push", is_flag=True, help="Leave the work in the session's volume at the end.")
+@click.option(
+    "--allow-origin-push",
+    is_flag=True,
+    help="Let the session push its own branch to origin unasked, where nothing is found in it.",
+)
 @click.option("--dotnet-preview", metavar="CHANNEL", help="Install this .NET SDK first: 11.0, or preview.")
 @click.option("--dry-run", is_flag=True, help="Print the plan that would be carried out, and make nothing.")
 @json_option("Print the session as one JSON object (with -d or --dry-run).")

@@ -85,13 +85,15 @@ def merge(layers: Iterable[Layer]) -> tuple[Settings, tuple[tuple[Layer, Mistake
         if layer.source is Source.ORGANISATION:
             organisation = layer
         for key, given in layer.values.items():
-            value = _union(values[key], given) if BY_KEY[key].adds else given
+            setting = BY_KEY[key]
+            adds = setting.adds or (layer.source is Source.PROJECT and setting.tighten is Tighten.ADD)
+            value = _union(values[key], given) if adds else given
             before = _Bound(values[key], origins[key])
-            problem = _not_managed(BY_KEY[key], given, value, bounds.get(key)) or _not_demanded(
+            problem = _not_managed(setting, given, value, bounds.get(key)) or _not_demanded(
                 key, given, organisation
             )
             if problem is None and layer.source is Source.PROJECT:
-                problem = _not_tighter(BY_KEY[key], given, value, before)
+                problem = _not_tighter(setting, given, value, before)
             if problem is not None:
                 mistakes.append((layer, problem))
             else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Protocol
 
 from coding_agents.errors import GitError
 from coding_agents.gitsync.door import Door
@@ -21,7 +22,7 @@ from coding_agents.gitsync.relay_push import PushService
 from coding_agents.gitsync.relay_repo import Identity, Relay, upload_pack_command
 from coding_agents.gitsync.relay_thinning import LetGo, RelayThinning, Thinned
 from coding_agents.gitsync.relay_usage import RelayUsage
-from coding_agents.gitsync.service_request import RequestReader, Service, ServiceRequest
+from coding_agents.gitsync.service_request import WORKSPACE, RequestReader, Service, ServiceRequest
 from coding_agents.gitsync.splice import CHUNK, ByteStream, refuse_conversation, running, splice
 from coding_agents.model.turns import Turns
 from coding_agents.policy.decide import Deny, decide
@@ -30,8 +31,22 @@ from coding_agents.policy.matrix import Operation, Policy, Tier
 _TOO_OFTEN = "relay-rate"
 
 
+class OtherPlaces(Protocol):
+    """Serves what is beside the relay: what the session calls origin."""
+
+    @property
+    def longest_s(self) -> float:
+        """How long a conversation may take."""
+
+    async def serve(self, stream: ByteStream, request: ServiceRequest, /) -> None:
+        """Serve one conversation of the agent. Raises OSError when that breaks off."""
+
+
 class RelayService:
-    """Serves one relay. `record` raises when it cannot record; `on_update` runs after a ref moved."""
+    """Serves one relay. `record` raises when it cannot record; `on_update` runs after a ref moved.
+
+    `others` serves the agent what is not the relay.
+    """
 
     def __init__(
         self,
@@ -41,8 +56,10 @@ class RelayService:
         record: Callable[[RelayEvent], Awaitable[None]],
         on_update: Callable[[TipChange], Awaitable[None]],
         limits: RelayLimits = DEFAULT_LIMITS,
+        others: OtherPlaces | None = None,
     ) -> None:
         self._relay = relay
+        self._others = others
         self._policy = policy
         self._recorder = Recorder(record)
         self._limits = limits
@@ -73,8 +90,8 @@ class RelayService:
             return
         self._active += counted
         try:
-            async with asyncio.timeout(self._limits.wall_s):
-                await self._converse(stream, identity)
+            async with asyncio.timeout(self._limits.wall_s) as limit:
+                await self._converse(stream, identity, limit)
         except PktlineError as error:  # before the service is known
             await self._refuse(stream, "fetch-refused", PROTOCOL, str(error))
         except TimeoutError:
@@ -89,7 +106,7 @@ class RelayService:
         finally:
             self._active -= counted
 
-    async def _converse(self, stream: ByteStream, identity: Identity) -> None:
+    async def _converse(self, stream: ByteStream, identity: Identity, limit: asyncio.Timeout) -> None:
         async with asyncio.timeout(self._limits.request_s):
             request = await _read_request(stream)
         if request is None:
@@ -98,6 +115,12 @@ class RelayService:
         if identity is Identity.AGENT and not await self._its_turn():
             kind = "fetch-refused" if fetching else "push-refused"
             await self._refuse(stream, kind, _TOO_OFTEN, self._too_often())
+            return
+        if request.place != WORKSPACE:
+            if self._others is None or identity is not Identity.AGENT:
+                raise PktlineError("nothing but git://coding-agents/workspace is served here")
+            limit.reschedule(asyncio.get_running_loop().time() + self._others.longest_s)
+            await self._others.serve(stream, request)
             return
         async with self._door.inside():
             if fetching:

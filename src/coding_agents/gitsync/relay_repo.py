@@ -52,11 +52,12 @@ SALVAGE_REFS = (f"{SALVAGE}/head", f"{SALVAGE}/worktree")
 SALVAGE_HEADS = f"{SALVAGE}/heads/"
 GIVEN = f"{PRIVATE}/given"
 
+# The settings of repositories that guests push into.
 # receive.unpackLimit=1 keeps what arrives packed, so a pack bomb stays as small on disk as it was on the
 # wire; core.bigFileThreshold makes index-pack stream large blobs instead of holding them in memory
-# (_MAX_ALLOCATION bounds what it does hold).
+# (MAX_ALLOCATION bounds what it does hold).
 # fsck: names that git itself refuses to check out are errors here, not warnings.
-_CONFIG = """\
+RECEIVING = """\
 [core]
 \tbigFileThreshold = 8m
 \tlogAllRefUpdates = always
@@ -85,7 +86,7 @@ _CONFIG = """\
 
 # git takes the size of a commit, tree or delta from the pack's own header and asks for that much memory: three
 # megabytes on the wire become three gigabytes of the host's. This variable makes it stop instead.
-_MAX_ALLOCATION = {"GIT_ALLOC_LIMIT": "512m"}
+MAX_ALLOCATION = {"GIT_ALLOC_LIMIT": "512m"}
 
 
 class Identity(Enum):
@@ -127,7 +128,7 @@ def create_relay(
     shutil.rmtree(draft, ignore_errors=True)  # left by an interrupted launch
     init_draft(draft, object_format=base_store.object_format, env=base_store.env, branch=branch.short)
     with (draft / "config").open("a", encoding="utf-8") as config:
-        config.write(_CONFIG)
+        config.write(RECEIVING)
     info = draft / "objects" / "info"
     info.mkdir(exist_ok=True)
     (info / "alternates").write_bytes(os.fsencode(base_store.git_dir / "objects") + b"\n")
@@ -178,12 +179,12 @@ def receive_pack_command(
     visible = (*mine, *more)
     refuse_rewrite = "false" if rewrite else "true"
     settings = (f"receive.maxInputSize={max_input}", f"receive.denyNonFastForwards={refuse_rewrite}")
-    return _service(
-        relay,
+    return service_command(
+        relay.store,
         "receive-pack",
         visible,
         settings=settings,
-        env_extra=_MAX_ALLOCATION,
+        env_extra=MAX_ALLOCATION,
         limits=limits,
         timeout_s=timeout_s,
     )
@@ -198,13 +199,13 @@ def upload_pack_command(relay: Relay, *, limits: ProcessLimits, timeout_s: float
         GIVEN,
         LFS_HOME,
     )
-    return _service(
-        relay, "upload-pack", readable, settings=(), env_extra={}, limits=limits, timeout_s=timeout_s
+    return service_command(
+        relay.store, "upload-pack", readable, settings=(), env_extra={}, limits=limits, timeout_s=timeout_s
     )
 
 
-def _service(
-    relay: Relay,
+def service_command(
+    store: Store,
     name: str,
     visible: tuple[str, ...],
     *,
@@ -213,15 +214,16 @@ def _service(
     limits: ProcessLimits,
     timeout_s: float,
 ) -> Command:
+    """`git NAME` on a bare repository of ours for one conversation, which is shown the refs `visible` alone."""
     # The environment has no GIT_PROTOCOL, so the protocol is v0, in which only advertised ids can be had.
     hide = ("refs/", *(f"!{ref}" for ref in visible))
     config = (*settings, *(f"transfer.hideRefs={pattern}" for pattern in hide))
     options = [part for setting in config for part in ("-c", setting)]
     command = git_command(
-        (*options, name, os.fspath(relay.git_dir)),
+        (*options, name, os.fspath(store.git_dir)),
         profile=Profile.OWN,
-        env=relay.env,
-        cwd=relay.git_dir,
+        env=store.env,
+        cwd=store.git_dir,
         env_extra=env_extra,
         timeout_s=timeout_s,
     )

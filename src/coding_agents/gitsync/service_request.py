@@ -1,7 +1,7 @@
 """The one request line of a git:// connection (gitprotocol-pack(5), "Git Transport"), strictly parsed.
 
-There are two services and one repository; no path, host or extra parameter of the guest's choosing is
-ever used for anything. The protocol version is accepted and ignored: the relay always speaks v0.
+There are two services and three kinds of places, of which the guest chooses a number at most; no path, host or extra
+parameter of its choosing is ever used for anything. The protocol version is accepted and ignored: we always speak v0.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from coding_agents.gitsync.pktline import PktlineError, Splitter
 
 MAX_REQUEST = 256
 
+WORKSPACE = "workspace"
+"""The place of the relay; `origin`, `origin/1`, … are those of `gitsync.origin_place`."""
+
 _REQUEST = re.compile(
-    rb"(git-upload-pack|git-receive-pack) /workspace\0host=coding-agents\0(?:\0version=[12]\0)?"
+    rb"(git-upload-pack|git-receive-pack) /(workspace|origin(?:/[1-9][0-9]?)?)\0host=coding-agents\0"
+    rb"(?:\0version=[12]\0)?"
 )
 
 
@@ -32,6 +36,7 @@ class ServiceRequest(msgspec.Struct, frozen=True):
 
     service: Service
     rest: bytes
+    place: str = WORKSPACE
 
 
 class RequestReader:
@@ -48,5 +53,8 @@ class RequestReader:
             return None
         match = _REQUEST.fullmatch(payload or b"")
         if match is None:
-            raise PktlineError("only git://coding-agents/workspace is served here")
-        return ServiceRequest(Service(match[1].decode("ascii")), self._splitter.rest)
+            raise PktlineError(
+                "only git://coding-agents/workspace and what this session calls origin are served here"
+            )
+        service, place = match[1].decode("ascii"), match[2].decode("ascii")
+        return ServiceRequest(Service(service), self._splitter.rest, place)

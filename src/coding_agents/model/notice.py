@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["waiting", "finished", "failed", "budget"]
+Kind = Literal["waiting", "finished", "failed", "budget", "approval"]
 Shown = Literal["osc9", "bell", "off"]
 """How a terminal tells of a notice (`notify.terminal`), from the most to nothing."""
 

@@ -86,20 +86,20 @@ class Deadline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything the host must remember about a session. Times are milliseconds since the epoch.
 
-    `base` is the commit the branch starts from ("" when unborn), `branch_tip` where the branch stood in the
-    repository when we last looked or moved it, `branch_next` where we are just moving it to ("" mostly), `mode` how
-    its latest start runs the agent (a `prompt` is given to it in mode "command" only), `version` of the program
-    that launched it, `committer_name` that of the user with the agent's ("" in old records: the author's), `trailers`
-    the lines at the end of its commits, `signing_key` the key that signs them (its public half, or what gpg knows it
-    by; "" where none does), `private` the addresses that the user opened in the network guard, `allow_ptrace` whether
-    its programs may be debugged, `asked` the protections that the user named, `best_effort` those that may be missing,
-    `engine_env` the variables that choose the engine as they were at launch, `engine_id` how that engine tells itself
-    from others ("" when it is not known), `started_at` the engine's start time of the container whose gate was opened
-    ("" while closed), `deadline` when the time of that start is up, `spent` what it has used of its model, `activity`
-    what the agent does as far as its requests to the model tell ("" when they do not), `enforced` the measured
-    protections, `quota` whether its writable volumes lie in a file system of its own, of the size `limits["disk"]`,
-    `packages` the digests of the MCP servers' packages in its image, `guest_digest` the SHA-256 of the
-    guest's program in the volume `guest_volume`.
+    `base` is the commit the branch starts from ("" when unborn), `branch_tip` where the branch stood in the repository
+    when we last looked or moved it, `branch_next` where we are just moving it to ("" mostly), `mode` how its latest
+    start runs the agent (a `prompt` is given to it in mode "command" only), `version` of the program that launched it,
+    `committer_name` that of the user with the agent's ("" in old records: the author's), `trailers` the lines at the
+    end of its commits, `signing_key` the key that signs them (its public half, or what gpg knows it by; "" where none
+    does), `private` the addresses that the user opened in the network guard, `allow_ptrace` whether its programs may
+    be debugged, `origin_push` whether its own branch may go to origin unasked, `asked` the protections that the user
+    named, `best_effort` those that may be missing, `engine_env` the variables that choose the engine as they were at
+    launch, `engine_id` how that engine tells itself from others ("" when it is not known), `started_at` the engine's
+    start time of the container whose gate was opened ("" while closed), `deadline` when the time of that start is up,
+    `spent` what it has used of its model, `activity` what the agent does as far as its requests to the model tell (""
+    when they do not), `enforced` the measured protections, `quota` whether its writable volumes lie in a file system
+    of its own, of the size `limits["disk"]`, `packages` the digests of the MCP servers' packages in its image,
+    `guest_digest` the SHA-256 of the guest's program in the volume `guest_volume`.
     """
 
     v: int = VERSION
@@ -143,6 +143,7 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     signing_key: str = ""
     private: tuple[str, ...] = ()
     allow_ptrace: bool = False
+    origin_push: bool = False
     quota: bool = False
     asked: tuple[str, ...] = ()
     best_effort: tuple[str, ...] = ()

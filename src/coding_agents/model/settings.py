@@ -35,6 +35,7 @@ from coding_agents.model.limits import (
     parse_traffic,
 )
 from coding_agents.model.notice import SHOWN, Shown
+from coding_agents.model.origin import FETCHED, PROTECTED
 from coding_agents.model.release import FILES
 from coding_agents.model.runtimes import AUTO, RUNTIMES
 from coding_agents.model.signing import MODES
@@ -43,6 +44,7 @@ from coding_agents.model.values import (
     TRAILERS,
     Value,
     measure,
+    parse_addresses,
     parse_auth_files,
     parse_best_effort,
     parse_bool,
@@ -57,12 +59,15 @@ from coding_agents.model.values import (
     parse_line,
     parse_person,
     parse_prices,
+    parse_protected,
+    parse_refspecs,
     parse_releases,
     parse_require,
     parse_slug,
     parse_tools,
     parse_trailers,
     parse_upstream,
+    parse_wait,
     parse_words,
     quote,
     render,
@@ -284,6 +289,27 @@ SETTINGS: tuple[Setting, ...] = (
         parse_choice(*MODES), {"enum": list(MODES)}, Tighten.STRICTER, MODES, example='"session"',
     ),
     Setting(
+        "origin.access", True, "The host fetches from origin for sessions, and pushes there what you approve.",
+        parse_bool, {"type": "boolean"}, Tighten.LOWER,
+    ),
+    Setting(
+        "origin.fetch", FETCHED, "Refs of origin that sessions may have: refs/heads/NAME, refs/tags/PREFIX/*.",
+        parse_refspecs, _STRINGS, adds=False,
+    ),
+    Setting(
+        "origin.allow", (), "Further addresses that the host fetches for sessions, such as those of submodules.",
+        parse_addresses, _STRINGS, example='["https://forge.example/team/library.git"]',
+    ),
+    Setting(
+        "origin.protected", PROTECTED,
+        "Branches that nothing is pushed to from a session, and while there are any origin's default branch.",
+        parse_protected, _STRINGS, Tighten.ADD, adds=False,
+    ),
+    Setting(
+        "origin.wait", 120, "How long a push waits for you before it tells the agent to come again: 0, 120, 5m.",
+        parse_wait, {"type": ["string", "integer"]},
+    ),
+    Setting(
         "model.upstream", "", "Gateway to the agent's model, with its prefix; empty for the provider itself.",
         parse_upstream, {"type": "string"}, example='"https://gateway.example/anthropic"',
     ),
@@ -431,6 +457,11 @@ class Settings(msgspec.Struct, frozen=True):
     identity_bot: str
     identity_trailers: tuple[str, ...]
     signing_mode: str
+    origin_access: bool
+    origin_fetch: tuple[str, ...]
+    origin_allow: tuple[str, ...]
+    origin_protected: tuple[str, ...]
+    origin_wait: int
     model_upstream: str
     model_server_tools: tuple[str, ...]
     model_max_tokens: int

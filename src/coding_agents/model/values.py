@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from coding_agents.errors import UsageError
 from coding_agents.model.limits import cpus_text, duration_text, rate_text, size_text
+from coding_agents.model.origin import MOST_PLACES, parse_address, parse_branches, parse_refs
 from coding_agents.model.protection import BEST_AVAILABLE, REQUIRED
 from coding_agents.model.registry import Kind, parse_registry
 from coding_agents.model.release import FILES, parse_key_grant, parse_release
@@ -109,10 +110,19 @@ def measure(parse_text: Callable[[str], _Measured]) -> Callable[[object], _Measu
 
 def parse_duration(value: object) -> int:
     """Seconds, given as a number or as `90s`, `2m`, `1h`; 10 seconds to one hour."""
+    return _duration(value, 10)
+
+
+def parse_wait(value: object) -> int:
+    """The same from nothing on."""
+    return _duration(value, 0)
+
+
+def _duration(value: object, least: int) -> int:
     match = _DURATION.fullmatch(str(value)) if not isinstance(value, bool) else None
-    seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
-    if not 10 <= seconds <= 3600:
-        raise ValueError(f"{_shown(value)} is not a duration from 10s to 1h")
+    seconds = int(match[1]) * _SECONDS[match[2]] if match else -1
+    if not least <= seconds <= 3600:
+        raise ValueError(f"{_shown(value)} is not a duration from {least}s to 1h")
     return seconds
 
 
@@ -201,6 +211,27 @@ def parse_prices(value: object) -> tuple[str, ...]:
     if isinstance(value, str):  # from the environment, where a comma is part of a price
         value = value.split()
     return _each(value, _price)
+
+
+def parse_refspecs(value: object) -> tuple[str, ...]:
+    """Patterns of refs of origin (`model.origin`); at least one."""
+    found = _each(value, parse_refs)
+    if not found:
+        raise ValueError("an empty list: to reach nothing of origin set origin.access to false")
+    return found
+
+
+def parse_protected(value: object) -> tuple[str, ...]:
+    """Patterns of branches."""
+    return _each(value, parse_branches)
+
+
+def parse_addresses(value: object) -> tuple[str, ...]:
+    """Addresses of repositories without a password, at most as many as a session may have."""
+    found = _each(value, parse_address)
+    if len(found) > MOST_PLACES:
+        raise ValueError(f"more than {MOST_PLACES} addresses")
+    return found
 
 
 def parse_require(value: object) -> tuple[str, ...]:

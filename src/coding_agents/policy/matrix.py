@@ -56,6 +56,12 @@ class Operation(Enum):
     SIGN_FOREIGN = "sign.foreign"
     SIGN_TAG = "sign.tag"
     SIGN_OTHER = "sign.other"
+    ORIGIN_FETCH = "origin.fetch"
+    ORIGIN_PUSH = "origin.push"
+    ORIGIN_PUSH_ALLOWED = "origin.push-allowed"
+    ORIGIN_PUSH_APPROVED = "origin.push-approved"
+    ORIGIN_PROTECTED = "origin.protected"
+    ORIGIN_OTHER = "origin.other"
 
 
 class Rule(msgspec.Struct, frozen=True):

@@ -111,7 +111,7 @@ _NO_USER_CONFIG: Mapping[str, str] = {
     "GIT_ATTR_NOSYSTEM": "1",
 }
 _USER_CONFIG = ("HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM")
-_REMOTE_ENV = (
+REMOTE_ENV = (
     *_USER_CONFIG, "USER", "LOGNAME", "SSH_AUTH_SOCK", "GIT_SSH", "GIT_SSH_COMMAND",
     "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "GNUPGHOME",
     "http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY",
@@ -121,8 +121,8 @@ _PASSED: Mapping[Profile, tuple[str, ...]] = {
     Profile.USER_READ: _USER_CONFIG,
     Profile.USER_WRITE: (),
     Profile.OWN: (),
-    Profile.CLONE: _REMOTE_ENV,
-    Profile.AS_USER: _REMOTE_ENV,
+    Profile.CLONE: REMOTE_ENV,
+    Profile.AS_USER: REMOTE_ENV,
 }
 
 

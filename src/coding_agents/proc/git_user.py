@@ -14,9 +14,11 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from coding_agents.errors import GitError
-from coding_agents.proc.git import Profile, git_command, require_ok
+from coding_agents.proc.git import REMOTE_ENV, Profile, git_command, require_ok
 from coding_agents.proc.limits import ProcessLimits
 from coding_agents.proc.runner import Command, run
+
+__all__ = ["NO_REPOSITORY", "REMOTE_ENV", "literal", "require_literal", "user_command"]
 
 NO_REPOSITORY = Path("/dev/null")
 """As a git directory: git looks for no repository, wherever it is started (setup.c)."""

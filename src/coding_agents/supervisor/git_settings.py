@@ -15,6 +15,7 @@ from coding_agents.model.gitconfig import Section, render
 from coding_agents.model.signing import LIVE
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.credential_settings import credential_settings
+from coding_agents.supervisor.origin_kept import origin_sections
 from coding_agents.workspace.dotgit import WORKSPACE
 from coding_agents_guest.gitconfig import COMMITS, MAX_TEXT
 from coding_agents_guest.paths import SOCKETS
@@ -57,7 +58,7 @@ def commit_settings(session: SessionContext) -> str:
     return render((*sections, *signed))
 
 
-_PARTS: tuple[Part, ...] = (credential_settings, _include_commits)
+_PARTS: tuple[Part, ...] = (origin_sections, credential_settings, _include_commits)
 """Each part's sections for a session; of a setting with one value git takes the last. None may raise."""
 
 

@@ -49,6 +49,7 @@ from coding_agents.supervisor.guest_config import parse_config
 from coding_agents.supervisor.guest_link import GuestLink
 from coding_agents.supervisor.journal import Journal
 from coding_agents.supervisor.notify import Notifier
+from coding_agents.supervisor.origin_access import OriginAccess
 from coding_agents.supervisor.protocol import Op, told
 from coding_agents.supervisor.relay_budgets import relay_limits
 from coding_agents.supervisor.room import disk_of, room_of
@@ -88,14 +89,16 @@ class Supervisor:
         self._quit = asyncio.Event()
         self._resumed = asyncio.Event()
         self._questions = 0
+        self._notifier = Notifier(session, journal)
+        self._origin = OriginAccess(session, journal, self._notifier.tell)
         self._relay = RelayService(
             session.relay,
             policy=load_policy(),
             record=journal.relay,
             on_update=self._on_update,
             limits=relay_limits(session),
+            others=self._origin,
         )
-        self._notifier = Notifier(session, journal)
         self._egress = EgressLink(session, journal, self._warn) if session.record.network == "squid" else None
         self._activity = ActivityWatch(session, lambda: self._notifier.tell(Notice("waiting", WAITING)))
         self._services = Services(session, journal, end_for=self._end_for, activity=self._activity)
@@ -144,6 +147,8 @@ class Supervisor:
             return {}
         self._questions += 1
         try:
+            if op is Op.DECIDE:  # it takes no channel
+                return await self._origin.decide(request)
             if op not in (Op.STATUS, Op.RECORD):
                 await self._resumed.wait()  # a stop must not overtake the channel that is being opened
             return await self._answer(op, request)
@@ -160,12 +165,7 @@ class Supervisor:
             case Op.OPEN_GATE:
                 return await self._open_gate(request)
             case Op.RECORD:
-                kind = RecordType(str(request.get("type")))
-                detail = {str(key): str(value) for key, value in dict(request.get("detail") or {}).items()}
-                outcome: Outcome = "failed" if request.get("outcome") == "failed" else "allowed"
-                subject = str(request.get("subject", ""))
-                self._journal.note(kind, subject=subject, outcome=outcome, detail=detail)
-                return {}
+                return self._note(request)
             case Op.AUTOSAVE:
                 return await self._autosave(branch=bool(request.get("branch")))
             case Op.STOP:
@@ -174,8 +174,16 @@ class Supervisor:
                 return await self._wait()
             case Op.SALVAGE:
                 return await self._salvage()
-            case Op.NOTICES | Op.QUIT:
+            case Op.NOTICES | Op.DECIDE | Op.QUIT:
                 raise AssertionError("answered by handle")
+
+    def _note(self, request: dict[str, Any]) -> dict[str, Any]:
+        kind = RecordType(str(request.get("type")))
+        detail = {str(key): str(value) for key, value in dict(request.get("detail") or {}).items()}
+        outcome: Outcome = "failed" if request.get("outcome") == "failed" else "allowed"
+        subject = str(request.get("subject", ""))
+        self._journal.note(kind, subject=subject, outcome=outcome, detail=detail)
+        return {}
 
     async def _resume(self) -> None:
         """After our own restart: go on serving a running container, or settle one that ended meanwhile.

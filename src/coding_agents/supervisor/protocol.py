@@ -38,6 +38,7 @@ class Op(Enum):
     NOTICES = (
         "notices"  # {"after": number or null}: the notices from there on, when there are any → `read_notices`
     )
+    DECIDE = "decide"  # {"id", "binding", "grant", "reason", "env"}: of a push → {"state", "reason", "said"}
     QUIT = "quit"  # leave (a launch that is being undone)
 
 

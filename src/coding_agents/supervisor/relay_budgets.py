@@ -1,4 +1,4 @@
-"""The budgets of a session's relay, from the settings as they are when its supervisor or a salvage starts."""
+"""The budgets of a session's relay, and the rules for its origin, from the settings as a supervisor finds them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from coding_agents.config.load import load_settings
 from coding_agents.errors import CodingAgentsError
 from coding_agents.gitsync.relay_limits import DEFAULT_LIMITS, RelayLimits
+from coding_agents.model.origin import OriginRules
 from coding_agents.model.settings import Settings
 from coding_agents.supervisor.context import SessionContext
 
@@ -28,6 +29,16 @@ def relay_limits(session: SessionContext) -> RelayLimits:
         disk_bytes=settings.relay_disk,
         unpacked_bytes=settings.relay_unpacked,
         refs=settings.relay_refs,
+    )
+
+
+def origin_rules(session: SessionContext) -> OriginRules:
+    """What the settings say of origin; a mistake in a file is treated alike."""
+    settings = _settings(session)
+    if settings is None:
+        return OriginRules()
+    return OriginRules(
+        refs=settings.origin_fetch, protected=settings.origin_protected, wait_s=settings.origin_wait
     )
 
 
