@@ -164,6 +164,7 @@ def test_every_limit_of_a_session_is_looked_at_again(tmp_path: Path) -> None:
     bound = {setting.key for setting in SETTINGS if setting.tighten in (Tighten.LOWER, Tighten.STRICTER)}
     live = {key for key in bound if key.startswith("relay.")}  # these are read anew by each supervisor
     live.add("signing.mode")  # with each commit (test_signing)
+    live.add("origin.access")  # with each start, which resolves the addresses anew
     live.add("credentials.gitconfig")  # of a launch alone: the file has been the agent's own since
     assert bound - live <= set(_as_flags(_session(tmp_path)))
 
