@@ -30,8 +30,8 @@ TESTS = (
     "component/test_pack_fuzz.py", "component/test_promisor.py", "component/test_push_fuzz.py",
     "component/test_relay.py", "component/test_relay_budgets.py", "component/test_repository_kinds.py",
     "component/test_return_path.py", "component/test_review.py", "component/test_review_history.py",
-    "component/test_review_others.py", "component/test_submodules.py", "component/test_work.py",
-    "component/test_workspace_fill.py", "component/test_workspace_listing.py",
+    "component/test_review_others.py", "component/test_review_words.py", "component/test_submodules.py",
+    "component/test_work.py", "component/test_workspace_fill.py", "component/test_workspace_listing.py",
 )  # fmt: skip
 """Not among them is test_crash_steps.py: it counts system calls by the names of processes, and the other git is started
 by a loader, whose name they have (support/othergit.py)."""

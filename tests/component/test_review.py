@@ -27,7 +27,7 @@ def project(tmp_path: Path) -> Project:
 
 def test_no_work_is_no_finding(project: Project) -> None:
     assert project.json() == {
-        "branch": BRANCH.short, "base": head(project.repo, env=project.env), "commits": 0, "files": 0,
+        "branch": BRANCH.short, "base": head(project.repo, env=project.env), "tip": "", "commits": 0, "files": 0,
         "findings": [], "others": [], "blocking": False,
     }  # fmt: skip
     assert project.text().endswith("findings none\n")

@@ -6,9 +6,12 @@ import io
 import json
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import click
+import pytest
 
 from coding_agents.cli import review as review_verb
 from coding_agents.cli.context import AppContext
@@ -40,6 +43,7 @@ class Project:
     repo: Path
     guest: Path
     env: dict[str, str]
+    records: list[dict[str, object]] = field(default_factory=list)
 
     @property
     def context(self) -> AppContext:
@@ -74,6 +78,23 @@ class Project:
         review_verb.command.main([SESSION, "--json"], standalone_mode=False, obj=self.context)
         result: dict[str, Any] = json.loads(self.out.getvalue())
         return result
+
+    def run(self, *words: str, verb: click.Command = review_verb.command) -> str:
+        """What `review`, or `verb`, says to these words, of this session."""
+        assert verb.main([SESSION, *words], standalone_mode=False, obj=self.context) is None
+        return self.out.getvalue()
+
+    def record(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What verbs would have recorded is in `records` from here on: there is no supervisor."""
+        records = self.records
+
+        class Recorder:
+            def ask(self, _op: object, **fields: object) -> dict[str, object]:
+                records.append(fields)
+                return {}
+
+        supervisor = "coding_agents.supervisor.context.SessionContext.supervisor"
+        monkeypatch.setattr(supervisor, lambda _self: Recorder())
 
     def text(self) -> str:
         assert review_verb.command.main([SESSION], standalone_mode=False, obj=self.context) is None

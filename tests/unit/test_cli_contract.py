@@ -56,7 +56,7 @@ BUILT: dict[str, frozenset[str]] = {
         "prune": "",
         "diff": "",
         "pull": "--json",  # docs/adr/0014: beside the design
-        "review": "--json",
+        "review": "--rules --accept --reason --withdraw --sarif --html --json",
         "nested": "--into --json",  # docs/adr/0013: beside the design
         "approvals list": "-a --json",
         "approvals show": "--json",
@@ -102,7 +102,6 @@ LATER_VERBS = words("merge forward acp policy report dashboard") | {
 }
 LATER_FLAGS = {
     "launch": words("--forward --image"),
-    "review": frozenset({"--sarif"}),
 }
 BUILT_COMMANDS = words(
     "coding-agents launch-agent list-agents connect-agent remove-agent run-agent"

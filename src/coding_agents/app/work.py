@@ -67,14 +67,15 @@ def autosave(session: SessionContext, *, branch: bool = False) -> tuple[Oid | No
     return saved, "" if answer["pushed"] else str(answer["message"])
 
 
-def diff(session: SessionContext, commits: Range, *, stat: bool) -> Iterator[str]:
+def diff(session: SessionContext, commits: Range, *, stat: bool, store: Store | None = None) -> Iterator[str]:
     """The unified diff (or diffstat) of the session's commits in pieces of whole lines. Raises GitError.
 
-    It may be far larger than our memory: pieces are small, and a line of more than 1 MiB is cut.
+    They are in `store` (None: the relay). It may be far larger than our memory: pieces are small, and a line of more
+    than 1 MiB is cut.
     """
     if commits.tip is None:
         return
-    store = session.relay.store
+    store = store or session.relay.store
     form = ("--stat=100",) if stat else ("--patch",)
     base = commits.base or store.git("hash-object", "-t", "tree", "--stdin", stdin=b"").text().strip()
     args = ("diff-tree", "-r", *form, "--no-ext-diff", "--no-textconv", "--no-color", base, commits.tip)

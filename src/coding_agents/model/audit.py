@@ -80,6 +80,7 @@ class RecordType(StrEnum):
     INTEGRATED = "integrated"
     SAVED = "saved"
     SALVAGED = "salvaged"
+    FINDING_ACCEPTED = "finding-accepted"
     AUTOSAVED = "autosaved"
     THINNED = "thinned"
     SESSION_ENDED = "session-ended"

@@ -165,7 +165,7 @@ class Supervisor:
             case Op.OPEN_GATE:
                 return await self._open_gate(request)
             case Op.RECORD:
-                return self._note(request)
+                return self._record(request)
             case Op.AUTOSAVE:
                 return await self._autosave(branch=bool(request.get("branch")))
             case Op.STOP:
@@ -177,12 +177,15 @@ class Supervisor:
             case Op.NOTICES | Op.DECIDE | Op.QUIT:
                 raise AssertionError("answered by handle")
 
-    def _note(self, request: dict[str, Any]) -> dict[str, Any]:
-        kind = RecordType(str(request.get("type")))
+    def _record(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Write the record of a verb. Raises AuditError when one that is required cannot be written."""
+        kind, subject = RecordType(str(request.get("type"))), str(request.get("subject", ""))
         detail = {str(key): str(value) for key, value in dict(request.get("detail") or {}).items()}
         outcome: Outcome = "failed" if request.get("outcome") == "failed" else "allowed"
-        subject = str(request.get("subject", ""))
-        self._journal.note(kind, subject=subject, outcome=outcome, detail=detail)
+        if request.get("required") is True:
+            self._journal.require(kind, subject=subject, detail=detail)
+        else:
+            self._journal.note(kind, subject=subject, outcome=outcome, detail=detail)
         return {}
 
     async def _resume(self) -> None:

@@ -30,7 +30,9 @@ class Op(Enum):
     STATUS = "status"  # → {"phase", "gate_open"}
     ATTACH = "attach"  # open the channel to the started container → {"facts": probe facts}
     OPEN_GATE = "open-gate"  # {"started_at", "config"}: let this start's guest begin → {}
-    RECORD = "record"  # {"type", "subject", "outcome", "detail"}: write one audit record of a verb → {}
+    # {"type", "subject", "outcome", "detail", "required"}: write one audit record of a verb → {}; a required one
+    # that cannot be written is an error
+    RECORD = "record"
     AUTOSAVE = "autosave"  # {"branch"}: save without moving anything → {"commit", "pushed", "message"}
     STOP = "stop"  # {"stop_timeout_s"}: save, stop, settle → {"saved": …}
     WAIT = "wait"  # answer when the session has ended and its work is settled → {"exit_status", "saved": …}

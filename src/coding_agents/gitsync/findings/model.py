@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from enum import Enum
@@ -11,6 +13,7 @@ import msgspec
 MAX_DETAIL = 300
 LARGE_BYTES = 10 << 20
 _PER_RULE = 200
+_NUMBER = re.compile(r"[0-9]+")
 YOURS = "yours"
 """The rule of a path that stands as it stood in the user's own work tree at launch."""
 
@@ -30,7 +33,8 @@ class Finding(msgspec.Struct, frozen=True):
     """One thing to look at. `path` ("" for the branch as a whole) and `detail` are hostile text.
 
     `commit` is the one that has it when the last state has not, "" for the last state. `ref` names another branch or
-    repository that came back, "" for the session's branch; it is hostile text, too.
+    repository that came back, "" for the session's branch; it is hostile text, too. `state` is what it speaks of: mode
+    and object of a path, or the commit of all that was looked at.
     """
 
     rule: str
@@ -39,6 +43,18 @@ class Finding(msgspec.Struct, frozen=True):
     detail: str
     commit: str = ""
     ref: str = ""
+    state: str = ""
+
+    @property
+    def id(self) -> str:
+        """16 hex digits that name this finding for as long as what it speaks of does not change by a byte.
+
+        The detail counts only where there is no path: the same file is the same thing to look at, whatever it is
+        compared with. Numbers in it do not: how much a look leaves out depends on how busy the machine is.
+        """
+        about = self.path or _NUMBER.sub("#", self.detail)
+        parts = (self.rule, self.severity.value, self.ref, self.commit, self.state, about)
+        return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -74,12 +90,22 @@ def ranked(findings: Iterable[Finding]) -> list[Finding]:
     shown: list[Finding] = []
     for (severity, rule), group in by_rule.items():
         # Those of the session's branch, and of its last state, come first.
-        shown += sorted(group, key=lambda one: (one.ref, bool(one.commit), one.path, one.detail))[:_PER_RULE]
-        if (hidden := len(group) - _PER_RULE) > 0:
-            shown.append(Finding(rule, severity, "", f"{hidden} more of this rule are not listed"))
+        group.sort(key=lambda one: (one.ref, bool(one.commit), one.path, one.detail))
+        shown += group[:_PER_RULE]
+        if hidden := group[_PER_RULE:]:
+            # Accepted as what they are now, unseen; another one among them is another thing to accept.
+            state = hashlib.sha256("".join(one.id for one in hidden).encode()).hexdigest()
+            detail = f"{len(hidden)} more of this rule are not listed"
+            shown.append(Finding(rule, severity, "", detail, state=state))
+    return in_order(shown)
+
+
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """`findings` without repetitions, gravest first: for lists that are short already."""
     order = list(Severity)
     return sorted(
-        shown, key=lambda one: (order.index(one.severity), one.rule == YOURS, one.rule, bool(one.path))
+        dict.fromkeys(findings),
+        key=lambda one: (order.index(one.severity), one.rule == YOURS, one.rule, bool(one.path)),
     )
 
 

@@ -64,11 +64,27 @@ class SecretRule(msgspec.Struct, frozen=True):
                 yield match.start(group), value
 
 
+class RuleText(msgspec.Struct, frozen=True):
+    """What a person is told of a rule."""
+
+    id: str
+    severity: Severity
+    reason: str
+
+
 class Rules(msgspec.Struct, frozen=True):
-    """All rules, in the order of the file."""
+    """All rules, in the order of the file. `judged` are those that are code."""
 
     paths: tuple[PathRule, ...]
     secrets: tuple[SecretRule, ...]
+    judged: tuple[RuleText, ...] = ()
+
+    def texts(self) -> tuple[RuleText, ...]:
+        """Every rule, gravest first."""
+        data = [RuleText(one.id, one.severity, one.detail) for one in self.paths]
+        data += [RuleText(one.id, one.severity, one.detail) for one in self.secrets]
+        order = list(Severity)
+        return tuple(sorted((*data, *self.judged), key=lambda one: order.index(one.severity)))
 
     def path_rule(self, folded: str) -> PathRule | None:
         """The first rule that speaks of the folded path."""
@@ -99,6 +115,7 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
     path: tuple[_PathTable, ...]
     secrets: _Common
     secret: tuple[_SecretTable, ...]
+    judged: tuple[RuleText, ...] = ()
 
 
 @cache
@@ -116,10 +133,10 @@ def parse_rules(text: str) -> Rules:
         secrets = tuple(_secret_rule(table, stop) for table in document.secret)
     except (ValueError, re.error) as error:  # msgspec and tomllib raise kinds of ValueError
         raise ConfigError(f"the rules of review are malformed: {error}") from error
-    counts = Counter([*(rule.id for rule in paths), *(rule.id for rule in secrets)])
+    counts = Counter(one.id for one in Rules(paths, secrets, document.judged).texts())
     if repeated := [rule for rule, count in counts.items() if count > 1]:
         raise ConfigError(f"the rules of review name {repeated[0]!r} twice")
-    return Rules(paths, secrets)
+    return Rules(paths, secrets, document.judged)
 
 
 def _path_rule(table: _PathTable) -> PathRule:

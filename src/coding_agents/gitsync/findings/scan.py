@@ -35,6 +35,8 @@ from coding_agents.gitsync.packs import Store
 from coding_agents.model.refs import Oid
 
 _MAX_LINK = 4096
+# What these say of a path depends on others: a repository is its whole directory.
+_WHOLE_STATE = frozenset({"git.repository"})
 
 
 class Subject(msgspec.Struct, frozen=True):
@@ -65,17 +67,34 @@ def scan(
 
     Raises GitError when the store cannot be read at all.
     """
-    found = _scan(store, subject, account, is_secret_name)
-    return [replace(one, ref=subject.ref) for one in found] if subject.ref else list(found)
+    entries: dict[str, Entry] = {}
+    found = _scan(store, subject, account, is_secret_name, entries)
+    return [replace(one, ref=subject.ref, state=_state_of(one, subject, entries)) for one in found]
+
+
+def _state_of(finding: Finding, subject: Subject, entries: Mapping[str, Entry]) -> str:
+    """What the finding speaks of: what stands at its path, or, where more than that counts, all of the last state."""
+    entry = entries.get(finding.path)
+    if finding.commit:  # an object of that commit: it is there for good
+        return ""
+    if entry is None or not finding.path or finding.rule in _WHOLE_STATE:
+        return f"commit {subject.tip}"
+    return f"{entry.mode} {entry.oid}"
 
 
 def _scan(
-    store: Store, subject: Subject, account: Account, is_secret_name: Callable[[str], bool]
+    store: Store,
+    subject: Subject,
+    account: Account,
+    is_secret_name: Callable[[str], bool],
+    entries: dict[str, Entry],
 ) -> Iterator[Finding]:
+    """As `scan`; `entries` gets what stands at each changed path."""
     budget = account.budget
     changes, more = changed_paths(store, subject.base, subject.tip, limit=budget.changes)
     if more:
         yield limit(f"only the first {budget.changes} changed files were looked at")
+    entries.update((change.path, change.new) for change in changes)
     own, more = _state_at_launch(store, subject, budget)
     if more:
         yield limit(f"only the first {budget.changes} of your own changes at launch were told apart")
