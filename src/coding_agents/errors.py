@@ -3,8 +3,8 @@
 A message says what failed, with the value, lower case and without a full stop; `details` holds the
 command and its output; `hint` is one thing to do, by default the `advice` of the error's class. Ranges of
 exit statuses: 2 usage, 10-19 workspace and git, 20-29 configuration and policy, 30-39 engine, 40-49
-supervisor, channel and records, 60-69 guest. Nothing else is caught at the top of the command line, so a
-bug still shows its traceback.
+supervisor, channel and records, 60-69 guest, 70-79 review and merge. Nothing else is caught at the top of
+the command line, so a bug still shows its traceback.
 """
 
 from __future__ import annotations
@@ -322,6 +322,27 @@ class CopyError(CodingAgentsError):
 
     code = "copy"
     exit_status = 61
+
+
+class UnreviewedError(CodingAgentsError):
+    """A merge would bring findings that block and that nobody has accepted."""
+
+    code = "unreviewed"
+    exit_status = 70
+
+
+class MergeError(CodingAgentsError):
+    """A branch cannot be merged as asked: nothing was changed."""
+
+    code = "merge"
+    exit_status = 71
+
+
+class MergeConflictError(MergeError):
+    """Both sides changed the same: a person, or the agent, has to decide. Nothing was changed."""
+
+    code = "merge-conflict"
+    exit_status = 72
 
 
 class ReaderGoneError(Exception):

@@ -20,10 +20,10 @@ from support.triggers import make_world
 HOST = Path(coding_agents.__file__).parent
 # What a session's life is made of; a step that is missing here would prove nothing about its calls.
 VERBS = {
-    "--version", "cat-file", "check-ignore", "commit-tree", "config", "diff-files", "diff-tree", "fetch",
-    "for-each-ref", "hash-object", "index-pack", "init", "ls-files", "ls-remote", "ls-tree", "merge-base",
-    "pack-objects", "read-tree", "receive-pack", "rev-list", "rev-parse", "show-ref", "symbolic-ref",
-    "update-index", "update-ref", "upload-pack", "worktree", "write-tree",
+    "--version", "cat-file", "check-attr", "check-ignore", "commit-tree", "config", "diff-files", "diff-index",
+    "diff-tree", "fetch", "for-each-ref", "hash-object", "index-pack", "init", "ls-files", "ls-remote", "ls-tree",
+    "merge-base", "merge-tree", "pack-objects", "read-tree", "receive-pack", "rev-list", "rev-parse", "show-ref",
+    "symbolic-ref", "update-index", "update-ref", "upload-pack", "worktree", "write-tree",
 }  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def test_one_of_ours_is_not_noticed(tmp_path: Path, log: GitLog) -> None:
     for profile in Profile:
         git(("version",), profile=profile, env=env)
     Store(tmp_path, Profile.OWN, env).git("version")
-    assert [call.wrong() for call in log.calls()] == [""] * 6
+    assert [call.wrong() for call in log.calls()] == [""] * (len(Profile) + 1)
 
 
 def test_a_start_past_the_runner_is_noticed(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ TESTS = (
     "component/test_git_triggers.py", "component/test_gitsync.py", "component/test_guest_autosave.py",
     "component/test_guest_nested.py", "component/test_guest_salvage.py", "component/test_guest_save.py",
     "component/test_host_repository_changes.py", "component/test_hostile_repositories.py",
-    "component/test_hostile_volumes.py", "component/test_lfs.py", "component/test_nested.py",
+    "component/test_hostile_volumes.py", "component/test_lfs.py", "component/test_merge.py", "component/test_nested.py",
     "component/test_pack_fuzz.py", "component/test_promisor.py", "component/test_push_fuzz.py",
     "component/test_relay.py", "component/test_relay_budgets.py", "component/test_repository_kinds.py",
     "component/test_return_path.py", "component/test_review.py", "component/test_review_history.py",

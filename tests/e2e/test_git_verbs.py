@@ -56,6 +56,7 @@ _LAUNCH = ("launch", "--agent", "demo", "--network-proxy", "restricted")
 _TERMINATED = 128 + 15
 _REFUSED = 17
 _NOT_RUNNING = 19
+_UNREVIEWED = 70
 
 
 @dataclass
@@ -212,6 +213,23 @@ def _stopped(user: User, name: str) -> None:
     user.quiet("nested", name, "new", "--into", str(user.world.root / "taken"))
     user.quiet("nested", name, "new")
     assert (user.world.repo / "new/.git").is_dir()
+    _merged(user, name)
+
+
+def _merged(user: User, name: str) -> None:
+    """Looked at in each form, accepted, and merged as two sides."""
+    sh(user.world.repo, "update-ref", "refs/heads/next", "HEAD", env=user.world.env)
+    found = user.quiet("review", name, "--into", "next", "--json").json["findings"]
+    blocking = [one["id"] for one in found if one["severity"] == "block"]
+    words = [word for one in blocking for word in ("--accept", one)]
+    user.quiet("merge", name, "--into", "next", status=_UNREVIEWED)
+    user.quiet(
+        "review", name, "--into", "next", *words, "--reason", "x", "--html", str(user.world.root / "page")
+    )
+    user.quiet("review", name, "--sarif")
+    user.quiet("merge", name, "--into", "next", "--dry-run")
+    user.quiet("config", "set", "signing.mode", "off")  # what signs is the user's own, and runs by design
+    assert user.quiet("merge", name, "--into", "next", "--no-ff", "--json").json["how"] == "merge"
 
 
 def _full_of_triggers(user: User, name: str) -> Path:

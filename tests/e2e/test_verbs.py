@@ -173,7 +173,26 @@ def test_review_tells_the_agents_work_from_the_users(product: Product, repo: Pat
             stopped = product.run("stop", name)
             assert "look at  .vscode/tasks.json (" in stopped.err
             assert "Makefile" not in stopped.err
-    product.run("remove", name)
+    _accept_and_merge(product, repo, name)
+    assert "merged branch was deleted" in product.run("remove", name).err
+
+
+def _accept_and_merge(product: Product, repo: Path, name: str) -> None:
+    """Refused, accepted with a reason, merged with its files; both are in the session's log."""
+    refused = product.run("merge", name, status=70).err
+    assert "editor" in refused
+    product.run("review", name, "--accept", "editor:.vscode/tasks.json", "--reason", "wanted")
+    (repo / "Makefile").unlink()  # the user's own, which the branch has as it was
+    page = repo.parent / "review.html"
+    product.run("review", name, "--html", str(page))
+    assert "accepted: wanted" in page.read_text()
+    merged = product.run("merge", name, "--json").json
+    assert (merged["how"], merged["work_tree"], merged["blocking"]) == ("fast-forward", str(repo), [])
+    assert (repo / ".vscode/tasks.json").read_text() == "{}\n"
+    assert git(repo, "status", "--porcelain") == ""
+    log = product.run("audit", "query", "--session", name, "--json").out
+    kinds = [json.loads(line)["type"] for line in log.splitlines()]
+    assert kinds.index("finding-accepted") < kinds.index("merged")
 
 
 def test_diff_says_when_the_session_cannot_save_its_latest_work(product: Product, repo: Path) -> None:

@@ -32,7 +32,7 @@ _ADDED_KEYS = frozenset({"core.splitIndex", "core.untrackedCache", "index.sparse
                          "lfs.storage", "lfs.url", "lfs.skipdownloaderrors"})  # fmt: skip
 _ADDED_ARGUMENTS = frozenset({"safe.bareRepository", "core.fsync", "pack.writeReverseIndex", "transfer.hideRefs",
                               "receive.maxInputSize", "receive.denyNonFastForwards", "core.packedGitWindowSize",
-                              "core.packedGitLimit", "core.commitGraph"})  # fmt: skip
+                              "core.packedGitLimit", "core.commitGraph", "merge.renameLimit"})  # fmt: skip
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -73,8 +73,19 @@ class Call(msgspec.Struct, frozen=True):
         extra = {name: value for name, value in self.env.items() if name not in expected.env}
         keys = {extra.pop(name) for name in [*extra] if name.startswith("GIT_CONFIG_KEY_")}
         unknown = {name for name in extra if not name.startswith("GIT_CONFIG_VALUE_")} - _ADDED
-        unknown |= {key for key in keys if key not in _ADDED_KEYS and not key.startswith("url.")}
+        unknown |= {key for key in keys if key not in _ADDED_KEYS and not key.startswith(("url.", "filter."))}
+        unknown |= {key for key in _filters(self.env) if key in keys}
         return f"environment: {sorted(unknown)}" if unknown else ""
+
+
+def _filters(env: dict[str, str]) -> set[str]:
+    """The settings of filters that a call adds and that do not switch one off."""
+    pairs = {
+        env[name]: env.get(name.replace("_KEY_", "_VALUE_"), "")
+        for name in env
+        if name.startswith("GIT_CONFIG_KEY_")
+    }
+    return {key for key, value in pairs.items() if key.startswith("filter.") and value not in ("", "false")}
 
 
 def _settings(argv: tuple[str, ...]) -> list[str]:

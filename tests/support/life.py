@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from msgspec.structs import replace
 
 from coding_agents.app.doctor import examine
 from coding_agents.app.prepare import give_all
@@ -28,15 +29,27 @@ from coding_agents.gitsync.branches import (
 from coding_agents.gitsync.clone import clone_url, empty_repository
 from coding_agents.gitsync.discover import discover
 from coding_agents.gitsync.findings.budget import Account, Budget
+from coding_agents.gitsync.findings.objects import EMPTY_TREE
 from coding_agents.gitsync.findings.scan import Subject, scan
+from coding_agents.gitsync.forward import (
+    Place,
+    Target,
+    _names,
+    _read_tree,
+    bring_forward,
+    place_of,
+    require_clean,
+)
 from coding_agents.gitsync.integrate import Landing, integrate, keep_incoming
+from coding_agents.gitsync.merge_commit import make_commit
+from coding_agents.gitsync.merging import merge_trees, scratch
 from coding_agents.gitsync.nested import bring_nested, list_nested, take_nested
-from coding_agents.gitsync.packs import user_store
+from coding_agents.gitsync.packs import bring, user_store
 from coding_agents.gitsync.relay_repo import Relay, create_relay
 from coding_agents.gitsync.summary import summarize
 from coding_agents.gitsync.urls import GitUrl, parse_url
 from coding_agents.model.refs import Branch, Oid
-from coding_agents.model.repo import RepoFacts
+from coding_agents.model.repo import Identity, RepoFacts
 from coding_agents.store.sessions import SessionStore
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.workspace.fill import write_workspace_tar
@@ -82,6 +95,13 @@ def plant_content(tree: Path, program: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.replace("%", program))
         path.chmod(0o755)
+
+
+def require_clean_again(target: Target, place: Place) -> bool:
+    """Whether anything is left to write where nothing has changed since."""
+    tree = target.user.resolve(f"{target.old}^{{tree}}")
+    assert tree is not None
+    return _names(target, place, "diff-index", "--cached", tree) != []
 
 
 @dataclass
@@ -130,6 +150,7 @@ class Life:
         there = self._other_repository()
         self.step("nested", lambda: self._nested(facts, relay, there))
         self.step("branches", lambda: self._branches(facts, tip))
+        self._merge(facts, relay, base, tip)
         self.step("clone", lambda: [clone_url(self._url(), world.root / "data", env=env) for _ in range(2)])
         self.step("clone of a redirected URL", self._clone_redirected)
         self.step("empty", lambda: empty_repository(world.root / "data", "x", env=env))
@@ -200,6 +221,34 @@ class Life:
         for store in (user_store(facts, self.env), relay.store):
             found = scan(store, subject, account=Account(Budget()), is_secret_name=lambda _: False)
             assert {"git.attributes", "git.config", "path.hidden"} <= {one.rule for one in found}
+
+    def _merge(self, facts: RepoFacts, relay: Relay, base: Oid, tip: Oid) -> None:
+        """A merge that conflicts where drivers are named, then one into a work tree that is checked out."""
+        place = self.world.root / "target"
+        add = ("worktree", "add", "-q", "--no-checkout", "-b", "target", str(place), base)
+        sh(self.world.repo, *add, env=self.world.env)
+        (self.world.repo / ".git/info/attributes").write_text("*.txt merge=evil\n")
+        with self.watched("merge"):
+            target = Target(user_store(facts, self.env), "refs/heads/target", base)
+            theirs = target.user.resolve("refs/heads/theirs")
+            assert theirs is not None
+            linked = place_of(target)
+            assert linked is not None
+            at = self.world.root / "merging.git"
+            with scratch(
+                at, relay=relay.store, user=target.user, tip=theirs, target=base, base=base
+            ) as store:
+                assert {one.path for one in merge_trees(store, base, theirs).conflicts} == {"a.txt"}
+            with scratch(at, relay=relay.store, user=target.user, tip=tip, target=base, base=base) as store:
+                tree = str(store.resolve(f"{tip}^{{tree}}"))
+                by = Identity("Ada", "ada@example.test")
+                made = make_commit(store, tree, [base, tip], "merged\n", by=by)
+                bring(store, target.user, tips=[made], known=[base])
+            _read_tree(target, linked, "-u", EMPTY_TREE[40], base)
+            assert require_clean(target, linked, Oid.parse(tree))
+            moved = bring_forward(target, made, linked, message="merge")
+            assert "new.txt" in moved.unfiltered
+            assert not require_clean_again(replace(target, old=made), linked)
 
     def _other_repository(self) -> Path:
         """A repository of the user's at the place of one that came back, set up with every trigger."""

@@ -13,6 +13,7 @@ from typing import Any
 import click
 import pytest
 
+from coding_agents.cli import merge as merge_verb
 from coding_agents.cli import review as review_verb
 from coding_agents.cli.context import AppContext
 from coding_agents.cli.output import Output
@@ -84,6 +85,11 @@ class Project:
         assert verb.main([SESSION, *words], standalone_mode=False, obj=self.context) is None
         return self.out.getvalue()
 
+    def merge(self, *words: str) -> dict[str, Any]:
+        """The object of `merge --json`."""
+        result: dict[str, Any] = json.loads(self.run("--json", *words, verb=merge_verb.command))
+        return result
+
     def record(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What verbs would have recorded is in `records` from here on: there is no supervisor."""
         records = self.records
@@ -131,7 +137,7 @@ def make_project(tmp_path: Path, *, changes: bool) -> Project:
     )
     app.store.save(
         session_record(
-            SESSION, name="demo-app", branch=BRANCH.short, base=str(base), phase="stopped",
+            SESSION, name="demo-app", branch=BRANCH.short, base=str(base), base_branch="main", phase="stopped",
             author_name="Ada", author_email="ada@example.test",
             repo=RepoRef(
                 kind="path", name="app", work_tree=str(repo), git_dir=str(repo / ".git"), common_dir=str(repo / ".git"),

@@ -56,7 +56,8 @@ BUILT: dict[str, frozenset[str]] = {
         "prune": "",
         "diff": "",
         "pull": "--json",  # docs/adr/0014: beside the design
-        "review": "--rules --accept --reason --withdraw --sarif --html --json",
+        "review": "--rules --accept --reason --withdraw --into --sarif --html --json",
+        "merge": "--into --squash --ff-only --no-ff --message --dry-run --json",
         "nested": "--into --json",  # docs/adr/0013: beside the design
         "approvals list": "-a --json",
         "approvals show": "--json",
@@ -95,7 +96,7 @@ BUILT: dict[str, frozenset[str]] = {
         "uninstall": "",
     }.items()
 }
-LATER_VERBS = words("merge forward acp policy report dashboard") | {
+LATER_VERBS = words("forward acp policy report dashboard") | {
     "audit tail",
     "audit show",
     "audit export",

@@ -114,8 +114,8 @@ def test_a_variable_is_passed_on_only_where_the_page_says_so() -> None:
             through = {profile for profile in Profile if passed[profile].get(name) == user[name]}
             allowed = {
                 "never": set(), "for a clone, and as you": {Profile.CLONE, Profile.AS_USER}, "always": set(Profile),
-                "for reading your repository, for a clone, and as you":
-                    {Profile.USER_READ, Profile.CLONE, Profile.AS_USER},
+                "for reading your repository and writing its files, for a clone, and as you":
+                    {Profile.USER_READ, Profile.USER_TREE, Profile.CLONE, Profile.AS_USER},
             }[re.split(r"[;]| yours", where)[0]]  # fmt: skip
             assert through == allowed, name
 

@@ -43,6 +43,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "diff": ("diff", "Show what a session has changed so far."),
     "pull": ("pull", "Bring the work of a running session home, without its noticing."),
     "review": ("review", "Show what to look at before using a session's branch."),
+    "merge": ("merge", "Merge a session's commits into a branch of yours, after a look at them."),
     "approvals": ("approvals", "List, approve and deny pushes of sessions to origin."),
     "nested": ("nested", "List and take over repositories from inside a session's work tree."),
     "remove": ("remove", "Remove a session after its work is saved."),

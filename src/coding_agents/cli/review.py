@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--accept", multiple=True, metavar="ID|RULE:PATH", help="Accept a finding as known and wanted.")
 @click.option("--withdraw", multiple=True, metavar="ID|RULE:PATH", help="Accept a finding no longer.")
 @click.option("--reason", metavar="TEXT", help="Why --accept accepts.")
+@click.option("--into", metavar="BRANCH", help="Also look at what merging into BRANCH would change there.")
 @click.option("--sarif", is_flag=True, help="Print SARIF 2.1.0, for tools that show findings.")
 @click.option("--html", metavar="FILE", help="Write a page with findings, commits and changes.")
 @json_option("Print one object; with --rules a list.")
@@ -40,6 +41,7 @@ def command(
     accept: tuple[str, ...],
     withdraw: tuple[str, ...],
     reason: str | None,
+    into: str | None,
     sarif: bool,
     html: str | None,
     as_json: bool,
@@ -50,7 +52,6 @@ def command(
     whether a finding asks for a person's word. What --accept accepts holds for this very content only: when the agent
     changes it, it is a finding again.
     """
-    from coding_agents.app.review import review
     from coding_agents.errors import UsageError
 
     if rules:
@@ -65,12 +66,22 @@ def command(
             "--accept and --reason need each other", hint='Say why: --accept ID --reason "wanted".'
         )
     session = find_session(app, name)
-    found = review(session)
+    found = _review(session, into)
     if accept or withdraw:
         found = _give_word(app, session, found, accept=accept, withdraw=withdraw, reason=reason or "")
     if html is not None:
         _write_page(app, session, found, html)
     _show(app, found, as_json=as_json, sarif=sarif, quiet=html is not None or bool(accept or withdraw))
+
+
+def _review(session: SessionContext, into: str | None) -> Review:
+    from coding_agents.app.review import review
+
+    if into is None:
+        return review(session)
+    from coding_agents.app.merge import review_into
+
+    return review_into(session, into)
 
 
 def _give_word(

@@ -63,9 +63,16 @@ class Store(msgspec.Struct, frozen=True):
         """What it says of itself. Raises GitError."""
         return self.git("cat-file", "commit", commit).text().partition("\n\n")[2].strip()
 
-    def update_refs(self, *commands: str) -> None:
+    def update_refs(self, *commands: str, message: str = "") -> None:
         """Move refs in one transaction, durably (`proc.git_refs`). Raises GitError; then none was moved."""
-        update_refs(commands, profile=self.profile, env=self.env, git_dir=self.git_dir, owner=self.owner)
+        update_refs(
+            commands,
+            profile=self.profile,
+            env=self.env,
+            git_dir=self.git_dir,
+            owner=self.owner,
+            message=message,
+        )
 
     def sync(self, *refs: str) -> None:
         """Make durable what a git of ours has just moved there by itself: packs, and `refs`. Raises GitError."""

@@ -81,6 +81,7 @@ class RecordType(StrEnum):
     SAVED = "saved"
     SALVAGED = "salvaged"
     FINDING_ACCEPTED = "finding-accepted"
+    MERGED = "merged"
     AUTOSAVED = "autosaved"
     THINNED = "thinned"
     SESSION_ENDED = "session-ended"

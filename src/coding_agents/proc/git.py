@@ -33,6 +33,9 @@ class Profile(Enum):
 
     USER_READ = "read the user's repository with the user's own configuration"
     USER_WRITE = "write objects and refs into the user's repository, repository configuration only"
+    USER_TREE = (
+        "bring the user's work tree to another commit, with the user's own line endings and no program"
+    )
     OWN = "work on our own bare repositories, no configuration of the user's"
     CLONE = "fetch from a URL with the user's own configuration and credentials"
     AS_USER = "reach one literal address, or ask helpers, as the user and without a question (proc.git_user)"
@@ -81,12 +84,15 @@ _NO_BUNDLES = ("transfer.bundleURI=false",)
 # strerror(3) of ENOSPC and EDQUOT, and git's own words for a write that was cut short.
 _FULL = (b"No space left on device", b"Disk quota exceeded", b"Out of diskspace", b"couldn't write ")
 _MAKE_ROOM = "Make room on that disk, then try again."
+# Names that Windows or macOS take for `.git` are refused on every system: a work tree may be moved there.
+_PROTECTED = ("core.protectHFS=true", "core.protectNTFS=true")
 _CLONE_PROTOCOLS = ("https", "http", "ssh", "git", "file")
 _REMOTE_PROFILES = (Profile.CLONE, Profile.AS_USER)
 _REACHING = (*_NO_BUNDLES, *(f"protocol.{name}.allow=always" for name in _CLONE_PROTOCOLS))
 _PROFILE_CONFIG: Mapping[Profile, tuple[str, ...]] = {
     Profile.USER_READ: _NO_CREDENTIALS,
     Profile.USER_WRITE: (*_NO_CREDENTIALS, *_DURABLE, *_BOUNDED, *_NO_ATTRIBUTES),
+    Profile.USER_TREE: (*_NO_CREDENTIALS, *_DURABLE, *_BOUNDED, *_PROTECTED),
     Profile.OWN: (*_NO_CREDENTIALS, *_DURABLE, *_BOUNDED, *_NO_ATTRIBUTES),
     Profile.CLONE: _REACHING,
     Profile.AS_USER: (*_REACHING, *_UNATTENDED, *_DURABLE, *_BOUNDED, *_NO_ATTRIBUTES),
@@ -120,6 +126,7 @@ REMOTE_ENV = (
 _PASSED: Mapping[Profile, tuple[str, ...]] = {
     Profile.USER_READ: _USER_CONFIG,
     Profile.USER_WRITE: (),
+    Profile.USER_TREE: _USER_CONFIG,
     Profile.OWN: (),
     Profile.CLONE: REMOTE_ENV,
     Profile.AS_USER: REMOTE_ENV,

@@ -44,17 +44,19 @@ def update_refs(
     env: Mapping[str, str],
     git_dir: Path,
     owner: Owner | None = None,
+    message: str = "",
 ) -> None:
     """Carry out commands of `git update-ref --stdin` as one transaction: `update REF NEW [OLD]`, `create`, `delete`.
 
-    A crash leaves each ref where it was or where it was to go. Raises GitError; then no ref was moved.
+    `message` is for the reflogs. A crash leaves each ref where it was or where it was to go. Raises GitError; then no
+    ref was moved.
     """
     refs = [command.split(" ", 2)[1] for command in commands]
     stdin = "".join(f"{command}\n" for command in commands).encode("utf-8", "surrogateescape")
 
     def attempt() -> Outcome:
         return git(
-            ("update-ref", "--stdin"),
+            ("update-ref", *(("-m", message) if message else ()), "--stdin"),
             profile=profile,
             env=env,
             git_dir=git_dir,
