@@ -56,10 +56,14 @@ class Trick(Protocol):
 
 @dataclass
 class Forge:
-    """A running server. `root` holds the bare repositories, `ca` is the file that its clients trust."""
+    """A running server. `root` holds the bare repositories, `ca` is the file that its clients trust.
+
+    `nothing` is an empty file for its git's settings: a program that replaces what it writes would replace a device.
+    """
 
     root: Path
     ca: Path
+    nothing: Path
     port: int = 0
     asked: list[Asked] = field(default_factory=list)
     accounts: dict[str, Account] = field(default_factory=dict)
@@ -129,7 +133,7 @@ class Forge:
 
     def env(self) -> dict[str, str]:
         """The environment of the server's own git."""
-        config = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "LC_ALL": "C"}
+        config = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": str(self.nothing), "LC_ALL": "C"}
         return {"PATH": os.environ["PATH"], "HOME": str(self.root), **config}
 
     def admitted(self, authorization: str) -> tuple[Account | None, str]:
@@ -284,8 +288,9 @@ class _Server(ThreadingHTTPServer):
 def forge_server(directory: Path) -> Iterator[Forge]:
     """A forge without repositories and accounts, gone afterwards."""
     directory.mkdir(parents=True, exist_ok=True)
-    forge = Forge(directory / "repos", directory / "ca.pem")
+    forge = Forge(directory / "repos", directory / "ca.pem", directory / "gitconfig")
     forge.root.mkdir()
+    forge.nothing.touch()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate(directory, forge.ca))
     with _Server(("127.0.0.1", 0), Request) as server:

@@ -85,7 +85,8 @@ class SshForge:
         path.write_text(
             f"Host {HOST}\n  HostName 127.0.0.1\n  Port {self.port}\n  HostKeyAlias {HOST}\n{keys}"
             f"  IdentitiesOnly {'no' if agent else 'yes'}\n  IdentityAgent {agent or 'none'}\n"
-            f"  UserKnownHostsFile {known}\n  GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n"
+            f"  UserKnownHostsFile {known}\n  GlobalKnownHostsFile none\n"
+            "  StrictHostKeyChecking yes\n  UpdateHostKeys no\n"
         )
         return path
 
