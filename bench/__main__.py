@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import agents, commands, egress, images, launches, model, returns, sessions
+from bench import agents, brokers, commands, egress, images, launches, model, returns, sessions
 from bench.report import Setting, document, table
 from bench.rows import GROSS, Row, worst
 from bench.user import new_user
@@ -73,6 +73,7 @@ def _measure(engine: str, scratch: Path, *, full: bool) -> Iterator[Row]:
         yield from agents.measure(user)
         yield from model.measure(user)
         yield from egress.measure(user)
+        yield from brokers.measure(user)
         for files in (_FEW_FILES, _FILES, *((_MANY_FILES,) if full else ())):
             yield from returns.measure(user, files=files)
         yield from images.measure(user)

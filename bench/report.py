@@ -84,6 +84,8 @@ def document(setting: Setting, rows: Sequence[Row]) -> str:
             "  machines) whatever makes files within minutes of many deletions, of anybody on the disk, takes up to ten",
             "  times as long, `cp -a` as well: give `TMPDIR` a file system that has one.",
             "- *PSS* counts shared pages by share. The steady child is the engine's own client that holds the channel.",
+            "- *Fetch from* and *push to origin* are the host's, too: it looks at origin, which is a repository of this machine",
+            "  here, takes what comes into a quarantine, looks at it for findings and pushes it on.",
             "- *Layers alone* is what an agent's image adds to the base, which all agents share.",
             "- The command fails only when a row takes more than twice its budget.",
             "",
