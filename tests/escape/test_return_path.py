@@ -189,6 +189,17 @@ def user(owner: Product) -> tuple[Canary, Path]:
     return make_user(owner)
 
 
+def give_origin(product: Product, repo: Path) -> Path:
+    """A repository beside it that is its origin; who pushes there does not wait for a person, but is told to."""
+    settings = product.home / ".config/coding-agents/config.toml"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.write_text("[origin]\nwait = 0\n")
+    origin = repo.with_name(f"{repo.name}.git")
+    git(product.home, "clone", "--quiet", "--bare", str(repo), str(origin))
+    git(repo, "remote", "add", "origin", str(origin))
+    return origin
+
+
 def session_with_hostile_work(product: Product, canary: Canary, repo: Path) -> Captive:
     captive = capture(product, repo)
     product.exec(captive.name, hostile_script(canary))
@@ -204,6 +215,7 @@ def session_with_hostile_work(product: Product, canary: Canary, repo: Path) -> C
 def test_no_verb_runs_a_trigger(owner: Product, user: tuple[Canary, Path], plant) -> None:  # type: ignore[no-untyped-def]
     """With the agent's branch checked out, the user's hooks path in it, and every setting armed."""
     canary, repo = user
+    origin = give_origin(owner, repo)
     first = session_with_hostile_work(owner, canary, repo)
     git(repo, "switch", "--quiet", first.branch)
     canary.sang()
@@ -212,15 +224,20 @@ def test_no_verb_runs_a_trigger(owner: Product, user: tuple[Canary, Path], plant
     owner.exec(
         first.name, "echo more > more.txt; git add more.txt; git commit -qm more; git push -q local HEAD"
     )
+    owner.exec(first.name, "git push -q origin HEAD:refs/heads/out", status=1)
+    (asked,) = owner.run("approvals", "list", "--json").json
     incoming = f"refs/coding-agents/incoming/{owner.session(first.name)['id']}"
     wait_for(lambda: git_as_is(repo, "for-each-ref", incoming), "the push that arrived meanwhile")
     assert canary.sang() == set()
     for verb in (["diff", first.name], ["diff", first.name, "--stat"], ["list", "-a"], ["logs", first.name],
+                 ["review", first.name], ["merge", first.name, "--into", "main", "--dry-run"],
+                 ["approvals", "show", asked["id"]], ["approvals", "approve", asked["id"], "-y"],
                  ["audit", "query", "--session", first.name], ["stop", first.name], ["recover", first.name],
                  ["start", first.name], ["remove", "--force", first.name]):  # fmt: skip
         owner.run(*verb, env=env, cwd=repo)
         assert canary.sang() == set(), verb
     assert git_as_is(repo, "show", f"{incoming}:more.txt") == "more"
+    assert git(origin, "show", "out:more.txt") == "more"
 
 
 @pytest.mark.parametrize("plant", LEVELS.values(), ids=LEVELS.keys())
@@ -323,7 +340,10 @@ def kill(captive: Captive) -> None:
 def shown(owner: Product) -> Captive:
     """A session whose every name and text is hostile."""
     canary, repo = make_user(owner)
-    return session_with_hostile_work(owner, canary, repo)
+    give_origin(owner, repo)
+    captive = session_with_hostile_work(owner, canary, repo)
+    owner.exec(captive.name, "git push -q origin HEAD:refs/heads/out", status=1)
+    return captive
 
 
 def test_hostile_files_arrive_as_objects_only(shown: Captive) -> None:
@@ -343,7 +363,8 @@ def test_hostile_files_arrive_as_objects_only(shown: Captive) -> None:
 @pytest.mark.parametrize(
     "verb",
     ["diff NAME", "diff NAME --stat", "review NAME", "review NAME --json", "list -a", "logs NAME",
-     "audit query --session NAME", "list -a --json",
+     "audit query --session NAME", "list -a --json", "merge NAME --into main --dry-run", "review NAME --sarif",
+     "approvals show PUSH", "approvals list -a",
      "audit query --session NAME --json"],
 )  # fmt: skip
 def test_hostile_text_is_shown_escaped(shown: Captive, verb: str) -> None:
@@ -351,8 +372,12 @@ def test_hostile_text_is_shown_escaped(shown: Captive, verb: str) -> None:
     shown.attack(
         gitattack.push_to_refs, tip, ["refs/heads/\x1b]0;title\x07", "refs/heads/\u202egpj", "x\udcff"]
     )
+    if "PUSH" in verb:
+        verb = verb.replace("PUSH", shown.product.run("approvals", "list", "--json").json[-1]["id"])
     result = shown.product.run(*verb.replace("NAME", shown.name).split())
     assert unsafe(result.out + result.err) == set()
+    if verb.startswith("approvals show"):
+        assert "subject \\x1b[31m \\u202eevil" in result.out
     if verb == "diff NAME":
         assert "\\x1b]0;pwned\\x07" in result.out or "\\033]0;pwned\\a" in result.out
         assert "\\x1b[2J\\x1b]52;c;cHduZWQ=\\x07\\u202etext" in result.out

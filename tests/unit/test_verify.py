@@ -97,6 +97,29 @@ def test_what_a_bound_has_let_through(check: str, value: Any, status: str) -> No
     assert CHECKS[check].judge(value).status == status
 
 
+@pytest.mark.parametrize(
+    ("check", "value", "status"),
+    [
+        ("credentials.stored", {"the place itself": ""}, "passed"),
+        ("credentials.stored", {"the place itself": "username=a\npassword=b\n"}, "failed"),
+        ("credentials.by-git", "", "passed"),
+        ("credentials.by-git", "username=a\npassword=b\n", "failed"),
+        ("signing.tag", {"a tag": ""}, "passed"),
+        ("signing.tag", {"a tag": "-----BEGIN SSH SIGNATURE-----"}, "failed"),
+        ("signing.tag", {"honest": ""}, "unknown"),  # what was asked for was not tried
+        ("signing.works", {"honest": "-----BEGIN SSH SIGNATURE-----"}, "passed"),
+        ("signing.works", {"honest": ""}, "failed"),
+        ("origin.push-force", " ! [remote rejected] x (why)\nerror: y\n", "passed"),
+        ("origin.push-force", "", "failed"),
+        ("origin.fetch-works", "", "passed"),
+        ("origin.fetch-works", "fatal: x", "failed"),
+        ("origin.nothing-passed", ["refs/heads/x"], "failed"),
+    ],
+)
+def test_what_the_host_has_given_to_a_sessions_git(check: str, value: Any, status: str) -> None:
+    assert judge(CHECKS[check], "restricted", {CHECKS[check].evidence: Found(value)}).status == status
+
+
 NONSENSE = (None, 7, "", [], [1], {"a": None}, {"a": 1}, [{}], {"refused": 1}, [["x"]], "open", {"t": []})
 
 
@@ -117,11 +140,20 @@ def test_what_was_not_tried_is_unknown() -> None:
 @pytest.mark.parametrize("value", [{}, []])
 def test_no_answers_at_all_do_not_pass_for_refusals(value: Any) -> None:
     """A check that only counts refusals has something to count."""
-    prefixes = ("kernel.", "privileges.", "sockets.", "return.push")
+    prefixes = (
+        "kernel.",
+        "privileges.",
+        "sockets.",
+        "return.push",
+        "signing.",
+        "origin.push",
+        "credentials.s",
+    )
     counting = [one for one in CHECKS.values() if one.id.startswith(prefixes)]
     assert len(counting) > 30
     for one in counting:
-        if one.id != "kernel.raw-io":  # other machines have none of these calls
+        # Other machines have none of these calls; and nothing found is what a search is to say.
+        if one.id not in ("kernel.raw-io", "signing.key"):
             assert judge(one, "restricted", {one.evidence: Found(value)}).status != "passed", one.id
 
 

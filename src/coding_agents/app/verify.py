@@ -47,7 +47,7 @@ from coding_agents.supervisor.context import SessionContext
 from coding_agents.verify.catalogue import all_checks
 from coding_agents.verify.checks_proxy import SQUID
 from coding_agents.verify.model import Attempt, Check, Evidence, Found, Report, Result, judge
-from coding_agents.verify.scene import Scene, Target, attempts, ways_home
+from coding_agents.verify.scene import Scene, Target, attempts, noise, ways_home
 
 RESTRICTED, ALLOW_ALL, SMALL = "restricted", "allow-all", "small"
 PROTOCOLS: Final = ("tcp", "udp", "icmp")
@@ -207,10 +207,12 @@ class _Run(msgspec.Struct):
         else:
             ways = ways_home(_for(scene, session))
             found |= attempt_all(self.engine, container, ways, at_once=3, limit_s=4.0)
+            found["host origin"] = looked(self.place.origin_changes)
             first = attempt(self.engine, container, Attempt("repository", "rewrite"), limit_s=10.0)
             found["host old tip"] = (
                 first if first.error else looked(lambda: keeps(session, self.place, first.value))
             )
+        found |= attempt_all(self.engine, container, noise())
         found["works"] = attempt(self.engine, container, Attempt("repository", "works"), limit_s=10.0)
         return {**found, **session_evidence(self.engine, session, self.place)}
 
@@ -239,4 +241,9 @@ class _Run(msgspec.Struct):
 
 
 def _for(scene: Scene, session: SessionContext) -> Scene:
-    return msgspec.structs.replace(scene, branch=session.record.branch)
+    try:
+        body = (session.directory / "signing-key").read_text("ascii").splitlines()
+    except OSError:
+        body = []
+    # Of a key's file the first line says what it is, and the next three are public for the most part.
+    return msgspec.structs.replace(scene, branch=session.record.branch, signing_key="".join(body[4:5]))

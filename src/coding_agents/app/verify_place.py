@@ -18,7 +18,7 @@ from coding_agents.config.load import load_settings
 from coding_agents.images.scripted_model import ScriptedModel, scripted_model
 from coding_agents.model.limits import Limits
 from coding_agents.proc.git import Profile, git
-from coding_agents.verify.scene import Scene
+from coding_agents.verify.scene import STORED_HOST, Scene
 
 AGENT: Final = "verify"
 _KEY: Final = "VERIFY_API_KEY"
@@ -64,6 +64,7 @@ class Place(msgspec.Struct, frozen=True):
     key: str
     refs: Mapping[str, str]
     tree: Mapping[str, str]
+    origin: Mapping[str, str]
 
     @property
     def repo(self) -> Path:
@@ -76,6 +77,11 @@ class Place(msgspec.Struct, frozen=True):
     def refs_now(self) -> dict[str, str]:
         """All refs of the repository."""
         return read_refs(self.env, self.repo / ".git")
+
+    def origin_changes(self) -> list[str]:
+        """Refs of origin that are not what they were."""
+        now = read_refs(self.env, _origin_of(self.env))
+        return sorted(name for name in {*now, *self.origin} if now.get(name) != self.origin.get(name))
 
     def tree_now(self) -> dict[str, str]:
         """A digest of every file of the work tree, and of the repository's own settings and hooks."""
@@ -93,6 +99,8 @@ def verify_place(env: HostEnvironment, *, engine: str, branch: str) -> Iterator[
         environ = {
             "CODING_AGENTS_MODEL_UPSTREAM": model.url,
             "CODING_AGENTS_ENGINE": engine,
+            "CODING_AGENTS_SIGNING_MODE": "session",  # it needs no key of the user's
+            "CODING_AGENTS_ORIGIN_WAIT": "0",  # nobody is there to approve a push
             _KEY: secret,
             "AWS_SECRET_ACCESS_KEY": secret,
             "GITHUB_TOKEN": secret,
@@ -106,14 +114,15 @@ def verify_place(env: HostEnvironment, *, engine: str, branch: str) -> Iterator[
             cage = other.home / "cage"
             cage.mkdir()
             foreign = _make_repository(other, decoy, secret)
+            hidden = _make_origin(other)
             _plant_settings(other, cage)
             scene = Scene(
                 secret=secret, decoy=f"decoy-{decoy}", foreign=foreign, branch=branch, cage=os.fspath(cage),
                 markers=(f"/workspace/{MARKER}",), limits=_limits(other),
+                hidden=hidden,
             )  # fmt: skip
-            yield Place(
-                other, model, scene, secret, read_refs(other, other.cwd / ".git"), _digests(other.cwd)
-            )
+            refs, origin = read_refs(other, other.cwd / ".git"), read_refs(other, _origin_of(other))
+            yield Place(other, model, scene, secret, refs, _digests(other.cwd), origin)
 
 
 def _limits(env: HostEnvironment) -> Limits:
@@ -137,9 +146,9 @@ def _plant_secrets(home: Path, secret: str) -> None:
     """The secret at every place where users keep what must not get into a container."""
     for name, content in {
         ".gitconfig": f'[url "https://x:{secret}@host.invalid/"]\n\tinsteadOf = h:\n'
-        "[user]\n\tname = V\n\temail = v@host.invalid\n",
+        "[user]\n\tname = V\n\temail = v@host.invalid\n[credential]\n\thelper = store\n",
         ".netrc": f"machine host.invalid login ann password {secret}\n",
-        ".git-credentials": f"https://ann:{secret}@host.invalid\n",
+        ".git-credentials": f"https://ann:{secret}@host.invalid\nhttps://ann:{secret}@{STORED_HOST}\n",
         ".ssh/id_ed25519": secret,
         ".aws/credentials": f"[default]\naws_secret_access_key = {secret}\n",
         "config/gh/hosts.yml": f"oauth_token: {secret}\n",
@@ -166,10 +175,38 @@ def _make_repository(env: HostEnvironment, decoy: str, secret: str) -> dict[str,
     commit = _git(env, git_dir, *_IDENTITY, "commit-tree", tree, "-m", "private")
     _git(env, git_dir, "update-ref", "refs/heads/private", commit)
     # The settings of a user who keeps tokens there.
-    _git(env, git_dir, "config", "remote.origin.url", f"https://ann:{secret}@host.invalid/shop.git")
+    _git(env, git_dir, "config", "remote.upstream.url", f"https://ann:{secret}@host.invalid/shop.git")
+    _git(env, git_dir, "config", "remote.origin.url", os.fspath(_origin_of(env)))
     _git(env, git_dir, "config", "http.https://host.invalid/.extraHeader", f"Authorization: Bearer {secret}")
     (repo / ".env").write_text(f"TOKEN={secret}\n", "utf-8")
     return {"commit": commit, "blob": blob, "unreachable": unreachable}
+
+
+def _origin_of(env: HostEnvironment) -> Path:
+    return env.home / "origin.git"
+
+
+def _make_origin(env: HostEnvironment) -> str:
+    """Origin is a repository of this machine, so that no packet leaves it; gives a commit that its branches lack."""
+    origin, git_dir = _origin_of(env), env.cwd / ".git"
+    git(
+        ("init", "--quiet", "--bare", os.fspath(origin)), profile=Profile.OWN, env=env.for_git(), cwd=env.home
+    )
+    pack = git(
+        ("pack-objects", "--stdout", "--revs", "-q"), profile=Profile.OWN, env=env.for_git(), git_dir=git_dir,
+        stdin=b"refs/heads/main\n",
+    ).stdout  # fmt: skip
+    _git(env, origin, "unpack-objects", "-q", stdin=pack)
+    main = _git(env, git_dir, "rev-parse", "refs/heads/main")
+    tree = f"{main}^{{tree}}"
+    other, hidden = (
+        _git(env, origin, *_IDENTITY, "commit-tree", tree, "-m", name) for name in ("other", "hidden")
+    )
+    refs = {"heads/main": main, "heads/other": other, "pull/1/head": hidden, "hidden/x": hidden}
+    for name, oid in refs.items():
+        _git(env, origin, "update-ref", f"refs/{name}", oid)
+    _git(env, origin, "symbolic-ref", "HEAD", "refs/heads/main")
+    return hidden
 
 
 _IDENTITY: Final = ("-c", "user.name=Verify", "-c", "user.email=verify@host.invalid")

@@ -11,7 +11,13 @@ from coding_agents.model.limits import Limits
 from coding_agents.sandbox.spec import HOME, SOCKETS, WORKSPACE
 from coding_agents.verify.model import Attempt
 
-SOCKET_NAMES: Final = ("events.sock", "relay.sock", "tools.sock")
+SOCKET_NAMES: Final = ("credential.sock", "events.sock", "relay.sock", "sign.sock", "tools.sock")
+SLOW_SOCKETS: Final = ("credential.sock", "sign.sock")
+"""Those that answer so many requests and no more: noise comes after all that counts."""
+
+STORED_HOST: Final = "127.0.0.1:9"
+STORED_PATH: Final = "team/shop.git"
+"""A place that the host's git has a password for, and that nobody listens at."""
 GUEST: Final = "/opt/coding-agents"
 BRIDGE_UID: Final = 1002
 SIZED: Final = ("/tmp", "/var/tmp", "/run", SOCKETS, "/dev/shm")  # noqa: S108 - paths inside the container
@@ -47,8 +53,10 @@ class Target(msgspec.Struct, frozen=True):
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
     """The facts that attacks need. `secret` is planted on the host, `decoy` in the repository's own files.
 
-    `foreign` are objects of the repository that no session is given, `branch` is the session's, `cage` a directory of
-    the host's in which a program that ran would leave a file, `markers` are what servers of the repository would make.
+    `foreign` are objects of the repository that no session is given, `hidden` is one of its origin that no branch and
+    no tag has, `branch` is the session's, `signing_key` a line of the key that signs its commits, `cage` a directory
+    of the host's in which a program that ran would leave a file, `markers` are what servers of the repository would
+    make.
     """
 
     secret: str
@@ -58,6 +66,8 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     cage: str
     markers: tuple[str, ...]
     limits: Limits
+    hidden: str = ""
+    signing_key: str = ""
 
 
 REFSPECS: Final = {
@@ -83,7 +93,14 @@ def attempts(scene: Scene) -> dict[str, Attempt]:
         "signal bridge": Attempt("processes", "signal_user", (BRIDGE_UID, SIGNALS)),
         "guest": Attempt("files", "replace_in", (GUEST, "guest.pyz")),
         **{f"replace {name}": Attempt("files", "replace_in", (SOCKETS, name)) for name in SOCKET_NAMES},
-        **{f"abuse {name}": Attempt("brokers", "abuse_socket", (name, 12)) for name in SOCKET_NAMES},
+        **{
+            f"abuse {name}": Attempt("brokers", "abuse_socket", (name, 12))
+            for name in SOCKET_NAMES
+            if name not in SLOW_SOCKETS
+        },
+        "credentials": Attempt("git_brokers", "ask_credentials", (STORED_HOST, STORED_PATH)),
+        "credential of git": Attempt("git_brokers", "fill", (f"https://{STORED_HOST}/team/another.git",)),
+        "signatures": Attempt("git_brokers", "ask_signatures", ("ssh",)),
         "forge": Attempt("brokers", "forge_records"),
         "decoy": Attempt("secrets", "find_text", (scene.decoy[::-1],)),
         "secret": Attempt("secrets", "find_text", (backwards,)),
@@ -124,8 +141,30 @@ def bare_attempts(scene: Scene) -> dict[str, Attempt]:
     }
 
 
+ORIGIN_PUSHES: Final = {
+    "unapproved": ("origin", "HEAD:refs/heads/{branch}"),
+    "protected": ("origin", "HEAD:refs/heads/main"),
+    "release": ("origin", "HEAD:refs/heads/release/9"),
+    "tag": ("origin", "HEAD:refs/tags/v9"),
+    "deletion": ("origin", ":refs/heads/other"),
+    "several": ("origin", "HEAD:refs/heads/a", "HEAD:refs/heads/b"),
+    "force": ("--force", "origin", "HEAD:refs/heads/other"),
+    "option": ("-o", "ci.skip", "origin", "HEAD:refs/heads/{branch}"),
+    "elsewhere": ("git://coding-agents/origin/7", "HEAD:refs/heads/{branch}"),
+}
+"""Pushes to origin: the words of `git push` for each."""
+
+ORIGIN_FETCHES: Final = {
+    "works": "refs/heads/main",
+    "request": "refs/pull/1/head",
+    "hidden": "refs/hidden/x",
+    "id": "{hidden}",
+}
+"""Fetches from origin; all but the first are of what its branches and tags do not have."""
+
+
 def ways_home(scene: Scene) -> dict[str, Attempt]:
-    """Attacks on the relay by git, after which the session's work must still come home."""
+    """Attacks on relay and origin by git, after which the session's work must still come home."""
     found = {}
     last = scene.branch.rpartition("/")[2]
     for name, pattern in REFSPECS.items():
@@ -133,4 +172,19 @@ def ways_home(scene: Scene) -> dict[str, Attempt]:
         found[f"push {name}"] = Attempt("repository", "push_as_git", ([refspec],))
     for name, oid in scene.foreign.items():
         found[f"fetch {name}"] = Attempt("repository", "fetch_by_id", ([oid], "02"))
+    if scene.signing_key:
+        found["signing key"] = Attempt("secrets", "find_text", (scene.signing_key[::-1],))
+    known = {"branch": scene.branch, "hidden": scene.hidden}
+    for name, words in ORIGIN_PUSHES.items():
+        filled = [word.format(**known) for word in words]
+        found[f"origin push {name}"] = Attempt("origin", "push_words", (filled,))
+    for name, wanted in ORIGIN_FETCHES.items():
+        found[f"origin fetch {name}"] = Attempt(
+            "origin", "fetch_words", (["origin", wanted.format(**known)],)
+        )
     return found
+
+
+def noise() -> dict[str, Attempt]:
+    """Noise for those that answer so many requests and no more."""
+    return {f"abuse {name}": Attempt("brokers", "abuse_socket", (name, 12)) for name in SLOW_SOCKETS}
