@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from coding_agents.app import look_apart as apart
 from coding_agents.errors import GitError
 from coding_agents.gitsync.findings.budget import Budget
 from coding_agents.gitsync.findings.scan import Subject
 from coding_agents.model.refs import Oid
 from coding_agents.proc.runner import Command
+from coding_agents.supervisor import look_apart as apart
 from support.review_project import Project, make_project
 
 

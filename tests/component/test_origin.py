@@ -17,6 +17,7 @@ from coding_agents.gitsync.relay_repo import Identity
 from coding_agents.model.approval import encode_approval
 from coding_agents.model.turns import Turns
 from coding_agents.store.approvals import ApprovalStore
+from coding_agents.supervisor import look_apart
 from coding_agents.supervisor.origin_access import OriginAccess
 from support.forge_tricks import hang, redirect
 from support.keys import ssh_key
@@ -360,7 +361,7 @@ def test_what_a_session_can_make_the_host_spend(tmp_path: Path, monkeypatch: pyt
         refused("a pack of more than")
         service = scene.access._service
         assert service is not None
-        service._active = 8
+        service._active = 99  # one that has just ended may still be leaving
         assert "asked too often" in scene.refused("fetch", "origin")
         service._active, service._turns = 0, Turns(1, 3600.0)
         scene.refused("fetch", "origin")
@@ -386,3 +387,13 @@ def test_origin_by_ssh(tmp_path: Path) -> None:
         assert scene.records("origin-push")[-1]["subject"].startswith(sshd.scp_like(APP))
         (sshd.directory / "authorized").write_text("")
         assert "no credential" in scene.refused_anew("fetch", "origin")
+
+
+def test_a_look_that_broke_off_allows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What hostile content makes of the process that looks is a finding, and a person is asked."""
+    with origin_scene(tmp_path, allow_push=True) as scene:
+        monkeypatch.setattr(look_apart, "_MODULE", "coding_agents.nothing")
+        scene.commit()
+        assert "waiting for approval" in scene.refused("push", "origin", MINE)
+        assert scene.waiting().shown.blocking == 1
+        assert scene.at_origin() == ""

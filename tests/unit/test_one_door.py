@@ -33,7 +33,7 @@ MAY_DESCRIBE = {
     "images/rootfs.py",  # mmdebstrap
     "supervisor/notify.py",  # the user's own command
     "supervisor/merge_request.py",  # gh, as the user
-    "app/look_apart.py",  # our own interpreter
+    "supervisor/look_apart.py",  # our own interpreter
     "app/apparmor.py",  # apparmor_parser and tee of the system, by sudo
     "quota/image.py",  # mkfs.ext4, mount and umount of the system, as root
     "terminal/clipboard.py",  # the desktop's program for its clipboard

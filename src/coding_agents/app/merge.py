@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 import msgspec
 from msgspec.structs import replace
 
-from coding_agents.app.look_apart import Job, look_apart
 from coding_agents.app.merge_commit import Style, commit_of, is_signed_at_merge, sign_for_user
 from coding_agents.app.merge_refusals import require_mergeable, require_reviewed
 from coding_agents.app.review import Review, look, store_of
@@ -30,6 +29,7 @@ from coding_agents.model.audit import RecordType
 from coding_agents.model.refs import Oid
 from coding_agents.store.files import locked
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.look_apart import Job, look_apart
 from coding_agents.supervisor.protocol import Op
 from coding_agents.terminal.escape import escape
 

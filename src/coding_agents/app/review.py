@@ -9,7 +9,6 @@ import msgspec
 from msgspec.structs import replace
 
 from coding_agents.app.accepting import accepted_of
-from coding_agents.app.look_apart import Job, look_apart
 from coding_agents.app.returned import Other, others_of
 from coding_agents.app.work import Range, current_range, home_store
 from coding_agents.errors import CodingAgentsError, GitError
@@ -22,6 +21,7 @@ from coding_agents.model.refs import Oid
 from coding_agents.model.session import Saved
 from coding_agents.store.acceptances import Acceptance
 from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.look_apart import Job, look_apart
 from coding_agents.workspace.launch_state import WORKTREE_REF
 
 # The end of a session must not wait for long: what is not reached is named there, and `review` reaches it.

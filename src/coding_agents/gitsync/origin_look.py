@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from coding_agents.gitsync.findings.budget import Account, Budget
+from coding_agents.gitsync.findings.budget import Budget
 from coding_agents.gitsync.findings.model import Finding, Severity, ranked
 from coding_agents.gitsync.findings.objects import changed_paths, reading
-from coding_agents.gitsync.findings.scan import Subject, scan
+from coding_agents.gitsync.findings.scan import Subject
 from coding_agents.gitsync.origin_rules import AskedPush
 from coding_agents.gitsync.packs import Store
 from coding_agents.gitsync.summary import summarize
@@ -22,8 +21,8 @@ from coding_agents.proc.runner import run
 
 _COMMITS, _PATHS, _FINDINGS = 50, 200, 100
 _TEXT = 200
-# git in the session waits for it.
-_BUDGET = Budget(total_bytes=256 << 20, seconds=30.0)
+BUDGET = Budget(total_bytes=256 << 20, seconds=30.0)
+"""Of a look: git in the session waits for it."""
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -41,9 +40,9 @@ def look_at_push(
     *,
     default: str,
     author: tuple[str, ...] | None,
-    is_secret_name: Callable[[str], bool],
+    find: Callable[[Subject], Iterable[Finding]],
 ) -> Look:
-    """Look at a push that has arrived in `store`; `refs` are origin's, `default` is its default branch.
+    """Look at a push that has arrived in `store`; `refs` are origin's, `default` is its default branch, `find` finds.
 
     What it is compared with is what the branch is there now, else where it left the default branch. Raises GitError.
     """
@@ -52,7 +51,7 @@ def look_at_push(
     base = asked.old if asked.old is not None and not force else _fork_point(store, trunk, asked.new)
     known = tuple(dict.fromkeys(oid for oid in (asked.old, trunk) if oid is not None))
     subject = Subject(base, asked.new, None, author, known)
-    found = ranked(scan(store, subject, account=Account(_BUDGET), is_secret_name=is_secret_name))
+    found = ranked(find(subject))
     counts = summarize(store, base=base, tip=asked.new)
     changes, _ = changed_paths(store, base, asked.new, limit=_PATHS)
     shown = Shown(
@@ -103,5 +102,4 @@ def _text(text: str) -> str:
 
 
 def _hash(findings: list[Finding]) -> str:
-    rows = sorted((one.severity.value, one.rule, one.path, one.detail, one.commit) for one in findings)
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    return hashlib.sha256(" ".join(sorted(one.id for one in findings)).encode()).hexdigest()

@@ -12,7 +12,7 @@ from typing import Any
 
 from coding_agents.errors import ApprovalError, CodingAgentsError
 from coding_agents.gitsync.origin_address import Address, address_of
-from coding_agents.gitsync.origin_look import look_at_push
+from coding_agents.gitsync.origin_look import BUDGET, look_at_push
 from coding_agents.gitsync.origin_push import Pushed, push_out
 from coding_agents.gitsync.origin_quarantine import Quarantine
 from coding_agents.gitsync.origin_rules import AskedPush
@@ -30,12 +30,12 @@ from coding_agents.proc.git_user import REMOTE_ENV
 from coding_agents.store.approvals import ApprovalStore
 from coding_agents.supervisor.context import SessionContext, facts_of
 from coding_agents.supervisor.journal import Journal, now_ms
+from coding_agents.supervisor.look_apart import Job, look_apart
 from coding_agents.supervisor.merge_request import create_merge_request, push_options
 from coding_agents.supervisor.origin_kept import read_origins, user_env
 from coding_agents.supervisor.origin_records import OriginRecords
 from coding_agents.supervisor.relay_budgets import origin_rules
 from coding_agents.terminal.escape import escape
-from coding_agents.workspace.deny import load_deny_list
 
 _AT_REST = ("pushed", "denied", "failed", "expired", "superseded")
 _LONGEST = 500
@@ -96,7 +96,7 @@ class OriginDesk:
             refs,
             default=default,
             author=_people(self._session.record),
-            is_secret_name=load_deny_list().matches,
+            find=lambda subject: look_apart([Job(self.quarantine.store, subject)], BUDGET).findings,
         )
         wanted = Wanted(
             session=self._session.record.id,

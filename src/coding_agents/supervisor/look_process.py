@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from coding_agents.app.look_apart import Looked
 from coding_agents.errors import GitError
 from coding_agents.gitsync.findings.budget import Account, Budget
 from coding_agents.gitsync.findings.model import Finding, limit, ranked
@@ -20,6 +19,7 @@ from coding_agents.gitsync.packs import Store
 from coding_agents.model.refs import Oid
 from coding_agents.proc.git import Profile
 from coding_agents.proc.runner import Owner
+from coding_agents.supervisor.look_apart import Looked
 from coding_agents.workspace.deny import load_deny_list
 
 

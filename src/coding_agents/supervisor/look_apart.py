@@ -25,7 +25,7 @@ from coding_agents.gitsync.packs import Store
 from coding_agents.proc.limits import ProcessLimits
 from coding_agents.proc.runner import Command, Outcome, run
 
-_MODULE = "coding_agents.app.look_process"
+_MODULE = "coding_agents.supervisor.look_process"
 _MARGIN_S = 30.0  # beyond the budget, to start and to tell
 _MOST_BYTES = 64 << 20
 # The gits that it starts are under its limits, too: git maps packs, and walks what a guest has made.
