@@ -172,6 +172,30 @@ def test_the_agents_side_hands_it_over_again_to_a_proxy_that_starts_anew(
     asyncio.run(scene())
 
 
+def test_who_asks_before_the_proxy_is_there_waits_for_it(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launch does not wait for the proxy's front; its first request would be refused."""
+    monkeypatch.setattr(serving, "US", os.geteuid())
+
+    async def scene() -> None:
+        keeper = asyncio.ensure_future(Doorkeeper(tmp_path / "door.sock").keep())
+        await asyncio.sleep(0.1)
+        with socket.create_connection(("127.0.0.1", port), 1) as early:
+            front = Front()
+            proxy = keeping(tmp_path / "door.sock", front)
+            await until(lambda: front.served)
+            taken, address = front.served[0].accept()
+            taken.close()
+            assert address == early.getsockname()
+        for one in (proxy, keeper):
+            one.cancel()
+        await asyncio.gather(proxy, keeper, return_exceptions=True)
+        front.served[0].close()
+
+    asyncio.run(scene())
+
+
 def test_a_newer_listener_takes_the_place_of_an_older_which_is_closed(
     port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

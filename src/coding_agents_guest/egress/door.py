@@ -64,8 +64,10 @@ class Doorkeeper:
         self._listener: socket.socket | None = None
 
     async def keep(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. Who asks before the proxy is there waits for it, and is not refused."""
         try:
+            with suppress(OSError):
+                self._listen()
             while True:
                 with suppress(OSError):
                     await self._visit()
