@@ -49,7 +49,7 @@ def test_no_repository_can_allow_a_transport_of_its_own() -> None:
     for profile in Profile:
         command = git_command(("status",), profile=profile, env=ENV)
         allowed = command.env["GIT_ALLOW_PROTOCOL"].split(":")
-        assert ("https" in allowed) == (profile is Profile.CLONE)
+        assert ("https" in allowed) == (profile in (Profile.CLONE, Profile.AS_USER))
         assert "ext" not in allowed
 
 

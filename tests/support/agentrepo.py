@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from coding_agents.gitsync.relay_repo import _CONFIG
+from coding_agents.gitsync.relay_repo import RECEIVING
 from coding_agents_guest.events import GuestConfig, Identity
 from coding_agents_guest.place import Place
 from coding_agents_guest.records import replace
@@ -121,7 +121,7 @@ def make_agent_repo(root: Path, *, unborn: bool = False, **config: object) -> Ag
         directory.mkdir(parents=True)
     repo.git("init", "--quiet", "--bare", str(repo.relay))
     with (repo.relay / "config").open("a") as relay_config:
-        relay_config.write(_CONFIG)
+        relay_config.write(RECEIVING)
     repo.git("init", "--quiet", f"--initial-branch={BRANCH}")
     base = ""
     if not unborn:

@@ -147,8 +147,11 @@ def _broker(access: SigningAccess, path: Path) -> Iterator[Path]:
     """The broker on a Unix socket, in a thread."""
     loop, started, stop = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
     failures: list[BaseException] = []
+    running: set[asyncio.Task[None]] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        running.add(task)
         try:
             await access.serve(cast("Stream", SocketStream(reader, writer)))
         except BaseException as error:
@@ -156,12 +159,15 @@ def _broker(access: SigningAccess, path: Path) -> Iterator[Path]:
             raise
         finally:
             writer.close()
+            running.discard(task)
 
     async def main() -> None:
         server: Any = await asyncio.start_unix_server(handle, str(path))
         started.set()
         async with server:
             await stop.wait()
+        if running:  # whoever was refused may have gone before all was written down
+            await asyncio.wait(running)
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(main()))
     thread.start()

@@ -98,6 +98,7 @@ def _whole(data: bytes) -> bytes:
 @example(b"\x1b\x05]52;c;eA==\a")
 @example(b"\x1b\xc2\x9b[6n")
 @example(b"\x1bPtmux;\x1b\x1b]0;t\a\x1b\\")
+@example(b"\x1b[004h")
 def test_no_stream_tells_a_terminal_what_it_must_not_hear(data: bytes) -> None:
     terminal = ModelTerminal().reads(_whole(data))
     assert terminal.offences == []

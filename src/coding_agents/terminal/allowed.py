@@ -132,9 +132,9 @@ class Allowed:
         return "".join(parts)
 
     def _set_modes(self, private: str, numbers: str, letter: str) -> str:
-        kept = [
-            number for number in numbers.split(";") if number and self._set_mode(private, int(number), letter)
-        ]
+        """What passes of it, each mode in its one spelling: what terminals make of leading zeros is theirs."""
+        modes = [int(number) for number in numbers.split(";") if number]
+        kept = [str(mode) for mode in modes if self._set_mode(private, mode, letter)]
         return f"\x1b[{private}{';'.join(kept)}{letter}" if kept else ""
 
     def _set_mode(self, private: str, mode: int, letter: str) -> bool:
