@@ -55,6 +55,7 @@ def docker_alone(product: Product) -> None:
 
 def test_rules_change_under_a_running_session(product: Product, repo: Path, world: Internet) -> None:
     name = launch(product, repo)
+    assert product.exec(name, "stat -c %u /opt/coding-agents-door").out.strip() == "0"
     assert code(product, name, "https://good.example/") == "000 403"
     assert product.exec(name, f"{WHY} https://good.example/", status=1).out.startswith(
         "refused: no rule allows"

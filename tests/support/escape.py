@@ -24,7 +24,7 @@ from support.product import TIMEOUT_S, Product, Result, git, make_repo
 AGENT = "1000:1000"
 # How the kernel says no. Not EINVAL or EFAULT: then the call was allowed and only badly worded.
 DENIED = frozenset({"EPERM", "EACCES", "EROFS", "ENOSYS"})
-SOCKETS = ("events.sock", "relay.sock", "tools.sock")
+SOCKETS = ("credential.sock", "events.sock", "relay.sock", "tools.sock")
 
 T = TypeVar("T")
 

@@ -265,6 +265,8 @@ class Launch(msgspec.Struct):
             if holds is not None:
                 holds.result()
             own.result()
+            if holder is not None and plan.door is not None and engine.info.gives_volumes:
+                holder.result()  # the door is to be root's, and not the agent's
             steps.run("start", lambda: engine.start(container))
             if holder is not None:
                 holder_id = holder.result()

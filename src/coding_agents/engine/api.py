@@ -25,7 +25,8 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     (rootless on cgroup v1). `data_root` is a path on the engine's own machine, which may be a remote one. `identity`
     tells it from other engines, its own id where it has one; `context` is the Docker context that led to it, "" where
     there is none.
-    `machine` are the name and the kernel of the machine that it runs on, as uname(2) has them there.
+    `machine` are the name and the kernel of the machine that it runs on, as uname(2) has them there. `gives_volumes`
+    is that of its features.
     """
 
     name: str
@@ -45,6 +46,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     identity: str = ""
     context: str = ""
     machine: tuple[str, str] = ("", "")
+    gives_volumes: bool = False
 
     @property
     def is_local(self) -> bool:

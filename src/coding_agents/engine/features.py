@@ -17,7 +17,8 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     `minimum` is the oldest version with every flag we use. `create_flags` go to each container.
     `blanks_proxies`: the client adds the proxies of its own configuration (they may hold passwords) unless
     a variable is set, so each is set to nothing. `log_files`: the log driver can rotate. `fits_rlimits`: the
-    engine asks for rlimits above its own hard ones and fails, unless given lower ones. `global_runtime`:
+    engine asks for rlimits above its own hard ones and fails, unless given lower ones. `gives_volumes`: the first
+    container that mounts an empty volume has its directory given to its own user. `global_runtime`:
     the runtime is an option of the program, not of `create`, and `gvisor_flags` go with gVisor's. `network_flags`
     and `build_env` go to `network create` and to the environment of `build`.
     """
@@ -30,6 +31,7 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     log_files: bool
     blanks_proxies: bool
     fits_rlimits: bool
+    gives_volumes: bool
     global_runtime: bool
     gvisor_flags: tuple[str, ...] = ()
     network_flags: tuple[str, ...] = ()
@@ -44,6 +46,7 @@ DOCKER = Features(
     log_files=True,
     blanks_proxies=True,
     fits_rlimits=False,
+    gives_volumes=False,
     global_runtime=False,
     build_env=(("BUILDKIT_PROGRESS", "plain"),),
 )
@@ -58,6 +61,7 @@ PODMAN = Features(
     log_files=False,
     blanks_proxies=False,
     fits_rlimits=True,
+    gives_volumes=True,
     global_runtime=True,
     # It takes no settings of ours from a file. With its own network it takes a kernel since 6.10 for the host's own
     # network namespace (it looks for net.core.rmem_default), and does not start.

@@ -123,6 +123,7 @@ def parse_podman_info(document: Json) -> EngineInfo:
             ignored_limits=tuple(name for name, _ in _DOCKER_LIMITS) if rootless and version == "1" else (),
             identity=store["graphRoot"],
             machine=(str(host.get("hostname", "")), str(host.get("kernel", ""))),
+            gives_volumes=PODMAN.gives_volumes,
         )
     except _MALFORMED as error:
         raise EngineError(
