@@ -14,7 +14,7 @@ from support.logins import put
 from support.material import files_below, found_in, ssh_secret, text_secret
 from support.product import Product, git
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.alike]
 
 TOKEN, OTHER, GH = (f"{name}-{secrets.token_hex(12)}" for name in ("t0k3n", "oth3r", "ghh0st"))
 ASK = "printf 'protocol=https\\nhost=git.example\\npath=%s\\n' {} | GIT_TERMINAL_PROMPT=0 git credential fill"

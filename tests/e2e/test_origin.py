@@ -10,7 +10,7 @@ import pytest
 from support.forge import forge_server
 from support.product import Product, git, wait_for
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.alike]
 
 _APP = "team/app"
 _COMMIT = "echo work > work && git add work && git commit -qm 'Do the work'"

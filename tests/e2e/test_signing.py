@@ -17,7 +17,7 @@ from support.logins import put
 from support.material import gpg_secret, text_secret
 from support.product import Product
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.alike]
 
 WORK = """
 echo one > one && git add one && git commit -qm 'Add one'

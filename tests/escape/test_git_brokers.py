@@ -22,7 +22,7 @@ from support.person import PROJECT, RELEASED, SIBLING, STRANGERS, Person, person
 from support.product import Product, git
 from support.searched import in_memory, in_the_engine, on_the_host
 
-pytestmark = [pytest.mark.engine, pytest.mark.escape]
+pytestmark = [pytest.mark.engine, pytest.mark.escape, pytest.mark.alike]
 
 _PLACE, _HONEST = "the place itself", "honest"
 

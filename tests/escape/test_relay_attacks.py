@@ -364,17 +364,21 @@ def test_a_crowd_is_held_to_a_few_processes(prey: Prey) -> None:
 
 
 def git_processes(relay: Path) -> list[str]:
-    """receive-pack and upload-pack processes of the host that serve this relay."""
+    """receive-pack and upload-pack processes of the host that serve this relay.
+
+    One that such a process is just starting has its command line, too, until it is another program: it does not count.
+    """
     wanted = str(relay).encode()
-    found = []
+    found = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().split(b"\0")
+            parent = (path.parent / "stat").read_text().rpartition(")")[2].split()[1]
         except OSError:
             continue
         if wanted in words and {b"receive-pack", b"upload-pack"} & set(words):
-            found.append(path.parent.name)
-    return found
+            found[path.parent.name] = parent
+    return [pid for pid, parent in found.items() if parent not in found]
 
 
 def test_half_open_conversations_are_ended(prey: Prey) -> None:

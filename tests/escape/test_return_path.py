@@ -211,6 +211,7 @@ def session_with_hostile_work(product: Product, canary: Canary, repo: Path) -> C
 # --- nothing runs --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("plant", LEVELS.values(), ids=LEVELS.keys())
 def test_no_verb_runs_a_trigger(owner: Product, user: tuple[Canary, Path], plant) -> None:  # type: ignore[no-untyped-def]
     """With the agent's branch checked out, the user's hooks path in it, and every setting armed."""
