@@ -176,6 +176,13 @@ class ApprovalError(CodingAgentsError):
     advice = "See what waits: `coding-agents approvals`."
 
 
+class SigningError(CodingAgentsError):
+    """A commit cannot be signed: no usable key, a locked one, or a helper that does not answer as it must."""
+
+    code = "signing"
+    exit_status = 29
+
+
 class EngineNotFoundError(CodingAgentsError):
     """No container engine is installed."""
 
@@ -202,13 +209,6 @@ class EngineForbiddenError(CodingAgentsError):
 
     code = "engine-forbidden"
     exit_status = 33
-
-
-class SigningError(CodingAgentsError):
-    """A commit cannot be signed: no usable key, a locked one, or a helper that does not answer as it must."""
-
-    code = "signing"
-    exit_status = 29
 
 
 class EngineError(CodingAgentsError):

@@ -143,7 +143,7 @@ def _look(
     jobs: list[Job] = []
     if commits.tip is not None:
         launch = store.resolve(WORKTREE_REF)
-        jobs.append(Job(store, Subject(commits.base, commits.tip, launch, author_of(session))))
+        jobs.append(Job(store, Subject(commits.base, commits.tip, launch, session.record.people)))
     own = len(jobs)
     looked: list[Looked] = []
     try:
@@ -155,7 +155,7 @@ def _look(
         if len(looked) >= budget.others:
             more.append(_left(len(others) - number))
             break
-        more += _prepare(other, author_of(session), jobs, looked)
+        more += _prepare(other, session.record.people, jobs, looked)
     answer = look_apart(jobs, budget, more=more)
     state = _state_of_all(session, commits, others)
     found = (one if one.state or one.commit else replace(one, state=state) for one in answer.findings)
@@ -184,12 +184,6 @@ def _prepare(
 
 def _left(number: int) -> Finding:
     return limit(f"{number} other branch(es) and repositories inside were not looked at")
-
-
-def author_of(session: SessionContext) -> tuple[str, ...]:
-    """Whose the session's commits say they are: name and address of the author, then of the committer."""
-    record = session.record
-    return record.author_name, record.author_email, record.committer_name, record.committer_email
 
 
 def _unsaved(commits: Range) -> tuple[Finding, ...]:

@@ -165,6 +165,11 @@ class SessionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             raise ValueError(f"session id {self.id!r} is not 12 hex digits")
 
     @property
+    def people(self) -> tuple[str, str, str, str]:
+        """Who its commits are by, and who commits them: name and address of each."""
+        return self.author_name, self.author_email, self.committer_name, self.committer_email
+
+    @property
     def container(self) -> str:
         """The name of the agent's container: the session's own name."""
         return self.name

@@ -23,7 +23,6 @@ from coding_agents.model.audit import RecordType
 from coding_agents.model.notice import Notice
 from coding_agents.model.origin import Origin, OriginRules
 from coding_agents.model.refs import Oid
-from coding_agents.model.session import SessionRecord
 from coding_agents.policy.decide import Deny, decide
 from coding_agents.policy.matrix import Operation, Tier
 from coding_agents.proc.git_user import REMOTE_ENV
@@ -95,7 +94,7 @@ class OriginDesk:
             asked,
             refs,
             default=default,
-            author=_people(self._session.record),
+            author=self._session.record.people,
             find=lambda subject: look_apart([Job(self.quarantine.store, subject)], BUDGET).findings,
         )
         wanted = Wanted(
@@ -285,8 +284,3 @@ class OriginDesk:
                 outcome="failed",
                 detail={"reason": error.message},
             )
-
-
-def _people(record: SessionRecord) -> tuple[str, ...]:
-    """Who commits of the session may be by."""
-    return record.author_name, record.author_email, record.committer_name, record.committer_email
