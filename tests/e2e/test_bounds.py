@@ -12,7 +12,7 @@ import pytest
 
 from support.engines import EngineUnderTest
 from support.escape import host_answers
-from support.faults import kill_supervisor, ready, small_ext4
+from support.faults import fill, kill_supervisor, ready, small_ext4
 from support.product import Product, git, wait_for
 from support.second_engine import SecondEngine, second_engine
 
@@ -100,5 +100,25 @@ def test_a_full_disk_ends_a_session_and_costs_no_work(
     assert len(ends) == 1
     assert ends[0].startswith("the engine's disk has only ")
     assert _is_home(repo)
+    product.run("remove", "--force", name)
+    assert product.leftovers() == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_work_comes_home_from_a_disk_without_a_free_block(
+    product: Product, repo: Path, small: SecondEngine
+) -> None:
+    """Somebody else takes all that is left, faster than anybody looks: no engine can make a container there."""
+    small.adopt(product)
+    name = product.launch_detached(repo, f"{_WORK} touch /tmp/ready; sleep 600")
+    ready(product, name)
+    hog = fill(small.directory.parent)
+    try:
+        with host_answers(product.home):
+            wait_for(lambda: product.session(name)["phase"] == "stopped", "the end", timeout_s=240)
+        assert _is_home(repo)
+    finally:
+        hog.unlink()
     product.run("remove", "--force", name)
     assert product.leftovers() == []

@@ -195,6 +195,7 @@ def small_ext4(path: Path, size: str) -> Iterator[Path]:
     finally:
         subprocess.run(("umount", "--lazy", str(path)), check=True)
         image.unlink()
+        path.rmdir()
 
 
 @contextmanager
@@ -211,7 +212,10 @@ def read_only(path: Path) -> Iterator[None]:
 def fill(directory: Path) -> Path:
     """Use up all space of the file system of `directory`; removing the returned file gives it back."""
     hog = directory / "hog"
-    with hog.open("wb", buffering=0) as file, suppress(OSError):
+    with hog.open("ab", buffering=0) as file, suppress(OSError):
+        free = os.statvfs(directory)
+        with suppress(OSError):
+            os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)  # most of it in no time
         while True:
             file.write(b"\0" * 4096)
     return hog

@@ -38,6 +38,7 @@ from coding_agents.supervisor.abandoned import phase_at_gate, stop_abandoned
 from coding_agents.supervisor.activity import ActivityWatch
 from coding_agents.supervisor.auth_files import record_auth_files
 from coding_agents.supervisor.autosaving import Autosaving
+from coding_agents.supervisor.ballast import drop_ballast, hold_ballast
 from coding_agents.supervisor.bounds_watch import BoundsWatch
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.deadline import deadline_in_force, deadline_of
@@ -393,7 +394,7 @@ class Supervisor:
         When the engine does not say whether it has, the session stays as it is for our successor.
         """
         saving = asyncio.create_task(self._autosaving.save_regularly())
-        bounds = asyncio.create_task(self._bounds_watch().watch())
+        bounds = asyncio.create_task(self._keep_bounds())
         gate = asyncio.create_task(stop_abandoned(self._session))
         end = asyncio.create_task(self._cut_at_end())
         if self._egress is not None:
@@ -427,6 +428,10 @@ class Supervisor:
             with suppress(TimeoutError, ChannelError):  # what the guest said last may still be on its way
                 await asyncio.wait_for(link.until_closed(), _LAST_WORDS_S)
             link.cut()
+
+    async def _keep_bounds(self) -> None:
+        await asyncio.to_thread(hold_ballast, self._session)
+        await self._bounds_watch().watch()
 
     def _bounds_watch(self) -> BoundsWatch:
         limits = self._session.record.limits
@@ -483,6 +488,7 @@ class Supervisor:
         try:
             await asyncio.gather(*self._arrivals, return_exceptions=True)
             self._activity.stop()
+            await asyncio.to_thread(drop_ballast, self._session)
             if state is not None and (phase := phase_at_gate(self._session.record)):
                 await self._ending.not_begun(phase)
                 return
