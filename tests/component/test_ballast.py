@@ -17,6 +17,7 @@ from coding_agents.model.session import Saved
 from coding_agents.supervisor import ballast as module
 from coding_agents.supervisor.ballast import BALLAST, drop_ballast, hold_ballast
 from coding_agents.supervisor.ending import Ending
+from coding_agents.supervisor.room import Room
 from support.fake_engine import FakeEngine
 from support.faults import fill
 from support.supervised import make_session, supervise
@@ -107,14 +108,17 @@ def test_a_disk_that_cannot_give_the_room_keeps_nothing_of_it(
     assert disk.found == []
 
 
-def test_a_disk_on_which_the_session_is_ended_holds_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("free", "held"), [(99, False), (163, False), (164, True)])
+def test_no_session_is_ended_for_its_ballast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, held: bool
+) -> None:
+    """It is held where the watch would still let the session go on, with 100 MiB to be left."""
     disk = _Disk(tmp_path)
-    disk.session.record.limits["disk_reserve"] = str(1 << 60)
-    lack = SimpleNamespace(lacks=lambda reserve: "full" if reserve == 1 << 60 else "", size_bytes=1 << 40)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "room_of", lambda _: lack)
-        hold_ballast(disk.session)
-    assert disk.found == []
+    disk.session.record.limits["disk_reserve"] = str(100 << 20)
+    room = Room(free_bytes=free << 20, free_inodes=10**6, size_bytes=1 << 40, inodes=10**6)
+    monkeypatch.setattr(module, "room_of", lambda _: room)
+    hold_ballast(disk.session)
+    assert disk.found == ([disk.volume / BALLAST] if held else [])
 
 
 def test_where_nothing_can_be_held_nothing_fails(tmp_path: Path) -> None:

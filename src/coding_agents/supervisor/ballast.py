@@ -12,6 +12,8 @@ import os
 from contextlib import closing, suppress
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from coding_agents.errors import CodingAgentsError
 from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.room import disk_of, room_of
@@ -22,13 +24,16 @@ _SHARE = 64  # and at most this part of the disk
 
 
 def hold_ballast(session: SessionContext) -> None:
-    """Take the room, where there is enough. Does nothing where that cannot be done."""
+    """Take the room, where it is not what the session needs to go on. Does nothing where that cannot be done."""
     with suppress(OSError, CodingAgentsError):
         room = room_of(session)
-        if room is None or room.lacks(int(session.record.limits.get("disk_reserve", 0))):
+        if room is None:
             return
-        with closing(_Directory(_beside(session))) as directory:
-            directory.hold(min(_BYTES, room.size_bytes // _SHARE))
+        size = min(_BYTES, room.size_bytes // _SHARE)
+        without = replace(room, free_bytes=room.free_bytes - size)
+        if not without.lacks(int(session.record.limits.get("disk_reserve", 0))):
+            with closing(_Directory(_beside(session))) as directory:
+                directory.hold(size)
 
 
 def drop_ballast(session: SessionContext) -> None:
