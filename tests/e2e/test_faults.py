@@ -399,6 +399,7 @@ def test_remove_brings_unsaved_work_home_first(product: Product, repo: Path) -> 
     assert_nothing_left(product)
 
 
+@pytest.mark.alike
 def test_remove_without_its_repository_keeps_the_volume(product: Product, repo: Path) -> None:
     name = product.launch_detached(repo, _WORK)
     ready(product, name)
@@ -417,6 +418,7 @@ def test_remove_without_its_repository_keeps_the_volume(product: Product, repo: 
     assert_nothing_left(product)
 
 
+@pytest.mark.alike
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 def test_remove_with_a_read_only_repository_keeps_the_volume(product: Product, repo: Path) -> None:
     name = product.launch_detached(repo, _WORK)
@@ -431,6 +433,7 @@ def test_remove_with_a_read_only_repository_keeps_the_volume(product: Product, r
     assert git(repo, "show", "demo/session-1:uncommitted.txt") == "u"
 
 
+@pytest.mark.alike
 def test_recover_twice_changes_nothing_more(product: Product, repo: Path) -> None:
     name = product.launch_detached(repo, _WORK)
     ready(product, name)
@@ -445,6 +448,7 @@ def test_recover_twice_changes_nothing_more(product: Product, repo: Path) -> Non
     assert "nothing to recover" in product.run("recover").err
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("hindrance", ["moved", "checked-out", "locked", "deleted"])
 def test_branch_that_the_user_took_meanwhile_is_not_touched(
     product: Product, repo: Path, hindrance: str
@@ -491,6 +495,7 @@ def test_branch_that_the_user_took_meanwhile_is_not_touched(
     assert git(repo, "show", f"{incoming}:f") == "2"
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("hindrance", ["checked-out", "colliding", "deleted", "locked"])
 def test_recover_brings_work_onto_its_branch_when_that_is_free_again(
     product: Product, repo: Path, hindrance: str

@@ -42,6 +42,7 @@ def make_dirty(repo: Path) -> None:
     (repo / ".env").write_text("TOKEN=x\n")
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_uncommitted_work_of_the_user_alone_makes_no_commit(product: Product, repo: Path, end: str) -> None:
     make_dirty(repo)
@@ -57,6 +58,7 @@ def test_uncommitted_work_of_the_user_alone_makes_no_commit(product: Product, re
     assert product.leftovers() == []
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_uncommitted_work_of_the_user_comes_back_with_the_agents(
     product: Product, repo: Path, end: str
@@ -72,6 +74,7 @@ def test_uncommitted_work_of_the_user_comes_back_with_the_agents(
     assert git(repo, "show", "demo/session-1:README.md") == "changed by the user"
 
 
+@pytest.mark.alike
 def test_other_branches_of_a_killed_container_are_kept(product: Product, repo: Path) -> None:
     name = product.launch_detached(
         repo,
@@ -83,6 +86,7 @@ def test_other_branches_of_a_killed_container_are_kept(product: Product, repo: P
     assert git(repo, "show", f"{ref}:s.txt") == "s"
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_commits_that_no_branch_names_come_home(product: Product, repo: Path, end: str) -> None:
     """Of a tag, a linked work tree that is gone with /tmp, and a repository inside; whoever ends the session."""
@@ -107,6 +111,7 @@ def test_commits_that_no_branch_names_come_home(product: Product, repo: Path, en
     assert product.leftovers() == []
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_a_repository_that_the_agent_made_inside_comes_home(product: Product, repo: Path, end: str) -> None:
     """Nothing of it is in the session's branch; when the volume is gone, its ref and a taken over copy have it."""
@@ -183,6 +188,7 @@ def test_a_volume_that_is_lost_as_a_salvage_begins_is_not_taken_for_an_empty_one
     assert product.leftovers() == []
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("new", ["moved", "clone"])
 def test_the_work_of_a_session_whose_repository_is_gone_goes_where_it_is_told(
     product: Product, repo: Path, new: str
@@ -220,6 +226,7 @@ def test_remove_after_a_kill_saves_first(product: Product, repo: Path) -> None:
     assert product.leftovers() == []
 
 
+@pytest.mark.alike
 def test_rewritten_history_stays_beside_the_branch(product: Product, repo: Path) -> None:
     name = product.launch_detached(
         repo,
@@ -234,6 +241,7 @@ def test_rewritten_history_stays_beside_the_branch(product: Product, repo: Path)
     assert git(repo, "show", f"{saved['integrated']}:f") == "2"
 
 
+@pytest.mark.alike
 def test_a_second_salvage_does_not_believe_the_refs_of_the_first(product: Product, repo: Path) -> None:
     script = (
         "if test -e dirty; then echo 2 > second; git add -A; git commit -qm SECOND; touch .git/two; "
@@ -251,6 +259,7 @@ def test_a_second_salvage_does_not_believe_the_refs_of_the_first(product: Produc
     assert "SECOND" in found.splitlines()
 
 
+@pytest.mark.alike
 def test_a_branch_name_with_a_line_separator_hinders_nothing(product: Product, repo: Path) -> None:
     odd = "a\u2028b"
     name = product.launch_detached(

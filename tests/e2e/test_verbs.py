@@ -61,6 +61,7 @@ def test_connect_shows_the_screen_and_a_second_viewer_only_reads(product: Produc
     assert git(repo, "show", "shell/session-1:one.txt") == "first"
 
 
+@pytest.mark.alike
 def test_connect_without_a_terminal_is_refused(product: Product, repo: Path) -> None:
     name = product.launch_detached(repo, "sleep 600")
     assert "needs a terminal" in product.run("connect", name, status=2).err
@@ -157,6 +158,7 @@ def test_each_minute_the_work_is_saved_by_itself(product: Product, repo: Path) -
     product.run("remove", "--force", name)
 
 
+@pytest.mark.alike
 def test_review_tells_the_agents_work_from_the_users(product: Product, repo: Path) -> None:
     (repo / "Makefile").write_text("all:\n\ttrue\n")
     script = "mkdir .vscode; echo {} > .vscode/tasks.json; touch /tmp/ready; sleep 600"
@@ -224,6 +226,7 @@ def test_diff_of_a_session_whose_supervisor_died_includes_what_is_not_committed(
     product.run("remove", "--force", name)
 
 
+@pytest.mark.alike
 def test_prune_by_age_and_dry_run(product: Product, repo: Path) -> None:
     product.launch(repo, "--", "sh", "-c", "echo w > w.txt")
     running = product.launch_detached(repo, "sleep 600")
@@ -240,6 +243,7 @@ def test_prune_by_age_and_dry_run(product: Product, repo: Path) -> None:
     assert_nothing_left(product)
 
 
+@pytest.mark.alike
 def test_remove_deletes_the_branch_only_when_it_is_merged(product: Product, repo: Path) -> None:
     product.launch(repo, "--", "sh", "-c", "echo w > w.txt")
     product.launch(repo, "--", "sh", "-c", "echo v > v.txt")
@@ -249,6 +253,7 @@ def test_remove_deletes_the_branch_only_when_it_is_merged(product: Product, repo
     assert git(repo, "branch", "--list", "demo/*", "--format=%(refname:short)") == "demo/session-2"
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("verb", ["remove", "prune"])
 def test_removal_names_the_files_that_were_left_out_of_the_work(
     product: Product, repo: Path, verb: str
@@ -274,6 +279,7 @@ def test_images_list_and_doctor_have_documented_keys(product: Product) -> None:
         assert check["status"] in ("ok", "warn", "fail", "absent")
 
 
+@pytest.mark.alike
 def test_config_set_show_and_its_effect(product: Product, repo: Path) -> None:
     product.run("config", "set", "limits.pids", "100")
     product.run("config", "set", "agent", "demo")
@@ -285,6 +291,7 @@ def test_config_set_show_and_its_effect(product: Product, repo: Path) -> None:
     assert_nothing_left(product)
 
 
+@pytest.mark.alike
 def test_completions_are_scripts_that_a_shell_accepts(product: Product) -> None:
     for shell in ("bash", "zsh", "fish"):
         assert "coding-agents" in product.run("completions", shell).out
@@ -294,6 +301,7 @@ def test_completions_are_scripts_that_a_shell_accepts(product: Product) -> None:
     assert "plain,launch" in product.run(env=env, status=None).out.splitlines()
 
 
+@pytest.mark.alike
 def test_uninstall_refuses_while_there_are_sessions(product: Product, repo: Path) -> None:
     name = product.launch_detached(repo, "sleep 600")
     assert "1 session" in product.run("uninstall", "-y", status=17).err
@@ -306,6 +314,7 @@ def test_uninstall_refuses_while_there_are_sessions(product: Product, repo: Path
     assert "nobody to ask" in product.run("uninstall", status=2).err
 
 
+@pytest.mark.alike
 def test_detached_head(product: Product, repo: Path) -> None:
     head = git(repo, "rev-parse", "HEAD")
     git(repo, "switch", "--quiet", "--detach")
@@ -315,6 +324,7 @@ def test_detached_head(product: Product, repo: Path) -> None:
     assert git(repo, "rev-parse", "--abbrev-ref", "HEAD") == "HEAD"
 
 
+@pytest.mark.alike
 def test_unborn_head(product: Product) -> None:
     repo = product.home / f"{product.home.name.lower()}-unborn"
     subprocess.run(("git", "init", "--quiet", "-b", "main", str(repo)), check=True)
@@ -327,6 +337,7 @@ def test_unborn_head(product: Product) -> None:
     product.run("remove", name)
 
 
+@pytest.mark.alike
 def test_empty_repository(product: Product) -> None:
     words = ("launch", "--empty", "--name", product.home.name[-20:].lower().replace("_", "-").strip("-"))
     result = product.run(
@@ -349,6 +360,7 @@ def test_empty_repository(product: Product) -> None:
     assert git(clone, "show", "demo/session-1:new.txt") == "n"
 
 
+@pytest.mark.alike
 def test_url_is_cloned_by_the_host_and_the_branch_is_fetched_from_there(product: Product, repo: Path) -> None:
     url = f"file://{repo}"
     result = product.run(
@@ -446,6 +458,7 @@ def _git_as_owner(product: Product, repo: Path, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.alike
 def test_list_json_is_one_object_a_session(product: Product, repo: Path) -> None:
     first, second = (product.launch_detached(repo, "sleep 600") for _ in range(2))
     listed = product.run("list", "--json").json

@@ -241,6 +241,7 @@ def test_no_verb_runs_a_trigger(owner: Product, user: tuple[Canary, Path], plant
     assert git(origin, "show", "out:more.txt") == "more"
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("plant", LEVELS.values(), ids=LEVELS.keys())
 def test_launch_runs_the_users_own_clean_filter_and_nothing_else(
     owner: Product, user: tuple[Canary, Path], plant
@@ -258,6 +259,7 @@ def test_launch_runs_the_users_own_clean_filter_and_nothing_else(
     assert git_as_is(repo, "show", "demo/session-1:w.txt") == "w"
 
 
+@pytest.mark.alike
 def test_the_triggers_are_real(owner: Product, user: tuple[Canary, Path]) -> None:
     """Git itself, set up like this, runs them."""
     canary, repo = user
@@ -287,6 +289,7 @@ def write_husky(repo: Path, canary: Canary) -> None:
         (repo / ".husky" / hook).chmod(0o755)
 
 
+@pytest.mark.alike
 def test_what_the_agent_planted_in_its_own_git_never_counts_here(
     owner: Product, user: tuple[Canary, Path]
 ) -> None:
@@ -310,6 +313,7 @@ def test_what_the_agent_planted_in_its_own_git_never_counts_here(
     assert canary.sang() == set()
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(
     "replace",
     ["echo 'gitdir: /proc/1/root/REPO/.git' > .git", "ln -s REPO/.git .git", "ln -s / .git"],
@@ -361,6 +365,7 @@ def test_hostile_files_arrive_as_objects_only(shown: Captive) -> None:
                 assert not path.stat().st_mode & stat.S_IXUSR, path
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(
     "verb",
     ["diff NAME", "diff NAME --stat", "review NAME", "review NAME --json", "list -a", "logs NAME",
@@ -384,6 +389,7 @@ def test_hostile_text_is_shown_escaped(shown: Captive, verb: str) -> None:
         assert "\\x1b[2J\\x1b]52;c;cHduZWQ=\\x07\\u202etext" in result.out
 
 
+@pytest.mark.alike
 def test_the_summary_and_hostile_output_are_escaped(owner: Product, user: tuple[Canary, Path]) -> None:
     canary, repo = user
     script = hostile_script(canary) + "\nprintf '\\033]0;x\\007\\033[5n'\n"
