@@ -19,7 +19,9 @@ import pytest
 
 from coding_agents.errors import DiskImageError
 from coding_agents.model.limits import GIB, MAX_DISK, MIB, MIN_DISK
-from coding_agents.quota.image import Image, make_image, usable_bytes, usable_inodes
+from coding_agents.proc.runner import Outcome
+from coding_agents.quota import window
+from coding_agents.quota.image import Image, make_image, run, usable_bytes, usable_inodes
 from coding_agents.quota.probe import why_unmountable
 from coding_agents.quota.window import loops_of, opened, release
 from support.disks import await_let_go
@@ -209,3 +211,34 @@ def test_the_trial_tells_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(shutil, "which", lambda name, path: None)
     told = why_unmountable(tmp_path)
     assert told == "mkfs.ext4 is not installed"
+
+
+def test_who_was_killed_may_still_unmount_it_before_we_do(
+    image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The umount(8) of a process that was killed goes on without it."""
+
+    def outrun(program: str, *words: str) -> Outcome:
+        if program == "umount":
+            assert run(program, *words).ok
+        return run(program, *words)
+
+    monkeypatch.setattr(window, "run", outrun)
+    with opened(image):
+        assert os.path.ismount(image.mount_point)
+    assert not os.path.ismount(image.mount_point)
+
+
+def test_what_stays_mounted_is_told(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "run", lambda program, *words: run("umount", "/nonexistent"))
+    with opened_by_hand(image), pytest.raises(DiskImageError, match="cannot unmount"):
+        release(image)
+
+
+@contextmanager
+def opened_by_hand(image: Image) -> Iterator[None]:
+    assert run("mount", "-o", "loop", str(image.path), str(image.mount_point)).ok
+    try:
+        yield
+    finally:
+        assert run("umount", "--lazy", str(image.mount_point)).ok
