@@ -19,7 +19,7 @@ from coding_agents.supervisor.context import SessionContext
 from coding_agents.supervisor.room import disk_of, room_of
 
 BALLAST = "coding-agents.ballast"
-_BYTES = 64 << 20  # a container needs less than one of them; what is saved may go to the same disk
+_BYTES = 64 << 20  # for a container, and for what is saved where that goes to the same disk
 _SHARE = 64  # and at most this part of the disk
 
 

@@ -393,8 +393,10 @@ class Supervisor:
 
         When the engine does not say whether it has, the session stays as it is for our successor.
         """
+        # Before all that may end it: what is held later would not be given back.
+        await asyncio.to_thread(hold_ballast, self._session)
         saving = asyncio.create_task(self._autosaving.save_regularly())
-        bounds = asyncio.create_task(self._keep_bounds())
+        bounds = asyncio.create_task(self._bounds_watch().watch())
         gate = asyncio.create_task(stop_abandoned(self._session))
         end = asyncio.create_task(self._cut_at_end())
         if self._egress is not None:
@@ -428,10 +430,6 @@ class Supervisor:
             with suppress(TimeoutError, ChannelError):  # what the guest said last may still be on its way
                 await asyncio.wait_for(link.until_closed(), _LAST_WORDS_S)
             link.cut()
-
-    async def _keep_bounds(self) -> None:
-        await asyncio.to_thread(hold_ballast, self._session)
-        await self._bounds_watch().watch()
 
     def _bounds_watch(self) -> BoundsWatch:
         limits = self._session.record.limits
