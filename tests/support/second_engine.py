@@ -60,7 +60,7 @@ def second_engine(
                 stdin=saving.stdout,
                 stdout=subprocess.DEVNULL,
                 check=True,
-                env={**os.environ, **engine.env, "TMPDIR": str(directory)},  # podman leaves a file there
+                env={**os.environ, **engine.env},
             )
         yield engine
     finally:
