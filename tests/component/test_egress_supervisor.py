@@ -200,6 +200,10 @@ def test_what_cannot_be_recorded_is_not_acknowledged(tmp_path: Path, monkeypatch
             here.outbox.put(EVENT)
             here.outbox.put({**EVENT, "outcome": "failed"})
             await until(lambda: len(tries) >= 3)
+            here.allow("b.example\n")
+            await until(lambda: "b.example" in here.rules)  # a record that fails keeps no rule from the proxy
+            tried = len(tries)
+            await until(lambda: len(tries) > tried + 1)
             assert [number for number, _ in here.outbox.after(0)] == [1, 2]
             assert here.told("egress") == []
             monkeypatch.setattr(here.log, "record", record)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from coding_agents.errors import CodingAgentsError, EngineError
+from coding_agents.errors import AuditError, CodingAgentsError, EngineError
 from coding_agents.model.audit import AuditEvent, Outcome, RecordType
 from coding_agents.model.limits import MIB
 from coding_agents.network.allowlist import FILE, Egress, effective, read_rules
@@ -66,11 +66,9 @@ class EgressLink:
         self._version = 0
         self._heard = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
-        self._trouble = ""
-        self._boot, self._recorded = (
-            "",
-            0,
-        )  # of the proxy that we heard last, and its last event that is recorded
+        self._troubles: dict[str, str] = {}  # what fails now: of the link, the rules or the record
+        self._boot = ""  # of the proxy that we heard last
+        self._recorded = 0  # its last event that is recorded; -1: not known
         self._used, self._used_before = _Bytes(), _Bytes()  # in all, and by proxies before this one
 
     def begin(self) -> None:
@@ -106,15 +104,14 @@ class EgressLink:
                 await self._one_link()
                 await self._require_proxy()
             except (CodingAgentsError, OSError, ValueError) as error:
-                self._note_trouble(
-                    "link", error.message if isinstance(error, CodingAgentsError) else str(error)
-                )
+                self._note_trouble("link", error)
             await asyncio.sleep(_AGAIN_S)
 
-    def _note_trouble(self, subject: str, reason: str) -> None:
-        """Record what fails once, however often it is tried."""
-        if reason != self._trouble:
-            self._trouble = reason
+    def _note_trouble(self, subject: str, error: Exception) -> None:
+        """Record what fails once, however often it is tried, until the same has gone well again."""
+        reason = error.message if isinstance(error, CodingAgentsError) else str(error)
+        if reason != self._troubles.get(subject):
+            self._troubles[subject] = reason
             self._journal.note(
                 RecordType.EGRESS_CHANGED, subject=subject, outcome="failed", detail={"reason": reason}
             )
@@ -127,7 +124,7 @@ class EgressLink:
         except TimeoutError:
             raise EngineError(
                 "the session's proxy does not take its rules",
-                details=self._trouble,
+                details="; ".join(self._troubles.values()),
                 hint=f"See what it says: {self._session.record.engine} logs {self._session.record.name}-holder",
             ) from None
 
@@ -180,10 +177,11 @@ class EgressLink:
             egress, rules = await asyncio.to_thread(self._read)
             host_proxy = self._host_proxy(egress)
         except (CodingAgentsError, ValueError) as error:  # what was in force stays so
-            self._note_trouble("rules", error.message if isinstance(error, CodingAgentsError) else str(error))
+            self._note_trouble("rules", error)
             return
         self._record_change(rules)
-        self._rules, self._trouble = rules, ""
+        self._rules = rules
+        self._troubles.pop("rules", None)
         self._version += 1
         limits = replace(
             egress.limits,
@@ -219,7 +217,7 @@ class EgressLink:
             self._journal.note(RecordType.EGRESS_CHANGED, subject="changed", detail=detail)
 
     async def _take(self, told: _Told, proxy: asyncio.StreamWriter) -> None:
-        """One line of the proxy. Raises AuditError when what it tells of cannot be recorded: then it keeps it."""
+        """One line of the proxy, which keeps what it tells of until we say that it is taken."""
         if told.boot and told.boot != self._boot:
             if self._boot:
                 self._recorded, self._used_before = 0, self._used
@@ -228,11 +226,22 @@ class EgressLink:
             self._boot = told.boot
         if told.version and told.version == self._version:
             self._in_force.set()
+            self._troubles.pop("link", None)
         if told.event is not None:
-            self._heard.set()
             if told.number > self._recorded:
-                await self._record(told.number, told.event)
+                await self._until_recorded(told.number, told.event)
+            self._heard.set()
             proxy.write(json.dumps({"taken": told.number}).encode() + b"\n")
+
+    async def _until_recorded(self, number: int, event: Mapping[str, int | str]) -> None:
+        """Try until it is: meanwhile the proxy keeps it and all that comes after, and hears of new rules."""
+        while True:
+            self._heard.set()
+            try:
+                return await self._record(number, event)
+            except AuditError as error:
+                self._note_trouble("record", error)
+            await asyncio.sleep(_AGAIN_S)
 
     async def _record(self, number: int, event: Mapping[str, int | str]) -> None:
         missing = number - self._recorded - 1 if self._recorded >= 0 else 0
@@ -244,6 +253,7 @@ class EgressLink:
         record = _record_of(event)
         await asyncio.to_thread(self._journal.egress, record)
         self._recorded = number
+        self._troubles.pop("record", None)
         if "begun" not in record.detail:
             self._notice_uploads(_bytes(event.get("up")))
             self._used = _Bytes(
