@@ -31,7 +31,7 @@ from coding_agents.gitsync.relay_thinning import Thinned
 from coding_agents.model.audit import RecordType, decode_record
 from coding_agents.model.refs import Oid
 from coding_agents.store.files import locked
-from coding_agents.supervisor import autosaving, ending, process, settle
+from coding_agents.supervisor import autosaving, ending, process, session_link, settle
 from coding_agents.supervisor import client as client_module
 from coding_agents.supervisor.adoption import WORKTREE
 from coding_agents.supervisor.client import SupervisorClient
@@ -249,11 +249,11 @@ def test_a_gate_is_opened_on_the_channel_alone_that_was_there_when_its_start_was
                 session="0" * 12, branch="demo/b", identity=events.Identity("a", "a@example.com")
             )
         )
-        first = supervisor._link
+        first = supervisor._link.current
         assert first is not None
         await first.close()  # as by the end of the start that it belonged to
         async with asyncio.timeout(10):
-            while supervisor._link is first:  # noqa: ASYNC110 - the supervisor opens another one by itself
+            while supervisor._link.current is first:  # noqa: ASYNC110 - the supervisor opens another one by itself
                 await asyncio.sleep(0.05)
         with pytest.raises(SessionStateError, match="its gate stays closed"):
             await supervisor.handle(Op.OPEN_GATE, {"started_at": "any", "config": config})
@@ -294,7 +294,7 @@ def test_a_container_in_gvisor_that_ended_is_noticed_although_its_channel_stays_
     session: SessionContext, channel_directory: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
 ) -> None:
     """The bridge lives on, as Docker's client of an exec does there. Elsewhere nobody waits beside the channel."""
-    monkeypatch.setattr(process, "_LAST_WORDS_S", 0.1)
+    monkeypatch.setattr(session_link, "_LAST_WORDS_S", 0.1)
     engine = session.engine = BridgedEngine(channel_directory)
     image = engine.add_image("x:local")
     container = engine.create(helper(name="demo-shop", image=image, argv=("/bin/sleep", "60")))

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from coding_agents.model.limits import duration_text
+from coding_agents.model.limits import NO_TIME, duration_text
 from coding_agents.model.session import Deadline
-from coding_agents.supervisor.deadline import seconds_left
-from coding_agents.supervisor.room import Room
+from coding_agents.supervisor.context import SessionContext
+from coding_agents.supervisor.deadline import deadline_in_force, seconds_left
+from coding_agents.supervisor.room import Room, disk_of, room_of
 
 _LOOK_S = 1.0
 _WARN_S = 300.0  # and never before nine tenths of the time have passed
@@ -66,3 +67,19 @@ class BoundsWatch:
             self._warned = True
             self._on_warning(f"its time is up in {duration_text(round(left) or 1)}")
         return False
+
+
+def watch_of(
+    session: SessionContext, *, on_end: Callable[[str, bool], None], on_warning: Callable[[str], None]
+) -> BoundsWatch:
+    """The watch over the bounds that a session's record has."""
+    limits = session.record.limits
+    watched = bool(disk_of(session))
+    return BoundsWatch(
+        deadline=lambda: deadline_in_force(session.record),
+        time_limit_s=int(limits.get("time_s", NO_TIME)),
+        room=lambda: room_of(session) if watched else None,
+        reserve=int(limits.get("disk_reserve", 0)),
+        on_end=on_end,
+        on_warning=on_warning,
+    )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 
 from coding_agents.audit.log import AuditLog
+from coding_agents.errors import CodingAgentsError
 from coding_agents.gitsync.integrate import Integrated
 from coding_agents.gitsync.relay_events import RelayEvent
 from coding_agents.gitsync.relay_repo import Identity
@@ -40,6 +41,10 @@ class Journal:
         """Record what happens in any case. Never raises."""
         event = AuditEvent(kind, outcome=outcome, subject=subject, detail=dict(detail or {}))
         self._log.note(event, time_ms=now_ms())
+
+    def broken(self, error: CodingAgentsError) -> None:
+        """Record why a session is not, or no longer, served."""
+        self.note(RecordType.CHANNEL_CLOSED, outcome="failed", detail={"reason": error.message})
 
     def integrated(self, result: Integrated, trouble: str) -> None:
         """Record that the session's branch was brought home, or in `trouble` why not."""

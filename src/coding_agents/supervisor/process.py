@@ -15,7 +15,6 @@ from msgspec.structs import asdict, replace
 
 from coding_agents.engine.api import ContainerState
 from coding_agents.errors import (
-    ChannelError,
     CodingAgentsError,
     EngineError,
     EngineStoppedError,
@@ -29,42 +28,34 @@ from coding_agents.gitsync.relay_events import TipChange
 from coding_agents.gitsync.relay_repo import Identity
 from coding_agents.gitsync.rules import load_policy
 from coding_agents.model.audit import Outcome, RecordType
-from coding_agents.model.limits import NO_TIME
 from coding_agents.model.notice import WAITING, Notice
-from coding_agents.model.runtimes import is_gvisor
-from coding_agents.sandbox.guest import guest_argv
-from coding_agents.sandbox.spec import BRIDGE_USER
 from coding_agents.supervisor.abandoned import phase_at_gate, stop_abandoned
 from coding_agents.supervisor.activity import ActivityWatch
 from coding_agents.supervisor.auth_files import record_auth_files
 from coding_agents.supervisor.autosaving import Autosaving
 from coding_agents.supervisor.ballast import drop_ballast, hold_ballast
-from coding_agents.supervisor.bounds_watch import BoundsWatch
+from coding_agents.supervisor.bounds_watch import watch_of
 from coding_agents.supervisor.context import SessionContext
-from coding_agents.supervisor.deadline import deadline_in_force, deadline_of
+from coding_agents.supervisor.deadline import deadline_of
 from coding_agents.supervisor.egress import EgressLink
-from coding_agents.supervisor.end_watch import until_ended
 from coding_agents.supervisor.ending import Ending
-from coding_agents.supervisor.git_settings import git_config_option
 from coding_agents.supervisor.guest_config import parse_config
-from coding_agents.supervisor.guest_link import GuestLink
+from coding_agents.supervisor.guest_link import GuestLink, Service
 from coding_agents.supervisor.journal import Journal
 from coding_agents.supervisor.notify import Notifier
 from coding_agents.supervisor.origin_access import OriginAccess
 from coding_agents.supervisor.protocol import Op, told
 from coding_agents.supervisor.relay_budgets import relay_limits
-from coding_agents.supervisor.room import disk_of, room_of
 from coding_agents.supervisor.services import Services
+from coding_agents.supervisor.session_link import SessionLink
 from coding_agents.supervisor.settle import bring_home_or_say_why, saved_of
 from coding_agents_guest.lfspointer import LFS
 from coding_agents_guest.mux import Stream
 from coding_agents_guest.nestedref import TO_SIGN
 
-_LAST_WORDS_S = 1.0
 # How often a bridge that dies under a running container is started again before we give up serving it.
 _REOPEN_TRIES = 5
 _REOPEN_PAUSE_S = 0.5
-_REOPEN_WAIT_S = 5.0  # for who needs the channel
 # A supervisor without a running container and without a question to answer leaves after this time.
 _IDLE_S = 2.0
 # So long a start waits for who reads the volume; the verb waits for our answer for twice as long.
@@ -77,7 +68,7 @@ class Supervisor:
     def __init__(self, session: SessionContext, journal: Journal) -> None:
         self._session = session
         self._journal = journal
-        self._link: GuestLink | None = None
+        self._link = SessionLink(session, journal, self._offered)
         self._measurable: GuestLink | None = None  # the channel to the start whose gate may be opened
         self._watch: asyncio.Task[None] | None = None
         self._homing = asyncio.Lock()
@@ -85,7 +76,6 @@ class Supervisor:
         self._volume = asyncio.Lock()
         self._arrivals: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
-        self._opened = asyncio.Event()  # the channel, as long as it is open
         self._trouble: CodingAgentsError | None = None
         self._quit = asyncio.Event()
         self._resumed = asyncio.Event()
@@ -103,7 +93,7 @@ class Supervisor:
         self._egress = EgressLink(session, journal, self._warn) if session.record.network == "squid" else None
         self._activity = ActivityWatch(session, lambda: self._notifier.tell(Notice("waiting", WAITING)))
         self._services = Services(session, journal, end_for=self._end_for, activity=self._activity)
-        self._autosaving = Autosaving(session, journal, self._relay, self._open_again, self._homing)
+        self._autosaving = Autosaving(session, journal, self._relay, self._channel, self._homing)
         self._ending = Ending(session, journal, self._relay, self._homing)
 
     async def run(self) -> None:
@@ -122,8 +112,7 @@ class Supervisor:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
-        if self._link is not None:
-            await self._link.close()
+        await self._link.close()
         await self._services.close()
         await self._notifier.finish()
 
@@ -197,7 +186,7 @@ class Supervisor:
         try:
             await self._go_on()
         except Exception as error:  # noqa: BLE001 - see above
-            self._note_broken(told(error))
+            self._journal.broken(told(error))
 
     async def _go_on(self) -> None:
         record = self._session.record
@@ -207,14 +196,11 @@ class Supervisor:
         state = await self._inspect()
         if state is not None and state.running and state.started_at == record.started_at:
             # A guest that lets no bridge in (it may hold every process id) must still be stopped and saved.
-            await self._open_link()
+            await self._link.open()
             self._watch = asyncio.create_task(self._watch_container())
         else:
             async with self._volume:
                 await self._settle(state)
-
-    def _note_broken(self, error: CodingAgentsError) -> None:
-        self._journal.note(RecordType.CHANNEL_CLOSED, outcome="failed", detail={"reason": error.message})
 
     async def _attach(self) -> dict[str, object]:
         """Open the channel to a start, when nobody reads the volume that it may change. Raises SessionStateError."""
@@ -228,14 +214,14 @@ class Supervisor:
             ) from None
         try:
             record = self._session.reload()
-            if self._watch is not None or self._link is not None:
+            if self._watch is not None or self._link.current is not None:
                 raise SessionStateError(f"session {record.name} is already being served")
             self._ended.clear()
             self._trouble = None
             if self._egress is not None:
                 self._egress.begin()  # beside the channel: the gate waits for both
-            facts = await self._open_link()
-            self._measurable = self._link
+            facts = await self._link.open()
+            self._measurable = self._link.current
             self._journal.note(RecordType.CHANNEL_OPENED)
             self._watch = asyncio.create_task(self._watch_container())
             return facts
@@ -244,27 +230,10 @@ class Supervisor:
                 self._egress.leave()
             self._volume.release()
 
-    async def _open_link(self) -> dict[str, object]:
-        record, engine = self._session.record, self._session.engine
+    def _offered(self) -> tuple[dict[str, Service], tuple[str, ...]]:
+        """What a channel that is opened now serves, and its bridge's options."""
         services, options = self._services.offered()
-        if self._egress is not None:
-            options += ("--egress",)
-        options += await asyncio.to_thread(git_config_option, self._session)
-        link = GuestLink({"relay": self._serve_relay, **services}, self._journal.guest)
-        command = engine.exec_command(
-            record.container_id,
-            guest_argv(record.guest_digest, "bridge", *options),
-            user=BRIDGE_USER,
-            interactive=True,
-        )
-        try:
-            facts = await link.open(command)
-        except CodingAgentsError:
-            await link.close()
-            raise
-        self._link = link
-        self._opened.set()
-        return facts
+        return {"relay": self._serve_relay, **services}, options + (("--egress",) if self._egress else ())
 
     async def _serve_relay(self, stream: Stream) -> None:
         await self._relay.serve(stream, identity=Identity.AGENT)
@@ -275,7 +244,7 @@ class Supervisor:
         The caller looked at the container after `ATTACH`. A channel ends with the start that it was opened to,
         so while that very channel is open, this is the start that the caller saw.
         """
-        link = self._require_link()
+        link = self._link.require()
         if link is not self._measurable:
             raise SessionStateError("the container was started again meanwhile; its gate stays closed")
         config = parse_config(request.get("config"))
@@ -396,18 +365,19 @@ class Supervisor:
         # Before all that may end it: what is held later would not be given back.
         await asyncio.to_thread(hold_ballast, self._session)
         saving = asyncio.create_task(self._autosaving.save_regularly())
-        bounds = asyncio.create_task(self._bounds_watch().watch())
+        bounds = asyncio.create_task(
+            watch_of(self._session, on_end=self._end_for, on_warning=self._warn).watch()
+        )
         gate = asyncio.create_task(stop_abandoned(self._session))
-        end = asyncio.create_task(self._cut_at_end())
+        end = asyncio.create_task(self._link.cut_at_end())
         if self._egress is not None:
             self._egress.begin()
         try:
             await self._follow(saving)
         except Exception as error:  # noqa: BLE001 - whoever waits for the end must hear of it
-            self._note_broken(told(error))
-            if self._link is not None:
-                await self._link.close()
-            self._link = self._watch = None
+            self._journal.broken(told(error))
+            await self._link.close()
+            self._watch = None
             self._trouble = told(error)
             self._ended.set()
         finally:
@@ -416,42 +386,13 @@ class Supervisor:
             if self._egress is not None:
                 self._egress.leave()
 
-    async def _cut_at_end(self) -> None:
-        """Cut the channel at the container's end where it would stay open."""
-        record = self._session.record
-        if not is_gvisor(record.runtime):
-            return
-        try:
-            await until_ended(self._session.engine, record.container_id)
-        except CodingAgentsError as error:
-            self._note_broken(error)
-        link = self._link
-        if link is not None:
-            with suppress(TimeoutError, ChannelError):  # what the guest said last may still be on its way
-                await asyncio.wait_for(link.until_closed(), _LAST_WORDS_S)
-            link.cut()
-
-    def _bounds_watch(self) -> BoundsWatch:
-        limits = self._session.record.limits
-        watched = bool(disk_of(self._session))
-        return BoundsWatch(
-            deadline=lambda: deadline_in_force(self._session.record),
-            time_limit_s=int(limits.get("time_s", NO_TIME)),
-            room=lambda: room_of(self._session) if watched else None,
-            reserve=int(limits.get("disk_reserve", 0)),
-            on_end=self._end_for,
-            on_warning=self._warn,
-        )
-
     def _warn(self, text: str) -> None:
         self._notifier.tell(Notice("budget", text))
 
     async def _follow(self, saving: asyncio.Task[None]) -> None:
         tries = 0
-        while self._link is not None:
-            with suppress(ChannelError):
-                await self._link.until_closed()
-            self._opened.clear()
+        while self._link.current is not None:
+            await self._link.until_closed()
             state = await self._inspect_patiently()
             if state is None or not state.running:
                 break
@@ -464,7 +405,7 @@ class Supervisor:
                 raise SupervisorError("the channel to the running container does not stay open")
             await asyncio.sleep(_REOPEN_PAUSE_S)
             with suppress(CodingAgentsError):
-                await self._open_link()
+                await self._link.open()
         saving.cancel()
         if self._egress is not None:
             await self._egress.finish()
@@ -476,13 +417,12 @@ class Supervisor:
         self._journal.note(RecordType.GATE_CLOSED, subject="restarted by somebody else")
         self._session.update(started_at="", phase="starting")
         await self._home()
-        if self._link is not None:
-            await self._link.close()
-        self._link = self._watch = None
+        await self._link.close()
+        self._watch = None
         self._ended.set()
 
     async def _settle(self, state: ContainerState | None) -> None:
-        link, self._link = self._link, None
+        link = self._link.let_go()
         try:
             await asyncio.gather(*self._arrivals, return_exceptions=True)
             self._activity.stop()
@@ -510,14 +450,6 @@ class Supervisor:
         self._session.reload()  # we are started before there is a container
         return await asyncio.to_thread(self._session.container_state)
 
-    async def _open_again(self) -> GuestLink:
-        """The channel, and where one was cut the next one, which `_follow` opens."""
-        if self._watch is not None:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._opened.wait(), _REOPEN_WAIT_S)
-        return self._require_link()
-
-    def _require_link(self) -> GuestLink:
-        if self._link is None or self._link.closed:
-            raise SupervisorError("the session's channel is not open", hint="Start the session again.")
-        return self._link
+    async def _channel(self) -> GuestLink:
+        """The channel, also where `_follow` is just about to open the next one."""
+        return await self._link.until_open() if self._watch is not None else self._link.require()
