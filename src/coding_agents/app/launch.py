@@ -22,12 +22,12 @@ from coding_agents.app.failed_start import discard, enforcement_failures_recorde
 from coding_agents.app.gather import Gathered
 from coding_agents.app.guest import guest_config
 from coding_agents.app.holder import make_holder, require_holder
-from coding_agents.app.images import build_settings
 from coding_agents.app.instructions import home_files
+from coding_agents.app.launch_images import LaunchImages, ensure_images, known_images
 from coding_agents.app.launch_plan import launch_guarding, launch_plan, launch_record, launch_runtime
 from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.app.mcp_session import SessionServers, session_servers
-from coding_agents.app.naming import Naming, choose_name, require_free_branch
+from coding_agents.app.naming import Naming, choose_name, make_room, require_archivable, require_free_branch
 from coding_agents.app.narrate import Narrator
 from coding_agents.app.prepare import (
     Source,
@@ -41,11 +41,9 @@ from coding_agents.app.signing import give_key, record_key
 from coding_agents.app.steps import Parallel, Step, Trace, Undo
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.engine.api import Engine
-from coding_agents.errors import BranchError, CodingAgentsError, SessionExistsError
-from coding_agents.gitsync.branches import BranchState, archive_existing
+from coding_agents.errors import CodingAgentsError, SessionExistsError
+from coding_agents.gitsync.branches import BranchState
 from coding_agents.images.api import ImageRef
-from coding_agents.images.build import ensure_image, ensure_proxy_image, plan_images
-from coding_agents.images.recipes import PROXY_REF
 from coding_agents.mcp.apart import write_given
 from coding_agents.model.audit import RecordType
 from coding_agents.model.limits import NO_DISK
@@ -68,8 +66,6 @@ from coding_agents.supervisor.protocol import Op
 from coding_agents.supervisor.registry_kept import settings_registries
 from coding_agents.supervisor.registry_kept import write_given as give_registries
 from coding_agents.supervisor.removal import remove_engine_objects
-
-_NO_IMAGE = "sha256:" + 64 * "0"  # stands in a dry run for an image that is still to be built
 
 _NAMINGS = 10  # each further one means that another launch went ahead of this one
 
@@ -146,17 +142,16 @@ class Launch(msgspec.Struct):
         info = facts.engine.info
         require_enforceable(info, self.request.demands, launch_runtime(self.request, info))
         branch = require_free_branch(facts, naming.branch, self.env)
-        self._require_archivable(branch, naming)
+        require_archivable(self.request, naming, branch, self.narrator)
         with self.trace.step("images"):
-            image, base = self._images(facts)
-            proxy = self._proxy_image(facts)
+            images = ensure_images(self.request, facts, self.servers, self.env, self.narrator)
         program = GuestProgram.of_this_version(self.env.data_dir)
         guarding = launch_guarding(self.request, self.env.environ)
-        plan = self._plan(naming, program, guarding, image=image.id, base_image=base.id, proxy_image=proxy)
+        plan = self._plan(naming, program, guarding, images)
         for spec in plan.containers:
             check_spec(spec)
         with Undo() as undo:
-            return self._make(facts, naming, plan, program, guarding, branch, image, undo)
+            return self._make(facts, naming, plan, program, guarding, branch, images.image, undo)
 
     def _make(
         self,
@@ -186,7 +181,7 @@ class Launch(msgspec.Struct):
                 plan,
                 program,
                 undo,
-                room=lambda: self._make_room(session, facts, naming, branch),
+                room=lambda: self._begin_branch(session, facts, naming, branch),
             )
             enforced = bring_up(
                 session,
@@ -340,25 +335,6 @@ class Launch(msgspec.Struct):
             plan=self.disk.copy,
         )
 
-    def _images(self, facts: Gathered) -> tuple[ImageRef, ImageRef]:
-        base, image = facts.images
-        announced = build_settings(self.env, self.request.settings, _announcing(self.narrator))
-        if image is None or base is None:
-            image = ensure_image(facts.engine, facts.manifest.name, announced)
-            base = ensure_image(facts.engine, None, announced)
-        if self.servers.locks:
-            from coding_agents.app.mcp_packages import session_image
-
-            image = session_image(facts.engine, announced, facts.manifest.name, self.servers.locks)
-        return image, base
-
-    def _proxy_image(self, facts: Gathered) -> str:
-        """The id of the proxy's image, "" for a session without one."""
-        if self.request.network is not Network.SQUID:
-            return ""
-        announced = build_settings(self.env, self.request.settings, _announcing(self.narrator))
-        return ensure_proxy_image(facts.engine, announced).id
-
     def _registries(self, facts: Gathered, image: str) -> tuple[str, ...]:
         """The rules for the registries of the session's package managers. What is left out is told."""
         from coding_agents.app.registries import session_registries  # this network mode alone needs it
@@ -371,37 +347,16 @@ class Launch(msgspec.Struct):
         return found.rules
 
     def _dry_plan(self, facts: Gathered, naming: Naming) -> SessionPlan:
-        recipes = plan_images(facts.manifest.name, self.env.agents_dir, self.env.pins_dir)
-        known = [facts.engine.image_id(recipe.ref) or _NO_IMAGE for recipe in recipes]
-        if self.servers.locks:
-            from coding_agents.app.mcp_packages import session_image_id
-
-            builds = build_settings(self.env, self.request.settings, _announcing(self.narrator))
-            agent = facts.manifest.name
-            known.append(session_image_id(facts.engine, builds, agent, self.servers.locks) or _NO_IMAGE)
+        images = known_images(self.request, facts, self.servers, self.env, self.narrator)
         program = GuestProgram.of_this_version(self.env.data_dir, keep=False)
         guarding = launch_guarding(self.request, self.env.environ)
-        plan = self._plan(
-            naming,
-            program,
-            guarding,
-            image=known[-1],
-            base_image=known[0],
-            proxy_image=facts.engine.image_id(PROXY_REF) or _NO_IMAGE,
-        )
+        plan = self._plan(naming, program, guarding, images)
         for spec in plan.containers:
             check_spec(spec)
         return plan
 
     def _plan(
-        self,
-        naming: Naming,
-        program: GuestProgram,
-        guarding: Guarding,
-        *,
-        image: str,
-        base_image: str,
-        proxy_image: str,
+        self, naming: Naming, program: GuestProgram, guarding: Guarding, images: LaunchImages
     ) -> SessionPlan:
         return launch_plan(
             self.request,
@@ -409,10 +364,8 @@ class Launch(msgspec.Struct):
             naming,
             program,
             guarding,
+            images,
             state_dir=self.env.state_dir,
-            image=image,
-            base_image=base_image,
-            proxy_image=proxy_image,
             config=bool(self._config_files()),
             disk_bytes=self.disk.size_bytes,
         )
@@ -431,31 +384,12 @@ class Launch(msgspec.Struct):
         session.engine = self.facts.engine  # found by the same rules: no need to ask it again about itself
         return session
 
-    def _require_archivable(self, branch: BranchState, naming: Naming) -> None:
-        """Ask before an existing branch with work of its own is renamed. Raises BranchError on no."""
-        if not branch.unmerged or self.request.options.force:
-            return
-        question = (
-            f"{naming.branch.short} has {branch.unmerged} commit(s) that are not in the base. "
-            "Rename it and start a new one?"
-        )
-        if not self.narrator.confirm(question):
-            raise BranchError(
-                f"the branch {naming.branch.short} has {branch.unmerged} commit(s) that are not in the base",
-                hint="Choose another -b, or let it be renamed with -y.",
-            )
-
-    def _make_room(
+    def _begin_branch(
         self, session: SessionContext, facts: Gathered, naming: Naming, branch: BranchState
     ) -> None:
-        """Rename an existing branch with unmerged commits; remember where the branch stands now."""
-        tip = str(branch.tip or "")
-        if branch.unmerged:
-            archived = archive_existing(
-                facts.repo, naming.branch, now_ms=session.record.created_ms, env=self.env.for_git()
-            )
-            self.narrator.say(f"renamed the existing branch {naming.branch.short} to {archived}")
-            tip = ""
+        """See that the session's branch is free, and record what the session begins with."""
+        now_ms = session.record.created_ms
+        tip = make_room(facts, naming, branch, self.env, self.narrator, now_ms=now_ms)
         session.update(branch_tip=tip)
         session.supervisor().ask(
             Op.RECORD,
@@ -475,12 +409,3 @@ class Launch(msgspec.Struct):
                 subject="mcp",
                 detail=dict(self.servers.started),
             )
-
-
-def _announcing(narrator: Narrator) -> Callable[[str], None]:
-    """Lines that begin a build are said; the engine's own output is progress only."""
-
-    def on_line(line: str) -> None:
-        (narrator.say if line.startswith("building ") else narrator.progress)(line)
-
-    return on_line

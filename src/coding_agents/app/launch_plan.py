@@ -13,6 +13,7 @@ from coding_agents import __version__
 from coding_agents.app.bring_up import Guarding
 from coding_agents.app.egress import host_proxy_place
 from coding_agents.app.gather import Gathered
+from coding_agents.app.launch_images import LaunchImages
 from coding_agents.app.launch_request import LaunchRequest
 from coding_agents.app.naming import Naming
 from coding_agents.app.signing import people_of
@@ -72,15 +73,13 @@ def launch_plan(
     naming: Naming,
     program: GuestProgram,
     guarding: Guarding,
+    images: LaunchImages,
     *,
     state_dir: Path,
-    image: str,
-    base_image: str,
-    proxy_image: str,
     config: bool,
     disk_bytes: int,
 ) -> SessionPlan:
-    """The plan of a new session, with the images by id.
+    """The plan of a new session.
 
     `config` tells whether it has a configuration volume, `disk_bytes` how large its own file system is, NO_DISK when it
     has none.
@@ -101,9 +100,9 @@ def launch_plan(
                 network=request.network,
                 version=__version__,
             ),
-            image=image,
-            base_image=base_image,
-            proxy_image=proxy_image,
+            image=images.image.id,
+            base_image=images.base.id,
+            proxy_image=images.proxy,
             guest_volume=program.volume,
             guest_digest=program.digest,
             config=config,

@@ -10,9 +10,10 @@ import msgspec
 from coding_agents.app.gather import Gathered
 from coding_agents.app.joining import require_joinable
 from coding_agents.app.launch_request import LaunchRequest
+from coding_agents.app.narrate import Narrator
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.errors import BranchError, SessionExistsError
-from coding_agents.gitsync.branches import BranchState, branch_names, branch_state
+from coding_agents.gitsync.branches import BranchState, archive_existing, branch_names, branch_state
 from coding_agents.model.names import named_session, session_name, with_suffix
 from coding_agents.model.refs import Branch, next_session_branch
 from coding_agents.model.session import SessionRecord
@@ -84,3 +85,31 @@ def require_free_branch(facts: Gathered, branch: Branch, env: HostEnvironment) -
             hint="Choose another name with -b.",
         )
     return state
+
+
+def require_archivable(
+    request: LaunchRequest, naming: Naming, branch: BranchState, narrator: Narrator
+) -> None:
+    """Ask before an existing branch with work of its own is renamed. Raises BranchError on no."""
+    if not branch.unmerged or request.options.force:
+        return
+    state = f"{naming.branch.short} has {branch.unmerged} commit(s) that are not in the base"
+    if not narrator.confirm(f"{state}. Rename it and start a new one?"):
+        raise BranchError(f"the branch {state}", hint="Choose another -b, or let it be renamed with -y.")
+
+
+def make_room(
+    facts: Gathered,
+    naming: Naming,
+    branch: BranchState,
+    env: HostEnvironment,
+    narrator: Narrator,
+    *,
+    now_ms: int,
+) -> str:
+    """Rename an existing branch with unmerged commits; the tip at which the branch stands now, "" without one."""
+    if not branch.unmerged:
+        return str(branch.tip or "")
+    archived = archive_existing(facts.repo, naming.branch, now_ms=now_ms, env=env.for_git())
+    narrator.say(f"renamed the existing branch {naming.branch.short} to {archived}")
+    return ""
