@@ -17,6 +17,7 @@ from coding_agents.app.bring_up import Guarding, bring_up
 from coding_agents.app.credentials import SessionCredentials
 from coding_agents.app.demands import Demands
 from coding_agents.app.launch import Launch
+from coding_agents.app.launch_images import LaunchImages
 from coding_agents.app.signing import Signing
 from coding_agents.app.steps import Trace, Undo
 from coding_agents.app.stop import Ended
@@ -199,7 +200,7 @@ def _launch(monkeypatch: pytest.MonkeyPatch, undone: list[str], timings: BaseExc
     }.items():
         monkeypatch.setattr(launch_module, name, stub)
     monkeypatch.setattr(Launch, "_record", lambda self, record, undo: anything)
-    monkeypatch.setattr(Launch, "_images", lambda self, facts: (anything, anything))
+    monkeypatch.setattr(launch_module, "ensure_images", lambda *args: LaunchImages(anything, anything))
     monkeypatch.setattr(Launch, "_prepare", prepare)
     monkeypatch.setattr(Launch, "_record_timings", record_timings)
     request: Any = SimpleNamespace(
