@@ -8,12 +8,14 @@ import tarfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from copy import copy
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 from msgspec.structs import replace
 
+from coding_agents.engine.cli import CliEngine
 from coding_agents.engine.drift import drift
 from coding_agents.errors import EngineError, InvariantError
 from coding_agents.proc import runner
@@ -255,6 +257,20 @@ def test_files_go_into_a_volume_of_a_created_container_and_out_again(
         engine.read_file(reader, "/opt/coding-agents")
     with pytest.raises(EngineError):
         engine.read_file(reader, "/opt/coding-agents/none")
+
+
+def test_no_file_with_what_went_in_stays_on_the_host(
+    contract_engine: EngineUnderTest, tmp_path: Path
+) -> None:
+    """Podman 4.3 keeps what `cp` reads from its standard input, a login among it, in a file in TMPDIR."""
+    mount = VolumeMount(contract_engine.volume(), "/opt/coding-agents", writable=True)
+    filler = contract_engine.api.create(contract_engine.python("pass", volumes=(mount,)))
+    engine = copy(contract_engine.api)
+    if isinstance(engine, CliEngine):
+        engine._env = {**engine._env, "TMPDIR": str(tmp_path)}
+    engine.copy_in(filler, "/opt/coding-agents", _tar({"login": b"a secret"}))
+    assert engine.read_file(filler, "/opt/coding-agents/login") == b"a secret"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_program_is_fed_and_must_end_well(

@@ -7,7 +7,8 @@ the same for both engines, and each call can be pasted into a terminal.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import BinaryIO, cast
 
 from msgspec.structs import replace
@@ -110,8 +111,27 @@ class CliEngine(ImageVerbs):
         """
         # Podman would give everything to the container's user.
         words = ("container", "cp", "--archive=false", "-", f"{container}:{path}")
-        command = self.command(words, timeout_s=timeout_s)
-        self._write_to(command, write, what=f"copy into {container}:{path}")
+        with self._copy_env() as env:
+            command = self.command(words, timeout_s=timeout_s, env=env)
+            self._write_to(command, write, what=f"copy into {container}:{path}")
+
+    @contextmanager
+    def _copy_env(self) -> Iterator[tuple[tuple[str, str], ...]]:
+        """What a copy needs in its environment, so that no file with what it reads, a login among it, outlives it."""
+        if not self.features.leaves_copies:
+            yield ()
+            return
+        import tempfile
+
+        try:
+            scratch = tempfile.TemporaryDirectory(prefix="coding-agents-copy-", dir=self._env.get("TMPDIR"))
+        except OSError as error:
+            raise EngineError(
+                f"cannot make a directory for a copy: {error}",
+                hint="Set TMPDIR to a directory that you can write to.",
+            ) from error
+        with scratch as name:
+            yield (("TMPDIR", name),)
 
     def feed(
         self,

@@ -20,7 +20,8 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     engine asks for rlimits above its own hard ones and fails, unless given lower ones. `gives_volumes`: the first
     container that mounts an empty volume has its directory given to its own user. `global_runtime`:
     the runtime is an option of the program, not of `create`, and `gvisor_flags` go with gVisor's. `network_flags`
-    and `build_env` go to `network create` and to the environment of `build`.
+    and `build_env` go to `network create` and to the environment of `build`. `leaves_copies`: what `cp` reads from its
+    standard input goes through a file in TMPDIR, which it does not remove.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     gvisor_flags: tuple[str, ...] = ()
     network_flags: tuple[str, ...] = ()
     build_env: tuple[tuple[str, str], ...] = ()
+    leaves_copies: bool = False
 
 
 DOCKER = Features(
@@ -68,6 +70,7 @@ PODMAN = Features(
     gvisor_flags=("--runtime-flag=network=none",),
     # The resolver at the gateway would be one more host service to open; --dns names the real ones.
     network_flags=("--disable-dns",),
+    leaves_copies=True,
 )
 
 ENGINES = {features.name: features for features in (DOCKER, PODMAN)}
