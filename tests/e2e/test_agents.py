@@ -103,6 +103,7 @@ def test_headless_task_comes_back_as_a_commit(product: Product, repo: Path, agen
         assert host_only not in second.last_result
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("agent", AGENTS[:2], ids=lambda agent: agent.name, indirect=True)
 def test_a_model_in_trouble_delays_a_task_and_does_not_end_it(
     product: Product, repo: Path, agent: Agent
@@ -122,6 +123,7 @@ def test_a_model_in_trouble_delays_a_task_and_does_not_end_it(
     assert len([one for one in records if one["type"] == "model-request"]) == len(model.asked)
 
 
+@pytest.mark.alike
 def test_only_the_agents_own_api_leads_to_its_model(product: Product, repo: Path) -> None:
     probe = "curl -s -m 5 -o /dev/null -w '%{http_code}\\n' http://127.0.0.1:8099"
     with serving("hello") as model:
@@ -135,6 +137,7 @@ def test_only_the_agents_own_api_leads_to_its_model(product: Product, repo: Path
     assert [one.path for one in model.asked] == ["/v1/models"]
 
 
+@pytest.mark.alike
 def test_an_interactive_start_asks_nothing_and_a_later_one_goes_on(
     product: Product, repo: Path, agent: Agent
 ) -> None:

@@ -26,6 +26,7 @@ def _is_home(repo: Path) -> bool:
     return {"c.txt", "u.txt"} <= set(git(repo, "ls-tree", "--name-only", "demo/session-1").split())
 
 
+@pytest.mark.alike
 def test_time_is_up_whoever_looks(product: Product, repo: Path) -> None:
     """Its supervisor was killed, and nobody but a `list` comes by after the end of its time."""
     script = f"{_WORK} touch /tmp/ready; sleep 600"

@@ -55,6 +55,7 @@ INTERRUPTIONS = {
 SAMPLE = {random.Random(f"{SEED}-{phase}").choice(moments) for phase, moments in INTERRUPTIONS.items()}
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(
     ("phase", "name", "when"),
     [
@@ -128,6 +129,7 @@ def test_a_launch_without_a_required_wall_leaves_its_audit_log(product: Product,
     assert "moat" in asked.json["detail"]["problems"]
 
 
+@pytest.mark.alike
 def test_a_launch_that_fails_behind_its_open_gate_leaves_its_audit_log(product: Product, repo: Path) -> None:
     refused = product.launch(repo, "-d", "--json", "--dotnet-preview", "11.0", status=60)
     assert_nothing_left(product)
@@ -205,6 +207,7 @@ def test_killed_container_brings_committed_and_uncommitted_work_home(product: Pr
     assert "sealed" in product.run("audit", "verify", "--session", name).out
 
 
+@pytest.mark.alike
 def test_killed_container_of_a_foreground_launch_is_no_success(product: Product, repo: Path) -> None:
     launch = product.start(
         "launch", str(repo), "--agent", "demo", "--network-proxy", "restricted", "--rm", "--", "sh", "-c",
@@ -231,6 +234,7 @@ def test_agent_out_of_memory_keeps_its_work(product: Product, repo: Path) -> Non
         assert result.status == 137
 
 
+@pytest.mark.alike
 def test_work_goes_on_without_its_supervisor(product: Product, repo: Path) -> None:
     script = (
         "touch /tmp/ready; while ! test -e /tmp/go; do sleep 0.1; done;"
@@ -259,6 +263,7 @@ def test_work_goes_on_without_its_supervisor(product: Product, repo: Path) -> No
     assert git(repo, "show", "demo/session-1:pushed.txt") == "p"
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("verb", ["stop", "list", "exec", "recover", "remove"])
 def test_next_verb_after_the_supervisors_death(product: Product, repo: Path, verb: str) -> None:
     name = product.launch_detached(repo, _WORK)
@@ -281,6 +286,7 @@ def test_next_verb_after_the_supervisors_death(product: Product, repo: Path, ver
     assert_nothing_left(product)
 
 
+@pytest.mark.alike
 def test_recover_stops_a_container_in_which_no_agent_has_begun(product: Product, repo: Path) -> None:
     """As a `start` leaves it that is killed before it opens the gate."""
     name = product.launch_detached(repo, _WORK)
@@ -297,6 +303,7 @@ def test_recover_stops_a_container_in_which_no_agent_has_begun(product: Product,
     assert_nothing_left(product)
 
 
+@pytest.mark.alike
 def test_container_that_ended_without_a_supervisor_is_settled_by_the_next_verb(
     product: Product, repo: Path
 ) -> None:
@@ -311,6 +318,7 @@ def test_container_that_ended_without_a_supervisor_is_settled_by_the_next_verb(
     assert git(repo, "show", "demo/session-1:uncommitted.txt") == "u"
 
 
+@pytest.mark.alike
 def test_supervisor_killed_while_it_settles(product: Product, repo: Path) -> None:
     salvage = StallingEngine.make(product, "'create --name='*-salvage*", after=True)
     result = product.launch(repo, "-d", "--", "sh", "-c", _WORK, env=salvage.env)
@@ -326,6 +334,7 @@ def test_supervisor_killed_while_it_settles(product: Product, repo: Path) -> Non
     assert_nothing_left(product)
 
 
+@pytest.mark.alike
 def test_supervisor_killed_while_it_removes(product: Product, repo: Path) -> None:
     """`--rm` cut short between the containers and the volumes: the work is home, and `remove` does the rest."""
     removal = StallingEngine.make(product, "'volume rm '*", after=False)
@@ -338,6 +347,7 @@ def test_supervisor_killed_while_it_removes(product: Product, repo: Path) -> Non
     assert_nothing_left(product)
 
 
+@pytest.mark.alike
 def test_session_outlives_a_killed_foreground_launch(product: Product, repo: Path) -> None:
     launch = product.start(
         "launch", str(repo), "--agent", "demo", "--network-proxy", "restricted", "--", "sh", "-c",
@@ -378,6 +388,7 @@ def test_killed_launch_can_be_pruned(product: Product, repo: Path, phase: str) -
     product.launch(repo, "--", "true")  # and the next launch is not hindered by it
 
 
+@pytest.mark.alike
 def test_launches_at_once_are_sessions_of_their_own(product: Product, repo: Path) -> None:
     """All of them choose the first free name, in the same moment."""
     script = ("--agent", "demo", "--network-proxy", "restricted", "--", "sh", "-c", "echo $$ > w.txt")
@@ -388,6 +399,7 @@ def test_launches_at_once_are_sessions_of_their_own(product: Product, repo: Path
     assert branches == ["demo/session-1", "demo/session-2", "demo/session-3"], ended
 
 
+@pytest.mark.alike
 def test_remove_brings_unsaved_work_home_first(product: Product, repo: Path) -> None:
     name = product.launch_detached(repo, _WORK, "--no-push")
     ready(product, name)
@@ -585,6 +597,7 @@ def test_disk_that_fills_up_during_a_launch(product: Product, repo: Path, size_k
         wait_for(lambda: supervisors(product) == [], "the supervisor to leave")
 
 
+@pytest.mark.alike
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 def test_full_disk_at_push_loses_nothing(product: Product, repo: Path) -> None:
     with small_disk(product.home / "small", "8m") as disk:

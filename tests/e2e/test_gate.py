@@ -67,6 +67,7 @@ def end(product: Product, verb: subprocess.Popen[str], how: str) -> str:
     return err
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("how", ["killed", "interrupted"])
 def test_work_of_a_launch_whose_answer_is_lost_comes_home(product: Product, repo: Path, how: str) -> None:
     launch = launched(product, repo, WORK, "test -s early.txt")
@@ -76,6 +77,7 @@ def test_work_of_a_launch_whose_answer_is_lost_comes_home(product: Product, repo
     assert product.state(NAME.format(repo.name)) == "stopped"
 
 
+@pytest.mark.alike
 def test_work_of_a_launch_that_was_to_leave_nothing_else_comes_home(product: Product, repo: Path) -> None:
     launch = launched(product, repo, WORK, "test -s early.txt", "--rm")
     said = end(product, launch, "interrupted")
@@ -84,6 +86,7 @@ def test_work_of_a_launch_that_was_to_leave_nothing_else_comes_home(product: Pro
     assert_nothing_left(product)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("options", [(), ("--rm",)])
 def test_a_launch_that_is_interrupted_before_anything_was_done_leaves_nothing(
     product: Product, repo: Path, options: tuple[str, ...]
@@ -95,6 +98,7 @@ def test_a_launch_that_is_interrupted_before_anything_was_done_leaves_nothing(
     assert_nothing_left(product)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("how", ["killed", "interrupted"])
 def test_work_of_a_start_whose_answer_is_lost_comes_home(product: Product, repo: Path, how: str) -> None:
     script = "test -e first || { touch first; exit; }; " + WORK

@@ -42,6 +42,7 @@ def everything(product: Product, repo: Path, name: str) -> tuple[str, str]:
     return git(repo, "for-each-ref"), git(product.session_dir(name) / "relay.git", "for-each-ref")
 
 
+@pytest.mark.alike
 def test_what_an_agent_can_plant_keeps_no_work_away(product: Product, repo: Path) -> None:
     name = salvaged(product, repo, _HOSTILE)
     saved = product.session(name)["saved"]

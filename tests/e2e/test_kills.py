@@ -30,7 +30,7 @@ KILLS = 5
 SESSIONS = 60
 SAVES = 3
 IN_CI = 6
-ON_PODMAN = (0, 1, *range(IN_CI, IN_CI + 8))
+ON_PODMAN = (0, *range(IN_CI, IN_CI + 8))
 
 # A deck that is dealt out, so that thirty kills hit everybody, and not some twice and others never.
 _DECK = [*TARGETS, *VERBS]

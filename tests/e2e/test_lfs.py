@@ -9,7 +9,7 @@ import pytest
 
 from support.product import Product, git, wait_for
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.alike]
 
 NEW = b"new content\n"
 

@@ -16,7 +16,7 @@ import pytest
 from support.product import Product, wait_for
 from support.ptys import on_terminal
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.alike]
 
 SECRET = "token-of-the-account-0123456789"
 

@@ -27,6 +27,7 @@ def test_command_passes_output_and_status_on(product: Product, repo: Path) -> No
     assert "err" in result.err
 
 
+@pytest.mark.alike
 def test_output_without_a_last_line_end_is_passed_on_whole(product: Product, repo: Path) -> None:
     for _ in range(4):  # Docker 20.10 loses it in about every second session
         result = product.launch(repo, "--rm", "--", "sh", "-c", "echo first; printf last; printf err >&2")
@@ -34,6 +35,7 @@ def test_output_without_a_last_line_end_is_passed_on_whole(product: Product, rep
         assert "err" in result.err
 
 
+@pytest.mark.alike
 def test_a_submodule_goes_in_and_the_work_in_it_comes_back_into_it(product: Product, repo: Path) -> None:
     origin = repo.parent / "origin"
     git(repo.parent, "clone", "--quiet", str(repo), str(origin))
@@ -66,6 +68,7 @@ def test_uncommitted_work_of_the_agent_comes_back(product: Product, repo: Path) 
     assert git(repo, "log", "--format=%s", "-1", "demo/fix") == "saved by us"
 
 
+@pytest.mark.alike
 def test_a_file_renamed_over_another_of_its_size_and_second_comes_back(product: Product, repo: Path) -> None:
     for name in ("one", "two", "old", "new"):
         (repo / name).write_text(f"{name}\n")
@@ -80,6 +83,7 @@ def test_a_file_renamed_over_another_of_its_size_and_second_comes_back(product: 
     assert not {"one", "new"} & set(git(repo, "ls-tree", "--name-only", "demo/session-1").splitlines())
 
 
+@pytest.mark.alike
 def test_the_users_uncommitted_changes_go_in_as_they_are(product: Product, repo: Path) -> None:
     (repo / "README.md").write_text("changed\n")
     (repo / "notes.txt").write_text("untracked\n")
@@ -91,6 +95,7 @@ def test_the_users_uncommitted_changes_go_in_as_they_are(product: Product, repo:
     assert git(repo, "status", "--porcelain") != ""
 
 
+@pytest.mark.alike
 def test_clean_starts_from_head(product: Product, repo: Path) -> None:
     (repo / "README.md").write_text("changed\n")
     result = product.launch(repo, "--clean", "--", "sh", "-c", "git status --porcelain; cat README.md")
@@ -116,6 +121,7 @@ def test_stopped_session_starts_again_where_it_was(product: Product, repo: Path)
     product.run("stop", name)
 
 
+@pytest.mark.alike
 def test_the_task_of_a_prompt_is_not_run_again(product: Product, repo: Path) -> None:
     name = f"demo-{repo.name}-session-1"
     product.launch(repo, "-p", "index the files")
@@ -130,6 +136,7 @@ def test_the_task_of_a_prompt_is_not_run_again(product: Product, repo: Path) -> 
     product.run("remove", "--force", name)
 
 
+@pytest.mark.alike
 def test_same_branch_again_is_the_same_session(product: Product, repo: Path) -> None:
     name = product.launch_detached(repo, "sleep 600", "-b", "work")
     again = product.launch(repo, "-d", "-b", "work")
@@ -156,6 +163,7 @@ def test_rm_leaves_nothing_but_the_branch(product: Product, repo: Path) -> None:
     assert list(product.sessions_dir.glob("*")) == []
 
 
+@pytest.mark.alike
 def test_no_push_leaves_the_work_in_the_volume_until_recover(product: Product, repo: Path) -> None:
     product.launch(
         repo, "--no-push", "-b", "later", "--", "sh", "-c", "echo w > w.txt; git add .; git commit -qm w"
@@ -165,6 +173,7 @@ def test_no_push_leaves_the_work_in_the_volume_until_recover(product: Product, r
     assert git(repo, "show", "demo/later:w.txt") == "w"
 
 
+@pytest.mark.alike
 def test_list_and_launch_print_the_documented_session_object(product: Product, repo: Path) -> None:
     launched = product.launch(repo, "-d", "--json", "--", "sleep", "600").json
     keys = {"session", "name", "container", "engine", "runtime", "agent", "repo", "branch", "network", "image",

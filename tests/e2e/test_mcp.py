@@ -72,6 +72,7 @@ def test_a_trusted_server_answers_the_agent_from_its_read_only_copy_and_no_other
     assert [list(detail) for detail in given] == [["probe"]]
 
 
+@pytest.mark.alike
 def test_what_was_changed_after_it_was_trusted_is_not_started(product: Product, repo: Path) -> None:
     script = with_server(repo)
     product.run("mcp", "trust", "probe", "-y", cwd=repo)
@@ -83,6 +84,7 @@ def test_what_was_changed_after_it_was_trusted_is_not_started(product: Product, 
     assert git(repo, "branch", "--list", "claude/*") == ""  # had it run, there would be a file to bring back
 
 
+@pytest.mark.alike
 def test_a_list_of_the_repository_is_shown_and_not_started(product: Product, repo: Path) -> None:
     start = {"command": "sh", "args": ["-c", f"touch {PWNED}; exec python3 tools/mcp/server.py"]}
     with_server(repo)
@@ -128,6 +130,7 @@ def test_the_agent_can_change_nothing_of_what_runs_and_a_later_start_forgets_wha
     assert wait_for(lambda: product.leftovers() == [], "the volumes to go")
 
 
+@pytest.mark.alike
 def test_hooks_of_the_repository_are_shown_and_do_not_run(product: Product, repo: Path) -> None:
     hook = {"hooks": [{"type": "command", "command": f"touch {PWNED}"}]}
     (repo / ".claude").mkdir()

@@ -47,6 +47,7 @@ def claude(product: Product, repo: Path, model: ModelStub, *args: str) -> str:
     return f"claude-{repo.name}-session-1"
 
 
+@pytest.mark.alike
 def test_claude_uses_a_server_that_holds_a_secret(product: Product, trusting: Path) -> None:
     listed = product.run("mcp", "list", "--json", cwd=trusting)
     assert [one["state"] for one in listed.json] == ["trusted", "trusted"]
@@ -64,6 +65,7 @@ def test_claude_uses_a_server_that_holds_a_secret(product: Product, trusting: Pa
     assert_nowhere_on_the_host(product, name)
 
 
+@pytest.mark.alike
 def test_claude_uses_an_address_that_wants_a_secret(product: Product, repo: Path) -> None:
     """In `restricted`: the container has no network, the host asks exactly this address."""
     with web_server() as web, serving("mcp") as model:

@@ -76,6 +76,7 @@ def launch(product: Product, repo: Path, *args: str, status: int | None = 0) -> 
     return product.run(*command, status=status).out
 
 
+@pytest.mark.alike
 def test_no_trick_reaches_the_models_service(product: Product, repo: Path) -> None:
     with serving("hello") as model:
         by_way_of(product, model)
@@ -125,6 +126,7 @@ def test_the_credential_is_nowhere_inside(product: Product, repo: Path) -> None:
         product.run("remove", "--force", name)
 
 
+@pytest.mark.alike
 def test_a_budget_of_tokens_saves_the_work_and_stops_the_session(product: Product, repo: Path) -> None:
     with serving("commit") as model:
         by_way_of(product, model)
@@ -144,6 +146,7 @@ def test_a_budget_of_tokens_saves_the_work_and_stops_the_session(product: Produc
         assert "made by the agent" in git(repo, "show", f"{record['branch']}:src/app.py")
 
 
+@pytest.mark.alike
 def test_what_login_has_chosen_is_what_the_model_is_asked_with(product: Product, repo: Path) -> None:
     """The choice goes before the host's variables, is read anew for each request, and never goes inside."""
     file = product.home / ".claude/.credentials.json"

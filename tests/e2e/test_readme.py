@@ -12,7 +12,7 @@ import pytest
 
 from support.product import ROOT, Product
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.alike]
 
 
 def test_the_recorded_session_is_what_the_product_prints(product: Product, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from support.kinds import KINDS, Kind, as_parameter
 from support.product import Product, user_of
 from support.roundtrip import require_whole
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.alike]
 
 _AGENT = inspect.getsource(agent_at_work)
 _WORKING = [as_parameter(kind) for kind in KINDS if not kind.refused]

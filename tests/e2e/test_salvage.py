@@ -163,6 +163,7 @@ def test_a_lost_volume_comes_back_as_its_last_automatic_save(product: Product, r
     assert product.leftovers() == []
 
 
+@pytest.mark.alike
 def test_a_volume_that_is_lost_as_a_salvage_begins_is_not_taken_for_an_empty_one(
     product: Product, repo: Path
 ) -> None:
@@ -215,6 +216,7 @@ def test_the_work_of_a_session_whose_repository_is_gone_goes_where_it_is_told(
     assert list(product.sessions_dir.glob("*")) == []
 
 
+@pytest.mark.alike
 def test_remove_after_a_kill_saves_first(product: Product, repo: Path) -> None:
     name = product.launch_detached(repo, "echo late > late.txt; touch ok; sleep 600", "--no-push")
     wait_for(lambda: product.exec(name, "test -e ok", status=None).status == 0, "the agent's file")
@@ -272,6 +274,7 @@ def test_a_branch_name_with_a_line_separator_hinders_nothing(product: Product, r
     assert product.session(name)["saved"]["verified"]
 
 
+@pytest.mark.alike
 def test_the_helper_of_a_salvage_is_never_another_session(product: Product, repo: Path) -> None:
     """`foo-salvage` is a name that a user may choose."""
     other = product.launch_detached(repo, "sleep 600", "-b", "foo-salvage")
@@ -283,6 +286,7 @@ def test_the_helper_of_a_salvage_is_never_another_session(product: Product, repo
     assert product.state(other) == "running"
 
 
+@pytest.mark.alike
 def test_a_session_that_runs_again_is_not_verified_any_more(product: Product, repo: Path) -> None:
     name = product.launch_detached(repo, "sleep 600")
     kill(product, name)
@@ -291,6 +295,7 @@ def test_a_session_that_runs_again_is_not_verified_any_more(product: Product, re
     assert not product.session(name)["saved"]["verified"]
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("supervisor", ["lives", "is killed"])
 def test_an_upgrade_in_the_middle_of_a_session(
     product: Product, repo: Path, tmp_path: Path, supervisor: str
@@ -334,6 +339,7 @@ def other_version(directory: Path) -> Path:
     return directory / "src"
 
 
+@pytest.mark.alike
 def test_a_guest_program_that_was_changed_never_runs(product: Product, repo: Path, tmp_path: Path) -> None:
     """In a version of its own, because the volume is shared with the sessions of other tests."""
     product.extra["PYTHONPATH"] = str(other_version(tmp_path))

@@ -15,7 +15,7 @@ import pytest
 from model_stub.server import serving
 from support.product import Product, wait_for
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.alike]
 
 
 def test_what_is_told_arrives_as_typed(product: Product, repo: Path) -> None:

@@ -60,6 +60,7 @@ def _judge(shown: Terminal) -> ModelTerminal:
     return model
 
 
+@pytest.mark.alike
 def test_through_tmux_nothing_hostile_arrives_and_the_session_goes_on(product: Product, shell: str) -> None:
     with on_terminal(product, "connect", shell) as shown:
         before = shown.modes
@@ -73,6 +74,7 @@ def test_through_tmux_nothing_hostile_arrives_and_the_session_goes_on(product: P
     assert product.state(shell) == "running"
 
 
+@pytest.mark.alike
 def test_a_guest_that_writes_past_its_tmux_is_filtered_as_well(product: Product, shell: str) -> None:
     """The agent has the uid of the tmux client and writes to that one's terminal directly."""
     with attached(product, shell) as shown:
@@ -92,6 +94,7 @@ def test_exec_on_a_terminal_is_filtered(product: Product, shell: str) -> None:
     assert model.links == []
 
 
+@pytest.mark.alike
 def test_programs_inside_are_told_of_a_terminal_that_they_know(product: Product, shell: str) -> None:
     for ours, told in (
         ("screen-256color", "screen-256color"),
@@ -132,6 +135,7 @@ def _inside(product: Product, name: str, script: str) -> str:
     return product.exec(name, script, status=None).out.strip()
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_connect_that_is_ended_leaves_terminal_and_session_as_they_were(
     product: Product, shell: str, number: int

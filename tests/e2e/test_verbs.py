@@ -109,6 +109,7 @@ def test_logs_exec_wait_and_states_through_a_life(product: Product, repo: Path) 
     assert_nothing_left(product)
 
 
+@pytest.mark.alike
 def test_diff_of_a_running_session_includes_what_is_not_committed(product: Product, repo: Path) -> None:
     name = product.launch_detached(repo, "echo one > one.txt; touch /tmp/ready; sleep 600")
     ready(product, name)
@@ -121,6 +122,7 @@ def test_diff_of_a_running_session_includes_what_is_not_committed(product: Produ
     product.run("remove", name)
 
 
+@pytest.mark.alike
 def test_a_running_session_is_brought_home_without_its_noticing(product: Product, repo: Path) -> None:
     script = (
         "echo c > c.txt; git add c.txt; git commit -qm mine; echo u > u.txt; git add u.txt; touch /tmp/ready"
@@ -197,6 +199,7 @@ def _accept_and_merge(product: Product, repo: Path, name: str) -> None:
     assert kinds.index("finding-accepted") < kinds.index("merged")
 
 
+@pytest.mark.alike
 def test_diff_says_when_the_session_cannot_save_its_latest_work(product: Product, repo: Path) -> None:
     name = product.launch_detached(repo, "echo one > one.txt; touch /tmp/ready; sleep 600")
     ready(product, name)
@@ -214,6 +217,7 @@ def test_diff_says_when_the_session_cannot_save_its_latest_work(product: Product
     product.run("remove", name)
 
 
+@pytest.mark.alike
 def test_diff_of_a_session_whose_supervisor_died_includes_what_is_not_committed(
     product: Product, repo: Path
 ) -> None:

@@ -395,6 +395,7 @@ def test_memory_beyond_the_limit_is_refused_and_the_work_comes_back(victim: Capt
     assert victim.returned("work.txt") == "work"
 
 
+@pytest.mark.alike
 def test_a_flood_of_output_is_bounded(owner: Product) -> None:
     session = capture(
         owner, fresh_repo(owner),
@@ -413,6 +414,7 @@ def test_a_flood_of_output_is_bounded(owner: Product) -> None:
 # --- when things break ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.alike
 def test_an_agent_that_kills_everything_only_ends_its_session(victim: Captive) -> None:
     victim.product.exec(victim.name, "echo work > work.txt")
     victim.product.exec(victim.name, "kill -9 -1", status=None)
@@ -420,6 +422,7 @@ def test_an_agent_that_kills_everything_only_ends_its_session(victim: Captive) -
     assert victim.returned("work.txt") == "work"
 
 
+@pytest.mark.alike
 def test_a_starved_first_process_costs_no_work(victim: Captive) -> None:
     """The kernel lets a process take resources from another of its uid; the host then salvages."""
     victim.product.exec(victim.name, "echo work > work.txt")
@@ -428,6 +431,7 @@ def test_a_starved_first_process_costs_no_work(victim: Captive) -> None:
     assert victim.returned("work.txt") == "work"
 
 
+@pytest.mark.alike
 def test_a_dead_supervisor_leaves_no_name_to_squat_and_no_work_behind(victim: Captive) -> None:
     """Its bridge ends with it, the sockets stay the bridge's; the next verb brings a new supervisor."""
     victim.product.exec(victim.name, "echo work > work.txt")
@@ -439,6 +443,7 @@ def test_a_dead_supervisor_leaves_no_name_to_squat_and_no_work_behind(victim: Ca
     assert victim.returned("work.txt") == "work"
 
 
+@pytest.mark.alike
 def test_a_dead_supervisor_and_no_process_id_left_cost_no_work(owner: Product) -> None:
     hold = (
         "import os, time\nwhile True:\n    try:\n        os.fork() or time.sleep(300)\n"

@@ -144,7 +144,9 @@ def test_without_the_guard_everything_would_be_reached(victim: Captive, world: L
     targets = forbidden(world, victim)
     flush(victim)
     reached = opened(knock(victim, targets))
-    assert reached == {f"{kind} {address} {port}" for kind, address, port in targets}
+    still = {*world.private, *world.public, *world.host}  # networks of sessions beside this one come and go
+    assert gateway(victim) in still
+    assert reached >= {f"{kind} {address} {port}" for kind, address, port in targets if address in still}
     victim.product.run("stop", victim.name)
     victim.product.run("start", victim.name)
     assert not_refused_at_once(knock(victim, forbidden(world, victim))) == {}
