@@ -15,8 +15,9 @@ from msgspec.structs import replace
 from coding_agents.app import login
 from coding_agents.app.doctor import examine
 from coding_agents.config.environ import HostEnvironment
+from coding_agents.credentials.fresh import fresh_credential
 from coding_agents.credentials.memory import KEPT_MS, Memory
-from coding_agents.credentials.model import ModelCredential, find_credential, fresh_credential
+from coding_agents.credentials.model import ModelCredential, find_credential
 from coding_agents.credentials.sealing import Sealer
 from coding_agents.credentials.standing import credential_source, login_in_use, standing
 from coding_agents.credentials.store import SecretStore
@@ -395,7 +396,8 @@ def test_a_launch_names_a_program_and_asks_it_nothing(env: HostEnvironment, tmp_
 
 
 def test_a_launch_loads_no_http_and_no_tls() -> None:
-    """They are loaded with the first request to a model, and while the agent is at work already."""
-    script = "import sys, coding_agents.cli.launch_view; print({'h11', 'ssl', 'asyncio'} & set(sys.modules))"
+    """They are loaded with the first request to a model, by the supervisor."""
+    loads = "import sys, coding_agents.cli.launch_view, coding_agents.app.model"
+    script = f"{loads}; print({{'h11', 'ssl', 'asyncio'}} & set(sys.modules))"
     done = subprocess.run((sys.executable, "-c", script), capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

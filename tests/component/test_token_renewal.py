@@ -16,9 +16,10 @@ from msgspec.structs import replace
 
 from coding_agents.app import login
 from coding_agents.config.environ import HostEnvironment
-from coding_agents.credentials import model, renewal
+from coding_agents.credentials import fresh as fresh_module
+from coding_agents.credentials import renewal
+from coding_agents.credentials.fresh import fresh_credential
 from coding_agents.credentials.memory import Memory
-from coding_agents.credentials.model import fresh_credential
 from coding_agents.credentials.store import SecretStore
 from coding_agents.credentials.tokens import Tokens, read_tokens
 from coding_agents.errors import CredentialError, StoreError
@@ -38,7 +39,7 @@ def server() -> Iterator[TokenServer]:
 @pytest.fixture(autouse=True)
 def _memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that remembers nothing yet."""
-    monkeypatch.setattr(model, "_MEMORY", Memory())
+    monkeypatch.setattr(fresh_module, "_MEMORY", Memory())
 
 
 @pytest.fixture

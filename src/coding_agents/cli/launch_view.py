@@ -57,7 +57,7 @@ def _show(
     if launched.joined:
         ignored = unapplied(request, launched.session.record)
         return _join(app, launched.session, follower, ignored, detach=options.detach, as_json=as_json)
-    from coding_agents.app.model import model_told  # loads HTTP and TLS, while the agent is at work already
+    from coding_agents.app.model import model_told  # while the agent is at work already
     from coding_agents.app.pins import launch_notice
 
     copy = launched.source.copy if launched.source else None

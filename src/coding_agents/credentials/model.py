@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 
 from coding_agents.config.environ import HostEnvironment
 from coding_agents.credentials.chosen import Held, chosen, host_login
-from coding_agents.credentials.memory import Memory
 from coding_agents.credentials.store import SecretStore
 from coding_agents.credentials.values import require_credential
 from coding_agents.errors import CredentialError
@@ -18,9 +14,6 @@ from coding_agents.model.masked import Masked
 from coding_agents.model.provider import Login, LoginKind
 
 _GITHUB_TOKENS = ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_")
-
-_MEMORY = Memory()
-"""Of this process: what programs of the user have printed, so that not each request asks for a touch of a key."""
 
 
 class ModelCredential(Masked, frozen=True):
@@ -45,13 +38,13 @@ def find_credential(manifest: AgentManifest, env: HostEnvironment, *, now_ms: in
     """
     choice = SecretStore(env).read().logins.get(manifest.name)
     if choice is not None:
-        return _shown(manifest, chosen(manifest, choice, env, now_ms=now_ms))
+        return shown(manifest, chosen(manifest, choice, env, now_ms=now_ms))
     for login in manifest.login:
         for name in login.env:
             if secret := env.environ.get(name, ""):
-                return _shown(manifest, Held(login=login, source=name, secret=secret))
+                return shown(manifest, Held(login=login, source=name, secret=secret))
     held = host_login(manifest, env, now_ms=now_ms)
-    return None if held is None else _shown(manifest, held)
+    return None if held is None else shown(manifest, held)
 
 
 def require_fitting(manifest: AgentManifest, credential: ModelCredential) -> None:
@@ -64,30 +57,8 @@ def require_fitting(manifest: AgentManifest, credential: ModelCredential) -> Non
         )
 
 
-async def fresh_credential(
-    manifest: AgentManifest, env: HostEnvironment, *, now_ms: int
-) -> ModelCredential | None:
-    """`find_credential` for a process that asks again and again: it renews tokens of our own that are about to end,
-    and asks a program of the user's once in a while. Raises CredentialError and StoreError.
-    """
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_threads(), _fresh, manifest, env, now_ms)
-
-
-def _fresh(manifest: AgentManifest, env: HostEnvironment, now_ms: int) -> ModelCredential | None:
-    choice = SecretStore(env).read().logins.get(manifest.name)
-    if choice is None:
-        return find_credential(manifest, env, now_ms=now_ms)
-    return _shown(manifest, _MEMORY.held(manifest, choice, env, now_ms=now_ms))
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    """Threads of their own: a program that hangs must not take those by which a session's work is saved."""
-    return ThreadPoolExecutor(2, thread_name_prefix="credential")
-
-
-def _shown(manifest: AgentManifest, held: Held) -> ModelCredential:
+def shown(manifest: AgentManifest, held: Held) -> ModelCredential:
+    """A credential as the broker shows it. Raises CredentialError for one that no header can hold."""
     secret = require_credential(held.secret, source=held.source)
     login = held.login
     headers = {**login.headers, **_account(login, held)}

@@ -100,7 +100,7 @@ class ModelAccess:
 
     async def _account(self, manifest: AgentManifest) -> Account:
         """Who asks now. A setting that cannot be read is no reason to ask somebody else than the user's gateway."""
-        from coding_agents.credentials.model import fresh_credential
+        from coding_agents.credentials.fresh import fresh_credential
 
         gateway = (await asyncio.to_thread(self._settings)).model_upstream
         credential = await fresh_credential(manifest, self._session.env, now_ms=now_ms())
