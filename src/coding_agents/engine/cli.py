@@ -7,6 +7,7 @@ the same for both engines, and each call can be pasted into a terminal.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO, cast
@@ -28,6 +29,7 @@ from coding_agents.sandbox.spec import ContainerSpec
 
 _FOREVER_S = 20 * 86400.0  # of commands that the caller ends; poll(2) takes no longer than 24 days
 _CHUNK = 256 * 1024
+_COPY = "coding-agents-copy-"
 
 
 class CliEngine(ImageVerbs):
@@ -121,17 +123,24 @@ class CliEngine(ImageVerbs):
         if not self.features.leaves_copies:
             yield ()
             return
-        import tempfile
+        import shutil
 
+        from coding_agents.proc.scratch import left_scratches, make_scratch, scratch_parent
+
+        parent = scratch_parent(self._env)
+        for leftover in left_scratches(parent, _COPY):
+            shutil.rmtree(leftover, ignore_errors=True)
         try:
-            scratch = tempfile.TemporaryDirectory(prefix="coding-agents-copy-", dir=self._env.get("TMPDIR"))
+            place = make_scratch(parent, _COPY)
         except OSError as error:
             raise EngineError(
-                f"cannot make a directory for a copy: {error}",
+                f"cannot make a directory for a copy below {parent}: {error.strerror}",
                 hint="Set TMPDIR to a directory that you can write to.",
             ) from error
-        with scratch as name:
-            yield (("TMPDIR", name),)
+        try:
+            yield (("TMPDIR", os.fspath(place)),)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
     def feed(
         self,

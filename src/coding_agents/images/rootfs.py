@@ -12,10 +12,9 @@ import os
 import pwd
 import re
 import shutil
-import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from coding_agents.errors import ImageBuildError
@@ -24,8 +23,8 @@ from coding_agents.images.apt import SUITE, base_sources, host_suite, read_sourc
 from coding_agents.images.data import write_tree
 from coding_agents.images.recipes import Recipe, base_packages
 from coding_agents.proc import runner
-from coding_agents.proc.alive import is_alive
 from coding_agents.proc.runner import Command
+from coding_agents.proc.scratch import left_scratches, make_scratch, scratch_parent
 
 NEEDED_BYTES = 3 << 30
 """Free space for the unpacked tree, the downloaded packages and the tar file, with room to spare."""
@@ -121,14 +120,10 @@ def scratch_dir(environment: Mapping[str, str]) -> Iterator[Path]:
 
     Not below the home directory: mmdebstrap's subordinate users must be able to walk the whole path.
     """
-    parent = Path(environment.get("TMPDIR") or tempfile.gettempdir())
-    prefix = f"{_SCRATCH}{os.geteuid()}-"
-    for leftover in parent.glob(f"{prefix}*"):
-        pid = leftover.name.removeprefix(prefix).split("-")[0]
-        with suppress(FileNotFoundError):  # another build has just ended
-            if leftover.lstat().st_uid == os.geteuid() and pid.isdigit() and not is_alive(int(pid)):
-                _remove(leftover, environment)
-    path = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent))
+    parent = scratch_parent(environment)
+    for leftover in left_scratches(parent, _SCRATCH):
+        _remove(leftover, environment)
+    path = make_scratch(parent, _SCRATCH)
     path.chmod(0o711)
     try:
         yield path
