@@ -321,7 +321,9 @@ class TestTmux:
 
     def test_an_interactive_shell_ends_when_its_terminal_goes_away(self, repo: AgentRepo) -> None:
         with fake_host(repo.place) as host, entry_point(repo.place) as process:
-            started(repo, host, "bash", "--norc", "-i", env={"PROMPT_COMMAND": "touch ../up"})
+            started(
+                repo, host, "bash", "--norc", "-i", env={**repo.config.env, "PROMPT_COMMAND": "touch ../up"}
+            )
             wait_for(repo.root / "up")  # until its first prompt it would end by SIGTERM
             began = time.monotonic()
             process.send_signal(signal.SIGTERM)

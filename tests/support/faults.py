@@ -98,10 +98,10 @@ def ordinary_user(engine: str) -> Iterator[Product]:
     product.extra["PYTHONPATH"] = os.pathsep.join(
         (product.env["PYTHONPATH"], str(Path(click.__file__).parents[1]))
     )
-    probe = (*identity, product.python, "-c", "import click, msgspec")
-    if subprocess.run(probe, env=product.env, check=False).returncode:
-        pytest.skip("the system's Python does not take the packages of this one")
     try:
+        probe = (*identity, product.python, "-c", "import click, msgspec")
+        if subprocess.run(probe, env=product.env, check=False).returncode:
+            pytest.skip("the system's Python does not take the packages of this one")
         yield product
     finally:
         product.clean_up()
