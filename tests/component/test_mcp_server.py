@@ -300,13 +300,18 @@ def test_its_parent_takes_it_along(program: Path) -> None:
             async def talk(stream: Stream) -> None:
                 assert await stream.read() == b"up\n"
                 (server,) = wait_for(lambda: processes(mark), "the server to have its words")
+                homes.append(Path(f"/proc/{server}/cwd").readlink())
                 os.kill(parent_of(server), signal.SIGKILL)
                 await read_all(stream)
 
             await carried(run, talk)
 
+    homes: list[Path] = []
     asyncio.run(test())
     assert wait_for(lambda: processes(mark) == [], "the server to end")
+    (home,) = homes  # in a container it goes with the session
+    assert home.name.startswith("mcp-")
+    home.rmdir()
 
 
 @needs_root
