@@ -122,6 +122,10 @@ def processes(mark: str) -> list[int]:
     return found
 
 
+def home_of(pid: int) -> Path:
+    return Path(f"/proc/{pid}/cwd").readlink()
+
+
 def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
@@ -300,7 +304,7 @@ def test_its_parent_takes_it_along(program: Path) -> None:
             async def talk(stream: Stream) -> None:
                 assert await stream.read() == b"up\n"
                 (server,) = wait_for(lambda: processes(mark), "the server to have its words")
-                homes.append(Path(f"/proc/{server}/cwd").readlink())
+                homes.append(home_of(server))
                 os.kill(parent_of(server), signal.SIGKILL)
                 await read_all(stream)
 
