@@ -52,7 +52,13 @@ def _fields(cls: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
 
 
 def _init(kind: str, names: tuple[str, ...], defaults: dict[str, Any]) -> Any:
+    needed = max((at for at, name in enumerate(names, 1) if name not in defaults), default=0)
+
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        if not kwargs and needed <= len(args) <= len(names):  # rules are made so, a hundred thousand at once
+            self.__dict__.update(defaults)
+            self.__dict__.update(zip(names, args))
+            return
         values = {**defaults, **dict(zip(names, args)), **kwargs}
         if len(args) > len(names) or not set(kwargs).isdisjoint(names[: len(args)]):
             raise TypeError(f"{kind} takes {', '.join(names)}, each once")

@@ -29,6 +29,8 @@ from coding_agents.supervisor.disk import remove_host_side
 from coding_agents.supervisor.journal import Journal, now_ms
 from coding_agents.supervisor.process import Supervisor
 
+# A hundred thousand rules are no garbage either: at the interpreter's own 700, reading them is a third search for it.
+_GC_THRESHOLD = 50_000
 _LOG_LIMIT = 1 << 20
 # A predecessor that is leaving closes its channel first, which takes some seconds at most.
 _LOCK_WAIT_S = 15.0
@@ -36,6 +38,7 @@ _LOCK_WAIT_S = 15.0
 
 def main() -> int:
     gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD)
     gc.enable()
     # Our memory holds the user's credentials for the model; no dump of it is to lie anywhere.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

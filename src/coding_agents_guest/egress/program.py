@@ -45,9 +45,11 @@ def _run(guard: Guard, on_ready: Callable[[], None]) -> int:
     on_ready()
 
     import asyncio
+    import gc
 
     from coding_agents_guest.egress.serving import serve
 
+    gc.set_threshold(50_000)  # a hundred thousand rules are no garbage, see supervisor/__main__.py
     return asyncio.run(
         serve(guard, door=door, exit_=exit_, log=log, link=link, squid=squid, start_squid=start)
     )
